@@ -1,0 +1,81 @@
+//! Where a message came from and where it goes.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+/// How SIP bytes travel.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Transport {
+    /// One message a datagram.
+    Udp,
+    /// A stream in clear.
+    Tcp,
+    /// A stream under TLS; the links between peers are of this kind.
+    Tls,
+}
+
+impl Transport {
+    /// True for streams, where the transaction timers do not retransmit.
+    pub const fn is_reliable(self) -> bool {
+        !matches!(self, Transport::Udp)
+    }
+
+    /// The name in a Via header field.
+    pub const fn via_name(self) -> &'static str {
+        match self {
+            Transport::Udp => "UDP",
+            Transport::Tcp => "TCP",
+            Transport::Tls => "TLS",
+        }
+    }
+
+    /// The value of a `transport` URI parameter.
+    pub const fn uri_name(self) -> &'static str {
+        match self {
+            Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+            Transport::Tls => "tls",
+        }
+    }
+
+    /// Reads a Via or URI transport name, in any case.
+    pub fn from_name(name: &str) -> Option<Transport> {
+        [Transport::Udp, Transport::Tcp, Transport::Tls].into_iter().find(|t| name.eq_ignore_ascii_case(t.uri_name()))
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.uri_name())
+    }
+}
+
+/// A stream connection, named by whoever opened or accepted it first in this process; never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnId(pub u64);
+
+/// A path to one remote address (in the sense of RFC 5626): a UDP socket and a remote address, or a
+/// stream connection. A response goes back on the flow that its request came in on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Flow {
+    /// Transport of the flow.
+    pub transport: Transport,
+    /// Our end.
+    pub local: SocketAddr,
+    /// The other end.
+    pub remote: SocketAddr,
+    /// The connection, on a stream.
+    pub conn: Option<ConnId>,
+}
+
+impl Flow {
+    /// A UDP flow.
+    pub const fn udp(local: SocketAddr, remote: SocketAddr) -> Flow {
+        Flow { transport: Transport::Udp, local, remote, conn: None }
+    }
+
+    /// A flow on a stream connection.
+    pub const fn stream(transport: Transport, local: SocketAddr, remote: SocketAddr, conn: ConnId) -> Flow {
+        Flow { transport, local, remote, conn: Some(conn) }
+    }
+}

@@ -1,0 +1,4 @@
+//! io
+pub mod audio;
+pub mod media;
+pub mod transport;

@@ -1,0 +1,3 @@
+//! (see SPEC)
+pub mod carry;
+pub mod chord;
