@@ -152,6 +152,18 @@ keys! {
         /// Longest registration, seconds.
         max_expires: u32 = 3600;
     }
+    account Account "A plain SIP phone: register with an outside registrar and take no part in an overlay." {
+        /// The registrar's IP:PORT. Empty: this device is a peer of the overlay.
+        #[with("optional")] registrar: Option<SocketAddr> = None, flag "registrar";
+        /// udp or tcp.
+        transport: String = "udp".into();
+        /// The SIP domain of the account. Empty: the registrar's address.
+        domain: String = String::new();
+        /// A file whose first line is the account's password. Empty: no password.
+        password_file: PathBuf = PathBuf::new(), flag "password-file";
+        /// Registration asked for, seconds.
+        expires: u32 = 300;
+    }
     media Media "Voice." {
         /// UDP ports for RTP and RTCP, FIRST-LAST.
         #[with("port_range")] ports: (u16, u16) = (16384, 32767);
