@@ -42,7 +42,9 @@ mod optional {
         if text.is_empty() {
             return Ok(None);
         }
-        text.parse().map(Some).map_err(|_| D::Error::custom(format!("\"{text}\" is not an address of the form IP:PORT")))
+        text.parse()
+            .map(Some)
+            .map_err(|_| D::Error::custom(format!("\"{text}\" is not an address of the form IP:PORT")))
     }
 }
 

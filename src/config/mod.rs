@@ -51,7 +51,8 @@ impl Config {
         let mut config = self;
         for (flag, value) in flags {
             let key = KEYS.iter().find(|k| k.flag == Some(*flag));
-            let key = key.ok_or_else(|| ConfigError::Flag { flag: format!("--{flag}"), fault: "no such flag".into() })?;
+            let key =
+                key.ok_or_else(|| ConfigError::Flag { flag: format!("--{flag}"), fault: "no such flag".into() })?;
             config = config.with_value(key, value)?;
         }
         config.check()?;
