@@ -24,7 +24,10 @@ pub async fn play(stage: &mut Stage, show: &mut Show) -> Result<Report, Failure>
     let ring = gather(stage, show, &props).await?;
     let key = |user: &str| Id::sha1(aor(user).as_bytes());
     let parts = cast(&ring, &USERS, REGISTRAR, key).ok_or_else(|| {
-        Failure::said("no peer holds the registration of another one's user", "run the demo again: keys are new each time")
+        Failure::said(
+            "no peer holds the registration of another one's user",
+            "run the demo again: keys are new each time",
+        )
     })?;
     let mut report = Report { overlay: OVERLAY.into(), callee: parts.callee.clone(), ..Default::default() };
     report.key = key(&parts.callee).to_string();
@@ -54,6 +57,8 @@ pub async fn play(stage: &mut Stage, show: &mut Show) -> Result<Report, Failure>
     let before = (ended(stage, &parts.callee).await?.len(), ended(stage, PHONE).await?.len());
     stage.kill(&parts.holder);
     let died = Instant::now();
+    let killed = format!("{} had held the registration of {}", parts.holder, parts.callee);
+    show.check(format!("{} was killed without warning", parts.holder), true, killed);
     report.peers.iter_mut().filter(|p| p.name == parts.holder).for_each(|p| p.dead = true);
     let (again, phone_in, healed) = tokio::join!(
         call(stage, &props, 3, (&parts.caller, &parts.callee), before.0),
@@ -61,8 +66,6 @@ pub async fn play(stage: &mut Stage, show: &mut Show) -> Result<Report, Failure>
         healed(stage, &parts.holder, died),
     );
     let (again, phone_in) = (again?, phone_in?);
-    let killed = format!("{} had held the registration of {}", parts.holder, parts.callee);
-    show.check(format!("{} was killed without warning", parts.holder), true, killed);
     talked(show, &again, " at once");
     talked(show, &phone_in, "");
     report.healed_ms = healed.map(|h| h.as_secs_f64() * 1000.0);

@@ -303,7 +303,7 @@ const ATTEMPTS: u32 = 5;
 const START: Duration = Duration::from_secs(10);
 /// A question that needs no call.
 const ANSWER: Duration = Duration::from_secs(10);
-const STOP: Duration = Duration::from_secs(3);
+const STOP: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
