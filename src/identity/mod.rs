@@ -16,24 +16,35 @@
 //! Left out, each to come with the work that needs it: revocation, renewal of certificates before they run out, the
 //! password login, enrolment by a short code between two screens, asking an enroller for adapter certificates over a link.
 
+mod armour;
 mod cbor;
 mod certificate;
 mod chain;
+mod code;
 mod contact;
+mod enrol;
+mod enroller;
 mod entry;
 mod error;
 mod key;
 mod name;
 mod own;
+mod recovery;
 
 pub use certificate::{Certificate, Claims};
 pub use chain::{Chain, TrustAnchor, Verified, Verifier};
+pub use code::{InviteCode, MAX_CODE_ADDRS, RootFingerprint};
 pub use contact::ContactBody;
+pub use enrol::{ENROLMENT_TYPE, JoinAnswer, JoinRequest, Joining};
+pub use enroller::{
+    Enroller, INVITE_LIFETIME, MAX_INVITES, MAX_SOURCES, MAX_WRONG_CODES, Member, THROTTLE_WINDOW,
+};
 pub use entry::{DictionaryKey, Entry, EntryKind, SignedEntry};
 pub use error::{EnrolError, IdentityError, RecordError};
 pub use key::{KeyPair, PublicKey, Purpose};
 pub use name::{aor, canonical_overlay, canonical_user, resource_key, split_aor};
 pub use own::Identity;
+pub use recovery::RecoverySheet;
 
 use std::time::Duration;
 
