@@ -5,3 +5,4 @@ pub mod disk;
 pub mod media;
 pub mod seed;
 pub mod transport;
+pub mod wall;

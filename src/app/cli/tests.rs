@@ -110,9 +110,11 @@ fn what_is_wrong_with_a_start_is_said_before_anything_is_made() {
     assert!(line(&args).starts_with("--log: "));
     assert!(!data.exists());
     // One program a data directory.
-    let first = start::prepare(&data, &StartArgs::default()).unwrap();
-    let second = line(&StartArgs::default());
+    let bob = || vec![("open", "true".into()), ("name", "bob".into())];
+    let args = StartArgs { flags: bob(), ..Default::default() };
+    let first = start::prepare(&data, &args).unwrap();
+    let second = line(&args);
     assert!(second.contains("is in use by another chordial") && second.contains("chordial stop"), "{second}");
     drop(first);
-    start::prepare(&data, &StartArgs::default()).unwrap();
+    start::prepare(&data, &args).unwrap();
 }
