@@ -98,3 +98,82 @@ fn request(joining: &Joining, addr: SocketAddr, local: SocketAddr, rng: &mut Rng
 }
 
 const LIMIT: Duration = Duration::from_secs(8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{INVITE_LIFETIME, Identity, InviteCode, JoinRequest};
+    use crate::io::transport::Listen;
+    use crate::io::{seed, wall};
+
+    /// An office whose enroller answers one link: with what it makes of each request.
+    async fn office(rng: &mut Rng) -> (SocketAddr, Identity, tokio::sync::mpsc::Sender<Identity>) {
+        let (identity, _) = Identity::found("acme", "ann", None, wall::now(), rng).unwrap();
+        let config = Config {
+            overlay: Some(Listen::Tls("127.0.0.1:0".parse().unwrap())),
+            credentials: Some(Credentials::of(&identity)),
+            ..Config::default()
+        };
+        let (endpoint, mut events) = Endpoint::bind(config).unwrap();
+        let addr = endpoint.overlay_addr().unwrap();
+        let (sender, mut books) = tokio::sync::mpsc::channel::<Identity>(1);
+        let mut rng = rng.fork();
+        tokio::spawn(async move {
+            let mut office = books.recv().await.unwrap();
+            while let Some(event) = events.recv().await {
+                let Event::Frame { conn, bytes } = event else { continue };
+                let message = Message::parse_bytes(bytes).unwrap();
+                message.validate().unwrap();
+                let request = JoinRequest::decode(message.body()).unwrap();
+                let enroller = office.enroller.as_mut().unwrap();
+                let reply = match enroller.redeem(&request, addr.ip(), wall::now(), &mut rng) {
+                    Ok(answer) => {
+                        let mut ok = Message::reply(&message, 200, "OK");
+                        ok.set_body(ENROLMENT_TYPE, answer.encode());
+                        ok
+                    }
+                    Err(_) => Message::reply(&message, 403, "Refused"),
+                };
+                endpoint.write(conn, reply.to_bytes());
+            }
+        });
+        (addr, identity, sender)
+    }
+
+    #[tokio::test]
+    async fn a_code_makes_a_member_once() {
+        let mut rng = seed::rng().unwrap();
+        let (addr, mut founder, book) = office(&mut rng).await;
+        let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let enroller = founder.enroller.as_mut().unwrap();
+        // The first address does not answer; the second does.
+        let code = enroller.invite("bob", None, &[nobody, addr], INVITE_LIFETIME, wall::now(), &mut rng).unwrap();
+        book.send(founder.clone()).await.unwrap();
+
+        let typed = InviteCode::parse(&code.text()).unwrap();
+        let joining = Joining::new(typed.clone(), "laptop", &mut rng).unwrap();
+        let answer = enrol(&joining, &typed.addrs, &mut rng).await.unwrap();
+        let bob = joining.finish(&answer, wall::now()).unwrap();
+        assert_eq!(bob.aor(), "sip:bob@acme");
+        founder.anchor.verify_chain(&bob.chain, wall::now()).unwrap();
+
+        let thief = Joining::new(typed.clone(), "thief", &mut rng).unwrap();
+        let e = enrol(&thief, &typed.addrs, &mut rng).await.unwrap_err();
+        assert!(matches!(e, EnrolFault::Refused { status: 403, .. }), "{e}");
+    }
+
+    #[tokio::test]
+    async fn a_code_of_another_office_is_not_shown_to_this_one() {
+        let mut rng = seed::rng().unwrap();
+        let (addr, founder, book) = office(&mut rng).await;
+        book.send(founder).await.unwrap();
+        let (mut other, _) = Identity::found("other", "eve", None, wall::now(), &mut rng).unwrap();
+        let enroller = other.enroller.as_mut().unwrap();
+        let code = enroller.invite("bob", None, &[addr], INVITE_LIFETIME, wall::now(), &mut rng).unwrap();
+        let joining = Joining::new(code.clone(), "laptop", &mut rng).unwrap();
+        let e = enrol(&joining, &code.addrs, &mut rng).await.unwrap_err();
+        assert!(matches!(e, EnrolFault::Unreachable { .. }), "{e}");
+        let e = enrol(&joining, &[], &mut rng).await.unwrap_err().to_string();
+        assert!(e.contains("the code names no address"), "{e}");
+    }
+}

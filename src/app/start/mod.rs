@@ -4,7 +4,7 @@
 
 mod office;
 
-pub use office::create_office;
+pub use office::{create_office, join_office};
 
 use super::Failure;
 use super::cli::{SimArgs, StartArgs};
