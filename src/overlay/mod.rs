@@ -12,7 +12,7 @@
 //! resources), lease records, quotas per network prefix, lookups over more than one path at once.
 
 use crate::core::{Id, Instant, UnixTime};
-use crate::identity::{SignedEntry, TrustAnchor};
+use crate::identity::{SignedEntry, Verifier};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -350,15 +350,15 @@ pub struct Counters {
     pub lookups_failed: u64,
 }
 
-/// Checks an entry before it is kept or believed. [`TrustAnchor`] is the one that runs; a test injects another
+/// Checks an entry before it is kept or believed. [`Verifier`] is the one that runs; a test injects another
 /// together with its id function.
-pub trait Verify: Send + Sync {
+pub trait Verify: Send {
     /// True when the entry's signature holds at `now` and it belongs to the resource `key`.
-    fn verify(&self, entry: &SignedEntry, key: &Id, now: UnixTime) -> bool;
+    fn verify(&mut self, entry: &SignedEntry, key: &Id, now: UnixTime) -> bool;
 }
 
-impl Verify for TrustAnchor {
-    fn verify(&self, entry: &SignedEntry, key: &Id, now: UnixTime) -> bool {
+impl Verify for Verifier {
+    fn verify(&mut self, entry: &SignedEntry, key: &Id, now: UnixTime) -> bool {
         self.verify_entry(entry, key, now).is_ok()
     }
 }

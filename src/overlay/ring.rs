@@ -20,7 +20,15 @@ impl IdSpace {
     /// A space of `bits` bits, clamped to 1..=160. Up to 64 bits an identifier is written as a decimal number,
     /// as the examples of the drafts do.
     pub const fn new(bits: u8) -> IdSpace {
-        IdSpace { bits: if bits == 0 { 1 } else if bits > 160 { 160 } else { bits } }
+        IdSpace {
+            bits: if bits == 0 {
+                1
+            } else if bits > 160 {
+                160
+            } else {
+                bits
+            },
+        }
     }
 
     /// Bits of an identifier.
