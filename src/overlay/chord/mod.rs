@@ -1,1 +1,1 @@
-//! chord
+//! Chord.
