@@ -142,23 +142,24 @@ pub(super) struct Leg {
 }
 
 /// What an incoming call needs of its INVITE.
-#[derive(Debug)]
 pub(super) struct Invitation {
     pub tx: ServerTxId,
     pub request: Message,
     pub to_tag: String,
+    /// What it came on.
+    pub flow: Flow,
     /// It came by a peer's link.
     pub link: bool,
-    /// The 2xx on its way.
-    pub server: Option<InviteServer>,
+    /// Repeats the responses that have to be repeated.
+    pub server: InviteServer,
 }
 
 /// A confirmed dialog and the way to the other end.
 #[derive(Debug)]
 pub(super) struct Talk {
     pub dialog: Dialog,
-    /// The flow that the dialog was made on, for requests that come on it.
-    pub flow: Option<Flow>,
+    /// How the first request of the dialog travelled, for the next.
+    pub made_by: Hop,
     /// Our latest session description and its version.
     pub local: Option<crate::sdp::Session>,
     pub version: u64,
@@ -166,7 +167,6 @@ pub(super) struct Talk {
     pub answer_due: bool,
 }
 
-#[derive(Debug)]
 pub(super) struct Call {
     pub direction: Direction,
     pub with: String,

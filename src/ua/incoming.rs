@@ -1,10 +1,10 @@
 //! Calls and other requests that come in (RFC 3261 sections 8.2, 9.2, 11.2, 13.3, 14.2, 15.1.2).
 
-use super::call::{Call, Direction, Invitation, Talk};
-use super::{ALLOW, CallId, Ending, MediaOpened, Output, State, Timer, Ua, UaEvent, media};
+use super::call::{Call, Direction, Invitation, Talk, by_link};
+use super::{ALLOW, CallId, Ending, Hop, MediaOpened, State, Timer, Ua, UaEvent, media};
 use crate::core::{Flow, Instant};
 use crate::sdp::{self, Session};
-use crate::sip::dialog::{Dialog, InviteServer};
+use crate::sip::dialog::{Dialog, DialogId, InviteServer, InviteServerOutput, Timing};
 use crate::sip::msg::{HeaderName, Message, Method};
 use crate::sip::tx::ServerTxId;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,7 +22,7 @@ impl Ua {
                 ok.push(HeaderName::Allow, ALLOW);
                 self.respond(tx, ok);
             }
-            (Method::Invite, Some(id), _) => self.on_reinvite(now, tx, id, request),
+            (Method::Invite, Some(id), _) => self.on_reinvite(now, tx, id, request, flow),
             (Method::Bye, Some(id), _) => self.on_bye(now, tx, id, request),
             (_, None, true) => {
                 let gone = self.reply(request, 481, "Call/Transaction Does Not Exist");
@@ -73,7 +73,8 @@ impl Ua {
     }
 
     pub(super) fn find_dialog(&self, request: &Message) -> Option<CallId> {
-        let found = self.calls.iter().find(|(_, c)| c.talk.as_ref().is_some_and(|t| t.dialog.matches(request)));
+        let wanted = DialogId::of_received(request)?;
+        let found = self.calls.iter().find(|(_, c)| c.talk.as_ref().is_some_and(|t| *t.dialog.id() == wanted));
         found.map(|(id, _)| *id)
     }
 
@@ -99,21 +100,18 @@ impl Ua {
         let to_tag = self.rng.token(6);
         let mut call = Call::new(now, Direction::In, from.clone(), 0);
         call.state = State::Incoming;
-        call.invitation = Some(Invitation { tx, request: request.clone(), to_tag: to_tag.clone(), link, server: None });
+        let server = InviteServer::new(request, Timing::default());
+        call.invitation = Some(Invitation { tx, request: request.clone(), to_tag: to_tag.clone(), flow, link, server });
         let id = self.new_call(call);
-        // Kept for requests of this dialog that find no other way back.
-        let _ = flow;
         self.event(UaEvent::Incoming { call: id, from });
         if self.profile.auto_answer {
             return self.answer(now, id);
         }
         let mut ringing = Message::reply(request, 180, "Ringing");
         ringing.set_to_tag(&to_tag);
-        for route in request.headers(HeaderName::RecordRoute) {
-            ringing.push(HeaderName::RecordRoute, route);
-        }
+        Dialog::copy_record_route(request, &mut ringing);
         ringing.push(HeaderName::Contact, format_args!("<{}>", self.contact(link)));
-        self.respond(tx, ringing);
+        self.respond_invite(now, id, ringing);
         self.timers.set(Timer::Ring(id), now + self.profile.ring);
     }
 
@@ -156,7 +154,7 @@ impl Ua {
     pub(super) fn accept(&mut self, now: Instant, id: CallId) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         let (Some(opened), Some(invitation)) = (call.opened, &call.invitation) else { return };
-        let (tx, link, request) = (invitation.tx, invitation.link, invitation.request.clone());
+        let (flow, link, request) = (invitation.flow, invitation.link, invitation.request.clone());
         let to_tag = invitation.to_tag.clone();
         let local = media::local(opened, &self.profile.codecs, call.session_id, 1);
         let offer = (!request.body().is_empty()).then(|| Session::parse(request.body()));
@@ -170,41 +168,74 @@ impl Ua {
         };
         let mut ok = Message::reply(&request, 200, "OK");
         ok.set_to_tag(&to_tag);
-        for route in request.headers(HeaderName::RecordRoute) {
-            ok.push(HeaderName::RecordRoute, route);
-        }
+        Dialog::copy_record_route(&request, &mut ok);
         ok.push(HeaderName::Contact, format_args!("<{}>", self.contact(link)));
         ok.push(HeaderName::Allow, ALLOW);
         ok.set_body("application/sdp", session.to_bytes());
         let Ok(dialog) = Dialog::from_uas(&request, &ok) else {
             return self.refuse(now, id, 400, "No dialog can be made of this request", Ending::Failed);
         };
-        let server = InviteServer::new(now, ok.clone());
-        if let Some(at) = server.poll_timeout() {
-            self.timers.set(Timer::Accepted(id), at);
-        }
         let Some(call) = self.calls.get_mut(&id) else { return };
         call.status = 200;
-        call.talk = Some(Talk { dialog, flow: None, local: Some(session), version: 1, answer_due: agreed.is_none() });
-        if let Some(invitation) = call.invitation.as_mut() {
-            invitation.server = Some(server);
-        }
-        self.respond(tx, ok);
-        self.answered(now, id);
+        let answer_due = agreed.is_none();
+        call.talk = Some(Talk { dialog, made_by: Hop::Flow(flow), local: Some(session), version: 1, answer_due });
+        self.respond_invite(now, id, ok);
+        self.answered(now, id, agreed.as_ref().map_or("", |a| a.codec.name.as_str()));
         if let Some(agreed) = agreed {
             self.start_media(id, agreed);
         }
     }
 
+    /// Answers the INVITE of a call, repeating what has to be repeated.
+    fn respond_invite(&mut self, now: Instant, id: CallId, response: Message) {
+        if let Some(invitation) = self.calls.get_mut(&id).and_then(|c| c.invitation.as_mut()) {
+            invitation.server.respond(now, response);
+        }
+        self.drive_invitation(now, id);
+    }
+
+    fn drive_invitation(&mut self, now: Instant, id: CallId) {
+        while let Some(invitation) = self.calls.get_mut(&id).and_then(|c| c.invitation.as_mut()) {
+            let Some(output) = invitation.server.poll_output() else {
+                match invitation.server.poll_timeout() {
+                    Some(at) => self.timers.set(Timer::Accepted(id), at),
+                    None => _ = self.timers.cancel(&Timer::Accepted(id)),
+                }
+                return;
+            };
+            match output {
+                InviteServerOutput::Respond(response) => {
+                    let tx = invitation.tx;
+                    self.respond(tx, response);
+                }
+                InviteServerOutput::Confirmed(ack) => self.on_confirmed(now, id, &ack),
+                InviteServerOutput::NoAck => {
+                    self.send_bye(id);
+                    self.finish(now, id, Ending::Failed, 408, "the answer was never acknowledged".to_owned());
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_accepted_timeout(&mut self, now: Instant, id: CallId) {
+        if let Some(invitation) = self.calls.get_mut(&id).and_then(|c| c.invitation.as_mut()) {
+            invitation.server.handle_timeout(now);
+        }
+        self.drive_invitation(now, id);
+    }
+
     /// The ACK of a 2xx, from the transaction layer.
     pub fn on_ack(&mut self, now: Instant, ack: &Message) {
         let Some(id) = self.find_dialog(ack) else { return };
-        let Some(call) = self.calls.get_mut(&id) else { return };
-        self.timers.cancel(&Timer::Accepted(id));
-        if let Some(invitation) = call.invitation.as_mut() {
-            invitation.server = None;
+        if let Some(invitation) = self.calls.get_mut(&id).and_then(|c| c.invitation.as_mut()) {
+            invitation.server.receive_ack(ack);
         }
-        let Some(talk) = call.talk.as_mut().filter(|t| t.answer_due) else { return };
+        self.drive_invitation(now, id);
+    }
+
+    /// The three-way handshake is complete; after a late offer the ACK brings the answer.
+    fn on_confirmed(&mut self, now: Instant, id: CallId, ack: &Message) {
+        let Some(talk) = self.calls.get_mut(&id).and_then(|c| c.talk.as_mut()).filter(|t| t.answer_due) else { return };
         talk.answer_due = false;
         let answer = Session::parse(ack.body()).map_err(|e| e.to_string());
         let agreed = match (&talk.local, answer) {
@@ -221,24 +252,6 @@ impl Ua {
         }
     }
 
-    pub(super) fn on_accepted_timeout(&mut self, now: Instant, id: CallId) {
-        let Some(invitation) = self.calls.get_mut(&id).and_then(|c| c.invitation.as_mut()) else { return };
-        let Some(server) = invitation.server.as_mut() else { return };
-        match server.handle_timeout(now) {
-            crate::sip::dialog::Acceptance::Retransmit => {
-                let (tx, ok) = (invitation.tx, server.response().clone());
-                if let Some(at) = server.poll_timeout() {
-                    self.timers.set(Timer::Accepted(id), at);
-                }
-                self.out.push_back(Output::Respond { tx, message: ok });
-            }
-            crate::sip::dialog::Acceptance::GaveUp => {
-                self.send_bye(id);
-                self.finish(now, id, Ending::Failed, 408, "the answer was never acknowledged".to_owned());
-            }
-        }
-    }
-
     /// The INVITE of a ringing call was cancelled (the transaction layer has answered the CANCEL).
     pub fn on_cancel(&mut self, now: Instant, tx: ServerTxId) {
         let found = self.calls.iter().find(|(_, c)| c.invitation.as_ref().is_some_and(|i| i.tx == tx));
@@ -251,26 +264,29 @@ impl Ua {
     /// Answers a ringing call with a failure.
     pub(super) fn refuse(&mut self, now: Instant, id: CallId, status: u16, reason: &str, ending: Ending) {
         let Some(invitation) = self.calls.get(&id).and_then(|c| c.invitation.as_ref()) else { return };
-        let tx = invitation.tx;
         let mut no = Message::reply(&invitation.request, status, reason);
         no.set_to_tag(&invitation.to_tag);
-        self.respond(tx, no);
+        self.respond_invite(now, id, no);
         self.finish(now, id, ending, status, reason.to_owned());
     }
 
     fn on_bye(&mut self, now: Instant, tx: ServerTxId, id: CallId, request: &Message) {
         let Some(talk) = self.calls.get_mut(&id).and_then(|c| c.talk.as_mut()) else { return };
-        if let Err(refused) = talk.dialog.receive(request) {
-            let no = self.reply(request, refused.status(), refused.reason());
+        if let Err(refusal) = talk.dialog.receive(request) {
+            let no = refusal.respond(request, &mut self.rng);
             return self.respond(tx, no);
         }
+        talk.dialog.answered(200);
         let ok = self.reply(request, 200, "OK");
         self.respond(tx, ok);
+        if let Some(invitation) = self.calls.get_mut(&id).and_then(|c| c.invitation.as_mut()) {
+            invitation.server.stop();
+        }
         self.finish(now, id, Ending::Completed, 200, "hung up there".to_owned());
     }
 
     /// A new description within the call: hold, another address, another codec.
-    fn on_reinvite(&mut self, now: Instant, tx: ServerTxId, id: CallId, request: &Message) {
+    fn on_reinvite(&mut self, now: Instant, tx: ServerTxId, id: CallId, request: &Message, flow: Flow) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         let over = call.is_over();
         let (Some(talk), Some(opened)) = (call.talk.as_mut(), call.opened) else { return };
@@ -278,11 +294,14 @@ impl Ua {
             let gone = self.reply(request, 481, "Call/Transaction Does Not Exist");
             return self.respond(tx, gone);
         }
-        if let Err(refused) = talk.dialog.receive(request) {
-            let no = self.reply(request, refused.status(), refused.reason());
+        if let Err(refusal) = talk.dialog.receive(request) {
+            let no = refusal.respond(request, &mut self.rng);
             return self.respond(tx, no);
         }
-        let link = call.invitation.as_ref().map_or_else(|| call.legs.iter().any(|l| super::call::by_link(&l.target.hop)), |i| i.link);
+        let link = match &call.invitation {
+            Some(invitation) => invitation.link,
+            None => call.legs.iter().any(|leg| by_link(&leg.target.hop)),
+        };
         let local = media::local(opened, &self.profile.codecs, call.session_id, talk.version + 1);
         let offer = (!request.body().is_empty()).then(|| Session::parse(request.body()));
         let outcome = match offer {
@@ -293,7 +312,9 @@ impl Ua {
         let (session, agreed) = match outcome {
             Ok(outcome) => outcome,
             Err(status) => {
-                let no = self.reply(request, status, if status == 488 { "Not Acceptable Here" } else { "Bad session description" });
+                talk.dialog.answered(status);
+                let reason = if status == 488 { "Not Acceptable Here" } else { "Bad session description" };
+                let no = self.reply(request, status, reason);
                 return self.respond(tx, no);
             }
         };
@@ -304,22 +325,21 @@ impl Ua {
         ok.push(HeaderName::Contact, format_args!("<{}>", self.contact(link)));
         ok.push(HeaderName::Allow, ALLOW);
         ok.set_body("application/sdp", session.to_bytes());
-        let server = InviteServer::new(now, ok.clone());
-        if let Some(at) = server.poll_timeout() {
-            self.timers.set(Timer::Accepted(id), at);
-        }
+        talk_answered(self.calls.get_mut(&id), 200);
         let Some(call) = self.calls.get_mut(&id) else { return };
-        // The first INVITE's place is free: its ACK has come, or this request had been refused with 491.
-        match call.invitation.as_mut() {
-            Some(invitation) => (invitation.tx, invitation.server) = (tx, Some(server)),
-            None => {
-                let to_tag = request.to_tag().unwrap_or_default().to_owned();
-                call.invitation = Some(Invitation { tx, request: request.clone(), to_tag, link, server: Some(server) });
-            }
-        }
-        self.respond(tx, ok);
+        // The place of the INVITE before is free: its ACK has come, or this one had been refused by the dialog.
+        let server = InviteServer::new(request, Timing::default());
+        let to_tag = request.to_tag().unwrap_or_default().to_owned();
+        call.invitation = Some(Invitation { tx, request: request.clone(), to_tag, flow, link, server });
+        self.respond_invite(now, id, ok);
         if let Some(agreed) = agreed {
             self.start_media(id, agreed);
         }
+    }
+}
+
+fn talk_answered(call: Option<&mut Call>, status: u16) {
+    if let Some(talk) = call.and_then(|c| c.talk.as_mut()) {
+        talk.dialog.answered(status);
     }
 }

@@ -224,7 +224,6 @@ enum Timer {
 }
 
 /// The user agent.
-#[derive(Debug)]
 pub struct Ua {
     profile: Profile,
     rng: Rng,

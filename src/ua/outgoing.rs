@@ -6,7 +6,7 @@ use super::{CallId, Ending, Hop, Output, RequestKey, State, Target, Timer, Ua, U
 use crate::core::Instant;
 use crate::sdp::{self, Session};
 use crate::sip::auth::{self, Credentials};
-use crate::sip::dialog::Dialog;
+use crate::sip::dialog::{Dialog, DialogId};
 use crate::sip::msg::{HeaderName, Message, Method};
 use crate::sip::tx::ClientTxId;
 use std::time::Duration;
@@ -140,10 +140,10 @@ impl Ua {
         let Some(leg) = call.legs.get_mut(leg_index) else { return };
         let (invite, hop) = (leg.invite.clone(), leg.target.hop.clone());
         if let Some(talk) = &call.talk
-            && talk.dialog.matches(response)
+            && DialogId::of_received(response).as_ref() == Some(talk.dialog.id())
         {
             // Our ACK was lost.
-            let ack = talk.dialog.ack_2xx(&invite);
+            let ack = talk.dialog.ack(&invite);
             let hop = next_hop(&talk.dialog, &hop);
             self.out.push_back(Output::Ack { message: ack, hop });
             return;
@@ -153,7 +153,7 @@ impl Ua {
         };
         leg.ended = Some((response.status(), response.reason().to_owned()));
         let hop = next_hop(&dialog, &hop);
-        self.out.push_back(Output::Ack { message: dialog.ack_2xx(&invite), hop: hop.clone() });
+        self.out.push_back(Output::Ack { message: dialog.ack(&invite), hop: hop.clone() });
         if call.talk.is_some() || call.is_over() {
             let bye = dialog.request(Method::Bye);
             self.out.push_back(Output::Request { key: RequestKey::InDialog(id), message: bye, hop });
@@ -166,10 +166,10 @@ impl Ua {
             (_, Err(e)) | (Err(e), _) => Err(e.to_string()),
         };
         call.status = response.status();
-        call.talk = Some(Talk { dialog, flow: None, local: offer.ok(), version: 1, answer_due: false });
+        call.talk = Some(Talk { dialog, made_by: hop, local: offer.ok(), version: 1, answer_due: false });
         match agreed {
             Ok(agreed) => {
-                self.answered(now, id);
+                self.answered(now, id, &agreed.codec.name);
                 self.start_media(id, agreed);
             }
             Err(why) => {
@@ -181,7 +181,7 @@ impl Ua {
     }
 
     /// Both ends have agreed.
-    pub(super) fn answered(&mut self, now: Instant, id: CallId) {
+    pub(super) fn answered(&mut self, now: Instant, id: CallId, codec: &str) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         call.state = State::Answered;
         call.answered = Some(now);
@@ -190,7 +190,7 @@ impl Ua {
         if let Some(duration) = call.duration {
             self.timers.set(Timer::Talk(id), now + duration);
         }
-        self.out.push_back(Output::Event { event: UaEvent::Answered { call: id, setup, codec: String::new() } });
+        self.event(UaEvent::Answered { call: id, setup, codec: codec.to_owned() });
     }
 
     pub(super) fn cancel_legs(&mut self, id: CallId, except: Option<usize>) {
@@ -287,15 +287,9 @@ impl Ua {
     }
 
     pub(super) fn send_bye(&mut self, id: CallId) {
-        let Some(call) = self.calls.get_mut(&id) else { return };
-        let fallback = call.legs.iter().find(|l| l.ended.is_some()).map(|l| l.target.hop.clone());
-        let Some(talk) = call.talk.as_mut() else { return };
-        let fallback = fallback.or(talk.flow.map(Hop::Flow));
+        let Some(talk) = self.calls.get_mut(&id).and_then(|c| c.talk.as_mut()) else { return };
         let bye = talk.dialog.request(Method::Bye);
-        let hop = match fallback {
-            Some(fallback) => next_hop(&talk.dialog, &fallback),
-            None => Hop::of(talk.dialog.next_hop().clone()),
-        };
+        let hop = next_hop(&talk.dialog, &talk.made_by);
         self.out.push_back(Output::Request { key: RequestKey::InDialog(id), message: bye, hop });
     }
 
@@ -349,11 +343,12 @@ fn call_status(call: Option<&Call>) -> u16 {
     call.map_or(0, |c| if c.status == 0 { 200 } else { c.status })
 }
 
-/// The dialog's next hop; where that is a mere URI and the dialog was made over a link, the link stays.
+/// The dialog's next hop. Where that is a mere URI and the dialog was made over a link or a stream, that one stays.
 pub(super) fn next_hop(dialog: &Dialog, made_by: &Hop) -> Hop {
     match (Hop::of(dialog.next_hop().clone()), made_by) {
         (peer @ Hop::Peer { .. }, _) => peer,
         (Hop::Uri(_), Hop::Peer { id, addr }) => Hop::Peer { id: *id, addr: *addr },
+        (Hop::Uri(_), Hop::Flow(flow)) if flow.conn.is_some() => Hop::Flow(*flow),
         (hop, _) => hop,
     }
 }
