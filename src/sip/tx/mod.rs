@@ -14,7 +14,8 @@
 //! Requests get `received` and `rport` (RFC 3261 section 18.2.1, RFC 3581) before they are matched and delivered, and
 //! responses go where section 18.2.2 says, over the flow that the request came on.
 //!
-//! Left out: Timer C (a proxy's, in `pbx`), PRACK, `maddr` in Via (it would let a stranger aim our responses),
+//! Left out: how long to wait for a final response once a provisional one has come (Timer C of a proxy, a caller's
+//! patience: whoever waits calls [`Layer::cancel`], which ends it in any case), PRACK, `maddr` in Via (it would let a stranger aim our responses),
 //! opening a new connection for a response whose stream has closed (the transaction ends with a transport error).
 
 mod client;
