@@ -1,7 +1,7 @@
 //! The invite code: what an administrator reads out and a joiner types in.
 //!
-//! `version and number of addresses (4 bits each) | secret (10) | root fingerprint (10) | addresses`, an address being `4` or
-//! `6`, the IP address and the port; as text by base32 groups. With one IPv4 address: 12 groups of five.
+//! `version and number of addresses (4 bits each) | secret (10) | root fingerprint (16) | addresses`, an address being `4` or
+//! `6`, the IP address and the port; as text by base32 groups. With one IPv4 address: 15 groups.
 
 use super::armour::{armour, unarmour};
 use super::contact::{addr_bytes, read_addr};
@@ -14,16 +14,17 @@ pub const MAX_CODE_ADDRS: usize = 3;
 
 const VERSION: u8 = 1;
 const SECRET: usize = 10;
+const FINGERPRINT: usize = 16;
 
-/// 80 bits of BLAKE3 of an office's root key: enough that nobody makes another key with the same.
+/// 128 bits of BLAKE3 of an office's root key: nobody makes another key with the same.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct RootFingerprint(pub [u8; 10]);
+pub struct RootFingerprint(pub [u8; FINGERPRINT]);
 
 impl RootFingerprint {
     /// The fingerprint of `root`.
     pub fn of(root: &PublicKey) -> RootFingerprint {
-        let mut out = [0; 10];
-        out.copy_from_slice(&blake3::derive_key("chordial root fingerprint v1", &root.0)[..10]);
+        let mut out = [0; FINGERPRINT];
+        out.copy_from_slice(&blake3::derive_key("chordial root fingerprint v1", &root.0)[..FINGERPRINT]);
         RootFingerprint(out)
     }
 }
@@ -81,7 +82,7 @@ impl InviteCode {
     fn read(bytes: &[u8]) -> Option<InviteCode> {
         let (head, rest) = bytes.split_first()?;
         let (secret, rest) = rest.split_first_chunk::<SECRET>()?;
-        let (root, mut rest) = rest.split_first_chunk::<10>()?;
+        let (root, mut rest) = rest.split_first_chunk::<FINGERPRINT>()?;
         let count = usize::from(head & 15);
         if head >> 4 != VERSION || count > MAX_CODE_ADDRS {
             return None;
@@ -108,8 +109,9 @@ mod tests {
 
     #[test]
     fn read_out_and_typed_in() {
-        let root = RootFingerprint([7; 10]);
-        let addrs: Vec<SocketAddr> = ["192.0.2.1:5081", "[2001:db8::1]:5081"].map(|a| a.parse().expect("address")).into();
+        let root = RootFingerprint([7; 16]);
+        let addrs: Vec<SocketAddr> =
+            ["192.0.2.1:5081", "[2001:db8::1]:5081"].map(|a| a.parse().expect("address")).into();
         let mut rng = Rng::from_seed(3);
         for n in 0..=2 {
             let code = InviteCode::generate(root, &addrs[..n], &mut rng);
@@ -119,7 +121,7 @@ mod tests {
             assert!(!format!("{code:?}").contains(&format!("{:?}", code.secret.reveal())));
         }
         let code = InviteCode::generate(root, &addrs[..1], &mut rng);
-        assert_eq!(code.text().split('-').count(), 12);
+        assert_eq!(code.text().split('-').count(), 15);
         assert_ne!(code.name(), InviteCode::generate(root, &addrs[..1], &mut rng).name());
     }
 }

@@ -82,7 +82,8 @@ impl Enroller {
         let mut names = vec![canonical_user(user)?];
         names.extend(extension.map(canonical_user).transpose()?);
         names.dedup();
-        self.invites.retain(|_, invite| invite.expires > now && (invite.spent.is_some() || invite.names[0] != names[0]));
+        self.invites
+            .retain(|_, invite| invite.expires > now && (invite.spent.is_some() || invite.names[0] != names[0]));
         let open = || self.invites.values().filter(|i| i.spent.is_none()).flat_map(|i| &i.names);
         if names.iter().any(|n| self.is_taken(n) || open().any(|o| o == n)) {
             return Err(EnrolError::Taken);
@@ -133,14 +134,10 @@ impl Enroller {
     }
 
     /// Delegates phone accounts to a device: one certificate for up to 32 names. `Taken` when a name is a user's.
-    pub fn delegate(
-        &mut self,
-        device: PublicKey,
-        names: &[&str],
-        now: UnixTime,
-    ) -> Result<Certificate, EnrolError> {
+    pub fn delegate(&mut self, device: PublicKey, names: &[&str], now: UnixTime) -> Result<Certificate, EnrolError> {
         let names = names.iter().map(|n| canonical_user(n)).collect::<Result<Vec<_>, _>>()?;
-        if names.iter().any(|n| self.is_member(n)) {
+        let promised = |n: &String| self.invites.values().any(|i| i.names.contains(n));
+        if names.iter().any(|n| self.is_member(n) || promised(n)) {
             return Err(EnrolError::Taken);
         }
         let certificate = self.issue(device, Claims::Adapter(names.clone()), now)?;
@@ -172,6 +169,11 @@ impl Enroller {
     /// How many requests were refused since the start.
     pub fn refused(&self) -> u64 {
         self.refused
+    }
+
+    /// How many sources wrong codes are held against; at most [`MAX_SOURCES`].
+    pub fn remembered_sources(&self) -> usize {
+        self.wrong.len()
     }
 
     /// The enroller's own certificate.

@@ -36,9 +36,7 @@ pub use chain::{Chain, TrustAnchor, Verified, Verifier};
 pub use code::{InviteCode, MAX_CODE_ADDRS, RootFingerprint};
 pub use contact::ContactBody;
 pub use enrol::{ENROLMENT_TYPE, JoinAnswer, JoinRequest, Joining};
-pub use enroller::{
-    Enroller, INVITE_LIFETIME, MAX_INVITES, MAX_SOURCES, MAX_WRONG_CODES, Member, THROTTLE_WINDOW,
-};
+pub use enroller::{Enroller, INVITE_LIFETIME, MAX_INVITES, MAX_SOURCES, MAX_WRONG_CODES, Member, THROTTLE_WINDOW};
 pub use entry::{DictionaryKey, Entry, EntryKind, SignedEntry};
 pub use error::{EnrolError, IdentityError, RecordError};
 pub use key::{KeyPair, PublicKey, Purpose};
@@ -58,5 +56,9 @@ pub const MAX_ENTRY_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The life of a certificate issued here.
 pub const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(3653 * 24 * 3600);
 
+#[cfg(test)]
+mod enrol_tests;
+#[cfg(test)]
+mod mutation_tests;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use super::cbor::{Reader, Writer, canonical};
 use super::enroller::draw_peer_id;
 use super::{
     Certificate, Chain, Claims, EnrolError, Enroller, Entry, IdentityError, KeyPair, PublicKey, RecoverySheet,
-    SignedEntry, TrustAnchor, canonical_overlay, canonical_user, split_aor,
+    SignedEntry, TrustAnchor, Verified, canonical_overlay, canonical_user, split_aor,
 };
 use crate::core::{Id, Redacted, Rng, UnixTime};
 use zeroize::Zeroizing;
@@ -189,6 +189,11 @@ impl Identity {
             return Err(IdentityError::NotOurs);
         }
         SignedEntry::sign(entry, &self.device, self.chain.clone())
+    }
+
+    /// What others see of this identity: its own chain, checked at `now`.
+    pub fn verified(&self, now: UnixTime) -> Result<Verified, IdentityError> {
+        self.anchor.verify_chain(&self.chain, now)
     }
 
     /// The user's canonical name.
