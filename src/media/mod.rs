@@ -8,7 +8,9 @@
 
 pub mod codec;
 pub mod dtmf;
+pub mod hear;
 pub mod jitter;
 pub mod reception;
+pub mod resample;
 pub mod rtcp;
 pub mod session;
