@@ -49,6 +49,16 @@ pub enum Failure {
         /// What it said.
         source: std::io::Error,
     },
+    /// A step of the demo.
+    #[error("the demo failed at \"{step}\": {why}")]
+    Demo {
+        /// The step.
+        step: String,
+        /// What happened there.
+        why: String,
+        /// The directory with the logs of all processes.
+        logs: PathBuf,
+    },
     /// Anything else.
     #[error("{}", .0.what)]
     Said(CommandError),
@@ -71,6 +81,7 @@ impl Failure {
             Failure::File { .. } => "check the path and who may read it",
             Failure::Flag(_) => "chordial start --help shows what fits",
             Failure::NoHome => "name one with --data",
+            Failure::Demo { logs, .. } => return CommandError::new(self.to_string(), format!("the logs are in {}", logs.display())),
             Failure::System { .. } => "see what else this machine is busy with",
         };
         CommandError::new(self.to_string(), next)
@@ -80,7 +91,7 @@ impl Failure {
     pub fn report(&self, json: bool) {
         let error = self.error();
         if json {
-            super::cli::out(&json!({ "error": error }).to_string());
+            super::cli::out(&json!({ "ok": false, "error": error }).to_string());
         }
         eprintln!("chordial: {}", error.to_string().replace('\n', " "));
     }

@@ -9,7 +9,8 @@ pub use args::{
     CallArgs, Cli, Command, CreateArgs, DemoArgs, DtmfArgs, InviteArgs, JoinArgs, LookupArgs, Office, Phone,
     PhoneAddArgs, SimArgs, StartArgs, WhichCall,
 };
-pub use print::{call_line, out};
+pub use ask::spinner;
+pub use print::{out, table};
 
 use super::{Failure, demo, start};
 use crate::node::control;
@@ -69,3 +70,6 @@ fn client(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure
     let runtime = runtime.map_err(|source| Failure::System { what: "cannot start the runtime", source })?;
     runtime.block_on(work)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use super::{ControlError, ControlRequest, REQUEST_LINE, SOCKET, UPDATES, Update, fault, read_line};
 use crate::node::control::{Command, CommandError, RequestId};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -236,12 +236,11 @@ fn ending() -> CommandError {
     CommandError::new("the running chordial is ending", "start it again with chordial start")
 }
 
-fn with_id(line: Value, id: &Option<Value>) -> Value {
-    let (Some(id), Value::Object(mut fields)) = (id, line.clone()) else { return line };
-    let mut with = Map::new();
-    with.insert("id".into(), id.clone());
-    with.append(&mut fields);
-    Value::Object(with)
+fn with_id(mut line: Value, id: &Option<Value>) -> Value {
+    if let (Some(id), Value::Object(fields)) = (id, &mut line) {
+        fields.insert("id".into(), id.clone());
+    }
+    line
 }
 
 /// Clients at a time.

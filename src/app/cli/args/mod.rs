@@ -13,6 +13,7 @@ use std::path::PathBuf;
     version,
     about = "A phone system without a server: a SIP softphone whose peers carry registration and lookup on a Chord ring",
     after_help = "Without a command: start. Exit code 0 only when the thing was done.",
+    override_usage = "chordial [OPTIONS] [COMMAND]",
     subcommand_required = true
 )]
 pub struct Cli {
