@@ -7,6 +7,7 @@ use crate::identity::split_aor;
 use crate::node::control::{CallReport, CallStatus, CommandError, Event, Reply, RequestId};
 use crate::pbx::Target as Place;
 use crate::sip::msg::Uri;
+use crate::sip::tx;
 use crate::ua::{self, CallId, Direction, Hop, Report, State, Summary, Target, UaEvent};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -102,15 +103,15 @@ impl Node {
             let names: Vec<_> = found.claims.iter().map(|c| format!("{user}~{c}")).collect();
             return self.ua.give_up(now, call, 300, format!("several claim this name; call one of {}", names.join(", ")));
         }
-        let user = split_aor(aor).map(|(user, _)| user.to_owned());
+        let user = split_aor(aor).map(|(user, _)| user);
         let peers = found.peers.iter().filter(|(_, claim)| chosen.is_none_or(|c| c == claim));
         let mut targets: Vec<_> = peers
             .map(|(peer, _)| Target {
-                uri: self.setup.peer_uri(user.as_deref(), peer),
+                uri: self.setup.peer_uri(user, peer),
                 hop: Hop::Peer { id: peer.id, addr: peer.addr },
             })
             .collect();
-        targets.extend(self.registrar.bindings(now, aor).into_iter().map(|candidate| {
+        targets.extend(self.registrar.targets(now, user.unwrap_or_default()).into_iter().map(|candidate| {
             let uri = candidate.target.uri().to_owned();
             Target { hop: hop_of(&candidate.target), uri }
         }));
@@ -130,7 +131,10 @@ impl Node {
                     Some(tx) => self.ua.sent(key, tx),
                     None => self.ua.on_failure(now, key, 503),
                 },
-                ua::Output::Ack { message, hop } => self.send_stateless(message, &hop),
+                ua::Output::Ack { message, hop } => {
+                    let branch = tx::new_branch(&mut self.rng);
+                    self.send_stateless(message, &hop, &branch);
+                }
                 ua::Output::Respond { tx, message } => {
                     self.tx.respond(now, tx, message);
                 }

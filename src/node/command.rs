@@ -47,7 +47,7 @@ impl Node {
             }
             Command::PhoneAdd { user, label, password } => self.phone_add(now, &user, &label, &password),
             Command::PhoneList => Ok(Reply::Phones { phones: self.phones(now) }),
-            Command::PhoneRemove { user } => self.phone_remove(now, &user),
+            Command::PhoneRemove { user } => self.phone_remove(&user),
             Command::Invite { user } => self.invite(now, &user),
             Command::Stop => {
                 self.stopping = Some(request);
@@ -162,9 +162,9 @@ impl Node {
         {
             all.entry(self.ua.profile().aor.clone()).or_default().push(self.ua.profile().clear_contact.clone());
         }
-        for aor in self.registrar.aors() {
-            let contacts = self.registrar.bindings(now, &aor).into_iter().map(|c| c.target.uri().to_owned());
-            all.entry(aor.clone()).or_default().extend(contacts);
+        for user in self.registrar.users() {
+            let contacts = self.registrar.bindings(now, user).into_iter().map(|b| b.uri);
+            all.entry(self.domain.aor(user)).or_default().extend(contacts);
         }
         let rows = all.into_iter().filter(|(_, contacts)| !contacts.is_empty());
         rows.map(|(aor, contacts)| Registration { aor, contacts }).collect()
@@ -192,12 +192,9 @@ impl Node {
         let row = |account: &crate::pbx::Account| PhoneStatus {
             user: account.user.clone(),
             label: account.label.clone(),
-            contacts: {
-                let bindings = self.registrar.bindings(now, &self.domain.aor(&account.user));
-                bindings.into_iter().map(|c| c.target.uri().to_owned()).collect()
-            },
+            contacts: self.registrar.bindings(now, &account.user).into_iter().map(|b| b.uri).collect(),
         };
-        self.accounts.iter().map(row).collect()
+        self.registrar.accounts().iter().map(row).collect()
     }
 
     fn phone_add(&mut self, now: Instant, user: &str, label: &str, password: &str) -> Answer {
@@ -216,25 +213,23 @@ impl Node {
                 }
             }
         }
-        self.accounts.add(user, label, password, self.domain.overlay()).map_err(|e| wrong(e.to_string()))?;
-        self.registrar.set_accounts(&self.accounts);
+        self.registrar.accounts_mut().add(user, label, password).map_err(|e| wrong(e.to_string()))?;
         self.save_identity();
         self.save_phones();
         Ok(done(format!("{user} may register at {}", self.setup.sip_listen)))
     }
 
-    fn phone_remove(&mut self, now: Instant, user: &str) -> Answer {
-        if !self.accounts.remove(user) {
+    fn phone_remove(&mut self, user: &str) -> Answer {
+        if !self.registrar.accounts_mut().remove(user) {
             return Err(CommandError::new(format!("there is no account {user}"), "see `chordial phone list`"));
         }
-        self.registrar.set_accounts(&self.accounts);
-        self.registrar.remove_aor(now, &self.domain.aor(user));
+        self.registrar.forget(user);
         self.save_phones();
         Ok(done(format!("removed {user}")))
     }
 
     fn save_phones(&mut self) {
-        let bytes = Bytes::from(self.accounts.encode());
+        let bytes = Bytes::from(self.registrar.accounts().to_toml());
         self.out.push_back(Output::Save { what: Saved::Phones, bytes });
     }
 

@@ -1,7 +1,7 @@
 //! Invites, and strangers who redeem them: the one thing that whoever shows no chain may ask (SPEC section 5).
 
 use super::control::{CommandError, Reply};
-use super::{Node, Output};
+use super::Node;
 use crate::core::{Flow, Instant};
 use crate::identity::{ENROLMENT_TYPE, INVITE_LIFETIME, JoinRequest};
 use crate::sip::msg::{Message, Method};
@@ -20,7 +20,7 @@ impl Node {
             CommandError::new(format!("no invite for {user}: {fault}"), "choose another name, or see `chordial status`")
         })?;
         self.save_identity();
-        Ok(Reply::Invite { code: code.to_string(), expires: INVITE_LIFETIME.as_secs() })
+        Ok(Reply::Invite { code: code.text(), expires: INVITE_LIFETIME.as_secs() })
     }
 
     /// A request on a link whose other end has no chain that holds.
@@ -51,13 +51,5 @@ impl Node {
                 self.answer(now, tx, &message, 403, "Refused");
             }
         }
-    }
-
-    /// True when everything that has to be on disk before an answer has been handed out.
-    #[cfg(test)]
-    pub(super) fn saves_first(outputs: &[Output]) -> bool {
-        let saved = outputs.iter().position(|o| matches!(o, Output::Save { .. }));
-        let written = outputs.iter().position(|o| matches!(o, Output::Write { .. }));
-        matches!((saved, written), (Some(s), Some(w)) if s < w)
     }
 }

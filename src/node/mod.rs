@@ -32,7 +32,7 @@ use crate::identity::{Identity, Verified};
 use crate::overlay::Overlay;
 use crate::pbx::registrar::Registrar;
 use crate::pbx::router::Router;
-use crate::pbx::{Accounts, Domain};
+use crate::pbx::Domain;
 use crate::sip::tx::{self, ClientTxId};
 use crate::ua::{CallId, MediaOpened, MediaPlan, MediaStats, Ua};
 use bytes::Bytes;
@@ -259,7 +259,6 @@ pub struct Node {
     flows: Flows,
     overlay: Option<Box<dyn Overlay + Send>>,
     ua: Ua,
-    accounts: Accounts,
     domain: Domain,
     registrar: Registrar,
     router: Router,
@@ -284,7 +283,6 @@ impl Node {
             flows: Flows::new(setup.locals()),
             overlay: parts.overlay,
             ua: parts.ua,
-            accounts: setup.accounts.clone(),
             domain: parts.domain,
             registrar: parts.registrar,
             router: parts.router,

@@ -12,6 +12,8 @@ use std::net::SocketAddr;
 
 /// The connection on which the proxy reaches this node's own user agent: it never leaves the node.
 pub(super) const INTERNAL: ConnId = ConnId(0);
+/// What a Via adds to a message, at most, when it is asked whether it fits into a datagram.
+const VIA_SIZE: usize = 120;
 
 impl Node {
     pub(super) fn on_bytes(&mut self, now: Instant, flow: Flow, bytes: Bytes) {
@@ -52,10 +54,12 @@ impl Node {
                 Output::Response { tx, message } => self.on_response(now, tx, message),
                 Output::Timeout { tx } => self.on_no_response(now, tx, 408),
                 Output::TransportError { tx } => self.on_no_response(now, tx, 503),
-                Output::Cancel { invite, message } => self.on_cancel(now, invite, &message),
+                Output::Cancel { invite, .. } => self.on_cancel(now, invite),
                 Output::Ack { message, flow } => self.on_ack(now, message, flow),
-                Output::StrayResponse { message, flow } => self.on_stray_response(now, message, flow),
-                Output::ServerTimeout { tx } | Output::ServerTransportError { tx } => self.router.on_server_failed(tx),
+                // It comes after its transaction is gone, or was never ours; the layer counts it.
+                Output::StrayResponse { .. } => {}
+                // Whoever has the transaction hears of it by its own timers: no ACK, no BYE, Timer C.
+                Output::ServerTimeout { .. } | Output::ServerTransportError { .. } => {}
                 Output::Terminated { tx: TxId::Client(tx) } => {
                     self.owners.remove(&tx);
                 }
@@ -97,22 +101,33 @@ impl Node {
 
     /// Sends a request of ours in a transaction: pushes the Via of the flow that leads to `hop`. None when nothing
     /// leads there; whoever owns the request is then told as of a transport error.
-    pub(super) fn send_request(&mut self, now: Instant, mut message: Message, hop: &Hop, owner: Owner) -> Option<tx::ClientTxId> {
-        let size = message.to_bytes().len() + 200;
-        let flow = self.flow_to(hop, size)?;
+    pub(super) fn send_request(&mut self, now: Instant, message: Message, hop: &Hop, owner: Owner) -> Option<tx::ClientTxId> {
         let branch = tx::new_branch(&mut self.rng);
-        message.push_front(HeaderName::Via, self.via(&flow, &branch));
+        self.send_branch(now, message, hop, &branch, owner)
+    }
+
+    /// The same with a branch of the caller's choice.
+    pub(super) fn send_branch(
+        &mut self,
+        now: Instant,
+        mut message: Message,
+        hop: &Hop,
+        branch: &str,
+        owner: Owner,
+    ) -> Option<tx::ClientTxId> {
+        let size = message.to_bytes().len() + VIA_SIZE;
+        let flow = self.flow_to(hop, size)?;
+        message.push_front(HeaderName::Via, self.via(&flow, branch));
         let tx = self.tx.send_request(now, message, flow);
         self.owners.insert(tx, owner);
         Some(tx)
     }
 
     /// Sends a message outside of any transaction: an ACK for a 2xx.
-    pub(super) fn send_stateless(&mut self, mut message: Message, hop: &Hop) {
-        let size = message.to_bytes().len() + 200;
+    pub(super) fn send_stateless(&mut self, mut message: Message, hop: &Hop, branch: &str) {
+        let size = message.to_bytes().len() + VIA_SIZE;
         let Some(flow) = self.flow_to(hop, size) else { return self.count("messages without a way") };
-        let branch = tx::new_branch(&mut self.rng);
-        message.push_front(HeaderName::Via, self.via(&flow, &branch));
+        message.push_front(HeaderName::Via, self.via(&flow, branch));
         self.tx.send_stateless(&message, flow);
     }
 
@@ -131,9 +146,13 @@ impl Node {
     pub(super) fn flow_to(&mut self, hop: &Hop, size: usize) -> Option<Flow> {
         match hop {
             Hop::Flow(flow) => Some(*flow),
+            Hop::Peer { id, .. } if self.overlay.as_ref().is_some_and(|o| o.me().id == *id) => Some(self.internal_flow()),
             Hop::Peer { id, addr } => self.flows.to_peer(Some(*id), *addr, size, &mut self.wire),
             Hop::Uri(uri) => {
                 let (transport, addr) = crate::pbx::target::direct(uri).or_else(|| localhost(uri))?;
+                if self.overlay.is_some() && [self.flows.locals().sip, self.flows.locals().overlay].contains(&addr) {
+                    return Some(self.internal_flow());
+                }
                 let explicit = uri.params.get("transport").is_some();
                 let large = transport == Transport::Udp && size > limits::SIP_UDP_REQUEST && !explicit;
                 self.flows.to_address(if large { Transport::Tcp } else { transport }, addr, &mut self.wire)
@@ -143,7 +162,11 @@ impl Node {
 
     fn dispatch(&mut self, now: Instant, tx: tx::ServerTxId, message: Message, flow: Flow, merged: bool) {
         if flow.conn == Some(INTERNAL) {
-            return self.ua.on_request(now, tx, &message, flow, true);
+            // From the proxy to the user agent, unless it is the user agent's own within a dialog that the proxy is in.
+            if message.to_tag().is_none() || self.ua.owns(&message) {
+                return self.ua.on_request(now, tx, &message, flow, true);
+            }
+            return self.route(now, tx, message, flow, true, merged);
         }
         let link = self.flows.is_link(&flow);
         if carry::is_overlay(&message) {
@@ -159,19 +182,13 @@ impl Node {
         if self.ua.owns(&message) {
             self.ua.on_ack(now, &message);
         } else {
-            self.router.on_ack(now, message, flow);
+            self.router.on_ack(now, message, &flow);
         }
     }
 
-    fn on_cancel(&mut self, now: Instant, invite: tx::ServerTxId, message: &Message) {
+    fn on_cancel(&mut self, now: Instant, invite: tx::ServerTxId) {
         self.ua.on_cancel(now, invite);
-        self.router.on_cancel(now, invite, message);
-    }
-
-    fn on_stray_response(&mut self, _now: Instant, message: Message, _flow: Flow) {
-        // Either it comes after its transaction is gone, or it was never ours to begin with.
-        tracing::debug!(status = message.status(), "a response to nothing");
-        self.count("responses to nothing");
+        self.router.on_cancel(now, invite);
     }
 
     /// Closes every link to a peer that is in no table any more.

@@ -349,7 +349,7 @@ impl Node {
                 self.reply(request, Err(CommandError::new(what, "try again, or see `chordial peers`")));
             }
             Some(Op::Call { call, .. }) => self.ua.give_up(now, call, 503, format!("the lookup failed: {why}")),
-            Some(Op::Route { query, .. }) => self.on_route_failed(now, query),
+            Some(Op::Route { query, aor }) => self.on_route_failed(now, query, &aor),
             Some(Op::Write(_)) | None => {}
         }
     }

@@ -4,8 +4,8 @@ use super::Node;
 use super::flows::Locals;
 use crate::config::Config;
 use crate::config::PhoneAuth;
-use crate::core::{Instant, Redacted, Rng, UnixTime};
-use crate::identity::Identity;
+use crate::core::{Instant, Redacted, Rng, Transport, UnixTime};
+use crate::identity::{Identity, Verifier};
 use crate::overlay::chord::{self, Chord};
 use crate::overlay::{Overlay, PeerRef, carry, clear_peer_id};
 use crate::pbx::registrar::{self, Registrar};
@@ -14,11 +14,12 @@ use crate::pbx::{Accounts, Domain};
 use crate::sip::msg::Uri;
 use crate::ua::{AccountConfig, Profile, Ua};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Most calls of one user at once.
 const MAX_CALLS: usize = 32;
+/// Chains whose verification is remembered.
+const REMEMBERED_CHAINS: usize = 4096;
 
 /// Everything that a node is started with.
 pub struct Setup {
@@ -55,7 +56,7 @@ impl Setup {
             carry: carry::CarryContext::new(&name, !config.overlay.lab_clear),
             config,
             identity,
-            accounts: Accounts::new(),
+            accounts: Accounts::new(&name),
             password: None,
             known_peers: Vec::new(),
             sip_listen: sip,
@@ -170,12 +171,13 @@ pub(super) struct Parts {
 pub(super) fn parts(_now: Instant, setup: &Setup, rng: &mut Rng) -> Parts {
     let overlay = setup.identity.as_ref().zip(setup.me()).map(|(identity, me)| {
         let config = chord::Config {
-            replicas: setup.config.overlay.replicas,
-            min_successors: usize::from(setup.config.overlay.successors),
-            stabilize: Duration::from_millis(u64::from(setup.config.overlay.stabilize_ms.max(10))),
+            successor_replicas: usize::from(setup.config.overlay.replicas.saturating_sub(2)),
+            scattered: setup.config.overlay.replicas > 1,
+            successors: usize::from(setup.config.overlay.successors.max(1)),
+            stabilise_max: Duration::from_millis(u64::from(setup.config.overlay.stabilize_ms.max(250))),
             ..chord::Config::default()
         };
-        let verify = Arc::new(identity.anchor.clone());
+        let verify = Box::new(Verifier::new(identity.anchor.clone(), REMEMBERED_CHAINS));
         Box::new(Chord::new(me, config, verify, rng.fork())) as Box<dyn Overlay + Send>
     });
     let name = setup.identity.as_ref().map_or(setup.config.overlay.name.as_str(), |i| i.overlay());
@@ -190,16 +192,18 @@ pub(super) fn parts(_now: Instant, setup: &Setup, rng: &mut Rng) -> Parts {
         PhoneAuth::None => registrar::Auth::None,
     };
     let registrar_config = registrar::Config {
-        auth,
         min_expires: setup.config.sip.min_expires,
         default_expires: setup.config.sip.default_expires,
         max_expires: setup.config.sip.max_expires,
-        ..registrar::Config::default()
+        ..registrar::Config::new(domain.clone(), auth, key)
     };
-    let registrar = Registrar::new(registrar_config, domain.clone(), setup.accounts.clone(), key, rng.fork());
-    let link = setup.me().map_or_else(String::new, |me| setup.peer_uri(None, &me));
-    let clear = Uri::sip(None, &setup.sip.ip().to_string(), Some(setup.sip.port())).to_string();
-    let router = Router::new(router::Config::new(domain.clone(), &clear, &link, auth), rng.fork());
+    let registrar = Registrar::new(registrar_config, setup.accounts.clone(), rng.fork());
+    rng.fill(&mut key);
+    let mut router = Router::new(router::Config::new(domain.clone(), setup.sip, setup.sip, key), rng.fork());
+    if let Some(me) = setup.me() {
+        let transport = if setup.config.overlay.lab_clear { Transport::Udp } else { Transport::Tls };
+        router.set_link(router::Link { address: me.addr, transport, id: me.id });
+    }
     Parts { overlay, ua: Ua::new(setup.profile(), rng.fork()), domain, registrar, router }
 }
 

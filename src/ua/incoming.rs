@@ -1,7 +1,7 @@
 //! Calls and other requests that come in (RFC 3261 sections 8.2, 9.2, 11.2, 13.3, 14.2, 15.1.2).
 
 use super::call::{Call, Direction, Invitation, Talk, by_link};
-use super::{ALLOW, CallId, Ending, Hop, MediaOpened, State, Timer, Ua, UaEvent, media};
+use super::{ALLOW, CallId, Ending, Hop, MediaOpened, Output, State, Timer, Ua, UaEvent, media};
 use crate::core::{Flow, Instant};
 use crate::sdp::{self, Session};
 use crate::sip::dialog::{Dialog, DialogId, InviteServer, InviteServerOutput, Timing};

@@ -2,6 +2,7 @@
 
 use super::{CallId, Output, Ua};
 use crate::core::Instant;
+use crate::media::codec;
 use crate::sdp::Direction;
 use crate::sdp::negotiate::{Agreed, CodecOffer, EventOffer, LocalMedia};
 use std::net::SocketAddr;
@@ -41,22 +42,17 @@ pub struct MediaStats {
     pub rtt_ms: Option<f64>,
 }
 
-/// Payload types of our offers; static ones as RFC 3551 has them.
+/// Our codecs in the order of preference, those with no static payload type from 96 on (RFC 3551).
 fn offers(names: &[String]) -> Vec<CodecOffer> {
-    let known = |name: &String| match name.to_ascii_lowercase().as_str() {
-        "opus" => Some(("opus", 96, 48_000, 2, "useinbandfec=1;stereo=0;sprop-stereo=0")),
-        "pcmu" => Some(("PCMU", 0, 8_000, 1, "")),
-        "pcma" => Some(("PCMA", 8, 8_000, 1, "")),
-        _ => None,
+    let found = names.iter().filter_map(|name| codec::find(name)).enumerate();
+    let offer = |(n, codec): (usize, &codec::Codec)| CodecOffer {
+        name: codec.name,
+        payload_type: codec.static_payload_type.unwrap_or(96 + n as u8 % 4),
+        clock_rate: codec.clock_rate,
+        channels: codec.channels,
+        fmtp: codec.fmtp.to_owned(),
     };
-    let to_offer = |(name, payload_type, clock_rate, channels, fmtp): (&'static str, u8, u32, u8, &str)| CodecOffer {
-        name,
-        payload_type,
-        clock_rate,
-        channels,
-        fmtp: fmtp.to_owned(),
-    };
-    names.iter().filter_map(known).map(to_offer).collect()
+    found.map(offer).collect()
 }
 
 /// The description of our end.
