@@ -136,6 +136,12 @@ impl Message {
         self.body.clone()
     }
 
+    /// Bytes that the message keeps in memory, about.
+    pub fn memory(&self) -> usize {
+        let fields = self.fields.capacity() * size_of::<Field>();
+        size_of::<Message>() + self.raw.len() + self.own.capacity() + fields + self.body.len()
+    }
+
     /// The message as it goes on the wire. Received and not edited: the bytes that came. Made here: with a right
     /// Content-Length in any case.
     pub fn to_bytes(&self) -> Bytes {
