@@ -418,3 +418,43 @@ fn the_handshake_ends_whatever_is_lost() {
     }
     assert!(confirmed > 50 && given_up > 5, "{confirmed} {given_up}");
 }
+
+#[test]
+fn mutated_messages_never_panic() {
+    let mut rng = Rng::from_seed(1);
+    let invite = invite();
+    let (mut uac, mut uas) = pair();
+    let base = [
+        invite.to_bytes(),
+        reply(&invite, 200, "t").to_bytes(),
+        reply(&invite, 180, "t").to_bytes(),
+        uac.request(Method::Invite).to_bytes(),
+        uac.ack(&invite).to_bytes(),
+    ];
+    let mut client = InviteClient::new(invite.clone(), Timing::default());
+    let mut server = InviteServer::new(&invite, Timing::default());
+    for n in 0..50_000 {
+        let mut bytes = base[rng.below(base.len() as u64) as usize].to_vec();
+        for _ in 0..=rng.below(3) {
+            let at = rng.below(bytes.len() as u64) as usize;
+            match rng.below(2) {
+                0 => bytes[at] = rng.next_u32() as u8,
+                _ => bytes.insert(at, b"\r\n;=<>\", "[rng.below(9) as usize]),
+            }
+        }
+        let Ok(message) = Message::parse(&bytes) else { continue };
+        if message.is_request() {
+            let _ = Dialog::from_uas(&message, &reply(&message, 200, "t"));
+            let _ = uas.receive(&message);
+            uas.answered(200);
+            server.receive_ack(&message);
+        } else {
+            let _ = Dialog::from_uac(&invite, &message);
+            uac.receive_response(&message);
+            client.receive(ms(n), message);
+        }
+        while client.poll_output().is_some() || server.poll_output().is_some() {}
+        let _ = (uac.request(Method::Bye), uas.request(Method::Bye));
+    }
+    assert!(client.ignored() > 0);
+}
