@@ -8,6 +8,8 @@ use chordial::sip::msg::{Message, ParseError};
 
 mod rfc4475;
 mod rfc5118;
+#[cfg(feature = "rsip")]
+mod rsip;
 
 /// What the RFC says of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
