@@ -1,7 +1,6 @@
 //! Why a command was not carried out: what happened, to what, what to do next.
 
 use crate::config::ConfigError;
-use crate::identity::IdentityError;
 use crate::io::control::ControlError;
 use crate::io::disk::DiskError;
 use crate::node::control::CommandError;
@@ -35,14 +34,6 @@ pub enum Failure {
         path: PathBuf,
         /// What the operating system said.
         source: std::io::Error,
-    },
-    /// The identity of this device.
-    #[error("{}: {source}", path.display())]
-    Identity {
-        /// Its file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: IdentityError,
     },
     /// A flag's value.
     #[error("{0}")]
@@ -88,7 +79,6 @@ impl Failure {
             Failure::Disk(_) => "check who owns it and its mode, or choose another --data",
             Failure::Config { .. } => "correct it; config/chordial.toml shows every key",
             Failure::File { .. } => "check the path and who may read it",
-            Failure::Identity { source, .. } => super::start::identity_next(source),
             Failure::Flag(_) => "chordial start --help shows what fits",
             Failure::NoHome => "name one with --data",
             Failure::Demo { logs, .. } => {

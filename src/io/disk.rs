@@ -15,7 +15,7 @@ use thiserror::Error;
 /// Keys and certificates of this device (`identity::Identity`).
 pub const IDENTITY: &str = "identity.cbor";
 /// Accounts of standard phones (`pbx::Accounts`).
-pub const PHONES: &str = "phones.json";
+pub const PHONES: &str = "phones.toml";
 /// Overlay addresses of peers known from the last time, one IP:PORT a line.
 pub const PEERS: &str = "peers.txt";
 

@@ -2,8 +2,10 @@
 pub mod audio;
 pub mod control;
 pub mod disk;
-pub mod enrol;
+pub mod driver;
+pub mod launch;
 pub mod media;
+pub mod office;
 pub mod seed;
 pub mod transport;
-pub mod wall;
+mod voice;

@@ -30,7 +30,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Demo(args) => client(demo::run(args.keep, json)),
         Command::Sim(args) => start::simulate(&args, json),
         Command::Office(Office::Create(args)) => start::create_office(&data()?, &args, json),
-        Command::Office(Office::Join(args)) | Command::Join(args) => client(start::join_office(&data()?, &args, json)),
+        Command::Office(Office::Join(args)) | Command::Join(args) => start::join_office(&data()?, &args, json),
         Command::Office(Office::Invite(args)) | Command::Invite(args) => {
             client(ask::one(&data()?, control::Command::Invite { user: args.user }, json))
         }

@@ -131,7 +131,8 @@ impl Stage {
         }
         command.args(&role.flags).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         // The directory of the demo, so that nothing lands where the user stands.
-        command.current_dir(&self.root).env_remove("CHORDIAL_DATA");
+        // Its log is read again: no colours.
+        command.current_dir(&self.root).env_remove("CHORDIAL_DATA").env("NO_COLOR", "1");
         let process = command.spawn();
         let what = "cannot start a child process";
         let process = process.map_err(|source| Failure::System { what, source })?;

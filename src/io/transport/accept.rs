@@ -11,11 +11,6 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-/// For the whole TLS handshake.
-pub(super) const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
-/// For a stranger to redeem an invite.
-const STRANGER_TIME: Duration = Duration::from_secs(30);
-
 /// Accepts until the endpoint is dropped.
 pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, transport: Transport) {
     loop {
@@ -53,7 +48,7 @@ async fn serve(
         return;
     }
     let Some(tls) = shared.tls() else { return };
-    let (link, peer) = match timeout(HANDSHAKE_TIME, tls.accept(tcp)).await {
+    let (link, peer) = match timeout(shared.limits.handshake, tls.accept(tcp)).await {
         Ok(Ok(link)) => link,
         Ok(Err(_)) => return add(&shared.counters.handshakes_failed),
         Err(_) => return add(&shared.counters.handshakes_slow),
@@ -72,7 +67,7 @@ async fn serve(
     }
     let running = stream::run(&shared, conn, link, line);
     let why = match stranger {
-        true => timeout(STRANGER_TIME, running).await.unwrap_or(CloseReason::Stranger),
+        true => timeout(shared.limits.stranger, running).await.unwrap_or(CloseReason::Stranger),
         false => running.await,
     };
     shared.closed(conn, why).await;

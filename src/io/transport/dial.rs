@@ -1,6 +1,5 @@
 //! Connections out.
 
-use super::accept::HANDSHAKE_TIME;
 use super::close::ConnectError;
 use super::shared::{Line, Shared};
 use super::{Event, stream};
@@ -55,7 +54,7 @@ async fn attempt(
         shared.closed(conn, why).await;
         return Ok(());
     };
-    let (link, peer) = match timeout(HANDSHAKE_TIME, tls.connect(tcp, remote)).await {
+    let (link, peer) = match timeout(shared.limits.handshake, tls.connect(tcp, remote)).await {
         Ok(link) => link?,
         Err(_) => return Err(ConnectError::Timeout(remote)),
     };

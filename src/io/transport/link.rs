@@ -34,7 +34,7 @@ pub(super) const CHAIN_OID: &[u64] = &[2, 25, 5_277_650_180_446_331_629];
 /// RFC 8410 section 3.
 const ED25519_OID: &[u64] = &[1, 3, 101, 112];
 /// The PKCS #8 encoding of an Ed25519 key (RFC 8410 section 7), up to the seed.
-const PKCS8_PREFIX: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+pub(super) const PKCS8_PREFIX: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 /// As IANA lists SIP for ALPN.
 const ALPN: &[u8] = b"sip/2";
 /// Chains remembered.
@@ -110,6 +110,12 @@ impl Tls {
         Ok((stream, Arc::new(peer)))
     }
 
+    /// Whom a certificate would make the other end.
+    #[cfg(test)]
+    pub(super) fn identify(&self, shell: &CertificateDer<'_>) -> Result<Verified, ConnectError> {
+        self.judge.peer(Some(std::slice::from_ref(shell))).map_err(|refusal| refusal.at(([127, 0, 0, 1], 0).into()))
+    }
+
     fn with_shell(credentials: &Credentials, shell: CertificateDer<'static>) -> Option<Tls> {
         let provider = Arc::new(ring::default_provider());
         let judge = Arc::new(Judge::new(&credentials.trust, provider.clone()));
@@ -182,9 +188,13 @@ impl Judge {
     /// Of an open connection, whose handshake has proven the key.
     fn peer(&self, certificates: Option<&[CertificateDer<'_>]>) -> Result<Verified, Refusal> {
         let shell = certificates.and_then(<[_]>::first).ok_or(IdentityError::Malformed("link certificate"))?;
-        let now = rustls_pki_types::UnixTime::now().as_secs();
+        self.member(shell, rustls_pki_types::UnixTime::now())
+    }
+
+    /// Who shows `shell`, if the handshake proves its key.
+    fn member(&self, shell: &CertificateDer<'_>, now: rustls_pki_types::UnixTime) -> Result<Verified, Refusal> {
         let (device, chain) = open_shell(shell)?;
-        self.judge(device, chain.ok_or(IdentityError::Shape("device"))?, UnixTime(now))
+        self.judge(device, chain.ok_or(IdentityError::Shape("device"))?, UnixTime(now.as_secs()))
     }
 
     fn judge(&self, device: PublicKey, chain: Chain, now: UnixTime) -> Result<Verified, Refusal> {
@@ -223,11 +233,7 @@ impl ServerCertVerifier for Judge {
         _ocsp_response: &[u8],
         now: rustls_pki_types::UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let check = || -> Result<Verified, Refusal> {
-            let (device, chain) = open_shell(end_entity)?;
-            self.judge(device, chain.ok_or(IdentityError::Shape("device"))?, UnixTime(now.as_secs()))
-        };
-        match check() {
+        match self.member(end_entity, now) {
             Ok(_) => Ok(ServerCertVerified::assertion()),
             Err(refusal) => Err(CertificateError::Other(OtherError(Arc::new(refusal))).into()),
         }

@@ -1,11 +1,12 @@
 //! Opening the sockets, and saying in one line why not.
 
+use super::udp;
 use crate::core::Transport;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
 use thiserror::Error;
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 
 /// Asked of the system for a UDP socket, in bytes; it gives what it allows.
 const UDP_BUFFER: usize = 4 * 1024 * 1024;
@@ -53,7 +54,7 @@ impl BindError {
 
 /// What was opened.
 pub(super) struct Opened {
-    pub(super) datagrams: Option<(UdpSocket, SocketAddr)>,
+    pub(super) datagrams: Option<udp::Socket>,
     pub(super) streams: TcpListener,
     addr: SocketAddr,
 }
@@ -88,9 +89,10 @@ impl Listen {
 pub(super) fn pair(what: &'static str, addr: SocketAddr) -> Result<Opened, BindError> {
     let mut left = TRIES;
     loop {
-        let (socket, at) = datagrams(what, addr)?;
+        let socket = datagrams(what, addr)?;
+        let at = socket.addr;
         match streams(what, at) {
-            Ok((streams, _)) => return Ok(Opened { datagrams: Some((socket, at)), streams, addr: at }),
+            Ok((streams, _)) => return Ok(Opened { datagrams: Some(socket), streams, addr: at }),
             // The system chose a port that is free for UDP alone.
             Err(error) if addr.port() == 0 && error.is_in_use() && left > 0 => left -= 1,
             Err(error) => return Err(error),
@@ -98,16 +100,14 @@ pub(super) fn pair(what: &'static str, addr: SocketAddr) -> Result<Opened, BindE
     }
 }
 
-fn datagrams(what: &'static str, addr: SocketAddr) -> Result<(UdpSocket, SocketAddr), BindError> {
+fn datagrams(what: &'static str, addr: SocketAddr) -> Result<udp::Socket, BindError> {
     let open = || {
         let socket = socket(addr, Type::DGRAM, Protocol::UDP)?;
         // Best effort: a smaller buffer loses sooner under load, and the counters of the system show it.
         let _ = socket.set_recv_buffer_size(UDP_BUFFER);
         let _ = socket.set_send_buffer_size(UDP_BUFFER);
         socket.bind(&addr.into())?;
-        let socket = UdpSocket::from_std(socket.into())?;
-        let at = socket.local_addr()?;
-        Ok((socket, at))
+        udp::Socket::new(socket.into())
     };
     open().map_err(|cause| BindError::Socket { what, addr, cause })
 }

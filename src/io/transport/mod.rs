@@ -24,6 +24,7 @@ use bytes::Bytes;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -70,11 +71,23 @@ pub struct Limits {
     pub write_bytes: usize,
     /// Events that wait for the node.
     pub events: usize,
+    /// For a whole TLS handshake.
+    pub handshake: Duration,
+    /// For a stranger to enrol.
+    pub stranger: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { accepted: 4096, per_source: 256, strangers: 32, write_bytes: 1024 * 1024, events: 4096 }
+        Limits {
+            accepted: 4096,
+            per_source: 256,
+            strangers: 32,
+            write_bytes: 1024 * 1024,
+            events: 4096,
+            handshake: Duration::from_secs(5),
+            stranger: Duration::from_secs(30),
+        }
     }
 }
 
@@ -162,8 +175,8 @@ impl Endpoint {
         let overlay_transport = config.overlay.map_or(Transport::Tcp, |o| o.stream_transport());
         for (opened, transport) in [(sip, Transport::Tcp), (overlay, overlay_transport)] {
             let Some(opened) = opened else { continue };
-            if let Some((socket, addr)) = opened.datagrams {
-                let socket = Arc::new(udp::Socket { socket, addr });
+            if let Some(socket) = opened.datagrams {
+                let socket = Arc::new(socket);
                 endpoint.spawn(udp::receive(endpoint.shared.clone(), socket.clone()));
                 endpoint.datagrams.push(socket);
             }
@@ -177,8 +190,7 @@ impl Endpoint {
     pub fn send(&self, flow: Flow, bytes: &Bytes) {
         let exact = self.datagrams.iter().find(|s| s.addr == flow.local);
         let socket = exact.or_else(|| self.datagrams.iter().find(|s| s.addr.port() == flow.local.port()));
-        let sent =
-            socket.is_some_and(|s| matches!(s.socket.try_send_to(bytes, flow.remote), Ok(n) if n == bytes.len()));
+        let sent = socket.is_some_and(|s| s.send(bytes, flow.remote));
         let counters = &self.shared.counters;
         counters::add(if sent { &counters.datagrams_out } else { &counters.datagrams_unsent });
     }

@@ -5,6 +5,7 @@ use super::counters::add;
 use super::shared::Shared;
 use crate::core::Flow;
 use bytes::Bytes;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +15,26 @@ use tokio::net::UdpSocket;
 const BATCH: usize = 64;
 const LARGEST: usize = 65_535;
 
+/// One UDP socket, with a second handle to send by.
 #[derive(Debug)]
 pub(super) struct Socket {
-    pub(super) socket: UdpSocket,
+    reading: UdpSocket,
+    /// Sending asks the system itself: tokio would say "not ready" until it has heard of the socket.
+    sending: std::net::UdpSocket,
     pub(super) addr: SocketAddr,
+}
+
+impl Socket {
+    /// Of a socket that does not block.
+    pub(super) fn new(socket: std::net::UdpSocket) -> io::Result<Socket> {
+        let (addr, sending) = (socket.local_addr()?, socket.try_clone()?);
+        Ok(Socket { reading: UdpSocket::from_std(socket)?, sending, addr })
+    }
+
+    /// True when the system took all of it.
+    pub(super) fn send(&self, bytes: &[u8], remote: SocketAddr) -> bool {
+        matches!(self.sending.send_to(bytes, remote), Ok(n) if n == bytes.len())
+    }
 }
 
 /// Reads until the node is gone. A full event channel stops the reading; what then comes waits in the socket's buffer, and
@@ -25,11 +42,11 @@ pub(super) struct Socket {
 pub(super) async fn receive(shared: Arc<Shared>, socket: Arc<Socket>) {
     let mut buffer = vec![0; LARGEST];
     loop {
-        if socket.socket.readable().await.is_err() {
+        if socket.reading.readable().await.is_err() {
             return;
         }
         for _ in 0..BATCH {
-            match socket.socket.try_recv_from(&mut buffer) {
+            match socket.reading.try_recv_from(&mut buffer) {
                 Ok((len, remote)) => {
                     let bytes = buffer.get(..len).unwrap_or_default();
                     // Line ends and zeroes keep a NAT open and say nothing.
@@ -43,7 +60,7 @@ pub(super) async fn receive(shared: Arc<Shared>, socket: Arc<Socket>) {
                         return;
                     }
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // An answer of the network to something that we sent: of no use here, but not to be spun on.
                 Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
             }

@@ -211,9 +211,9 @@ pub struct SimArgs {
     /// The same seed gives the same history.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
-    /// How many lookups.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub lookups: u32,
+    /// How many lookups. Default: 1000.
+    #[arg(long, value_name = "N")]
+    pub lookups: Option<u32>,
     /// Mean one-way latency between two peers, milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 20.0, value_parser = milliseconds)]
     pub latency_ms: f64,

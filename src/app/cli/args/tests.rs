@@ -83,7 +83,7 @@ fn commands_with_their_arguments() {
     assert!(matches!(read("dtmf 12a#").command, Command::Dtmf(d) if d.digits == "12A#"));
     assert!(matches!(read("lookup bob --iterative").command, Command::Lookup(l) if l.iterative));
     let Command::Sim(sim) = read("sim --peers 50 --seed 7 --loss 0.1 --json").command else { panic!() };
-    assert_eq!((sim.peers, sim.seed, sim.lookups, sim.loss), (50, 7, 1000, 0.1));
+    assert_eq!((sim.peers, sim.seed, sim.lookups, sim.loss), (50, 7, None, 0.1));
     for wrong in ["call bob --duration -1", "dtmf 12x", "sim --loss 1", "sim --peers 0", "hangup x", "phone", "office"]
     {
         assert!(try_read(wrong).is_err(), "{wrong}");
