@@ -48,10 +48,11 @@ pub fn run(setup: Setup, json: bool) -> Result<(), Failure> {
     let place = data.path().display().to_string();
     let ready = |ready: &launch::Ready| {
         if json {
-            return out(&json!({
+            let line = json!({
                 "event": "ready", "aor": ready.aor, "sip": ready.sip, "overlay": ready.overlay,
                 "peer_id": ready.peer_id, "data": place,
-            }));
+            });
+            return out(&line.to_string());
         }
         out(&format!("{}: phones at {}", ready.aor, ready.sip));
         if let (Some(overlay), Some(peer_id)) = (ready.overlay, &ready.peer_id) {
@@ -62,7 +63,7 @@ pub fn run(setup: Setup, json: bool) -> Result<(), Failure> {
     let on_event = |event: &Event| {
         if json {
             match serde_json::to_value(event) {
-                Ok(line) => out(&line),
+                Ok(line) => out(&line.to_string()),
                 Err(fault) => tracing::warn!(%fault, "an event that is no JSON"),
             }
         } else {
@@ -101,9 +102,9 @@ pub fn create_office(data: &Path, args: &CreateArgs, json: bool) -> Result<(), F
     let _lock = data.lock()?;
     let made = office::create(&data, &args.office, &args.user);
     let (identity, sheet) = made.map_err(|e| Failure::said(e.to_string(), e.next()))?;
-    let recovery = sheet.text();
+    let recovery = sheet.secret_text();
     if json {
-        out(&json!({ "created": identity.overlay(), "aor": identity.aor(), "recovery": recovery }));
+        out(&json!({ "created": identity.overlay(), "aor": identity.aor(), "recovery": recovery }).to_string());
         return Ok(());
     }
     out(&format!("founded the office {}; you are {}", identity.overlay(), identity.aor()));
@@ -125,7 +126,7 @@ pub fn join_office(data: &Path, args: &JoinArgs, json: bool) -> Result<(), Failu
     let joined = office::join(&data, &args.code, "");
     let identity = joined.map_err(|e| Failure::said(e.to_string(), e.next()))?;
     if json {
-        out(&json!({ "joined": identity.overlay(), "aor": identity.aor() }));
+        out(&json!({ "joined": identity.overlay(), "aor": identity.aor() }).to_string());
     } else {
         out(&format!("joined the office {} as {}; now: chordial start", identity.overlay(), identity.aor()));
     }
@@ -156,11 +157,11 @@ pub fn simulate(args: &SimArgs, json: bool) -> Result<(), Failure> {
     report.peak_rss_kb = peak_rss_kb();
     if json {
         match serde_json::to_value(&report) {
-            Ok(line) => out(&line),
+            Ok(line) => out(&line.to_string()),
             Err(e) => return Err(Failure::said(e.to_string(), "report this")),
         }
     } else {
-        out(&table(&[
+        out(&table([
             ["peers".into(), format!("{} of {} in the ring", report.joined, report.peers)],
             ["lookups".into(), format!("{} found of {}", report.found, report.lookups)],
             ["hops".into(), format!("mean {:.2}, 1st percentile {}, 99th {}", report.hops_mean, report.hops_p1, report.hops_p99)],
