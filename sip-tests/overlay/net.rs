@@ -3,7 +3,7 @@
 use chordial::core::{Id, Instant, Rng, UnixTime};
 use chordial::identity::{Entry, EntryKind, Identity, SignedEntry, resource_key};
 use chordial::overlay::{
-    Command, Input, Mode, OpId, Output, Overlay, PeerRef, PutError, Request, Response, RpcId, Token, Trace,
+    Command, Input, LookupError, Mode, OpId, Output, Overlay, PeerRef, PutError, Request, Response, RpcId, Token, Trace,
 };
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash};
@@ -188,7 +188,7 @@ impl<O: Overlay> Net<O> {
         peer: usize,
         key: Id,
         mode: Mode,
-    ) -> (Result<Vec<SignedEntry>, chordial::overlay::LookupError>, Trace) {
+    ) -> (Result<Vec<SignedEntry>, LookupError>, Trace) {
         let op = self.op();
         self.command(peer, Command::Get { op, key, aor: None, mode });
         let ended = |n: &Self| n.reports.iter().any(|(_, o)| matches!(o, Output::GetDone { op: o, .. } if *o == op));
@@ -196,6 +196,19 @@ impl<O: Overlay> Net<O> {
         let at = self.reports.iter().position(|(_, o)| matches!(o, Output::GetDone { op: o, .. } if *o == op));
         match self.reports.remove(at.expect("it ended")).1 {
             Output::GetDone { result, trace, .. } => (result, trace),
+            _ => unreachable!(),
+        }
+    }
+
+    /// Looks for the peer responsible for `target` and waits.
+    pub fn find(&mut self, peer: usize, target: Id, mode: Mode) -> (Result<PeerRef, LookupError>, Trace) {
+        let op = self.op();
+        self.command(peer, Command::Find { op, target, mode });
+        let ended = |n: &Self| n.reports.iter().any(|(_, o)| matches!(o, Output::FindDone { op: o, .. } if *o == op));
+        assert!(self.run_until(self.now + Duration::from_secs(30), ended), "a lookup never ended");
+        let at = self.reports.iter().position(|(_, o)| matches!(o, Output::FindDone { op: o, .. } if *o == op));
+        match self.reports.remove(at.expect("it ended")).1 {
+            Output::FindDone { result, trace, .. } => (result, trace),
             _ => unreachable!(),
         }
     }

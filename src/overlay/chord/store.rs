@@ -38,6 +38,8 @@ pub(super) struct Resource {
     pub placed: Vec<u32>,
     /// When the scattered replica was placed last.
     pub scattered: Instant,
+    /// When somebody last sent it here.
+    pub sent: Instant,
 }
 
 #[derive(Default)]
@@ -52,6 +54,9 @@ impl Store {
     /// Takes a verified entry.
     pub fn put(&mut self, slot: Slot, entry: SignedEntry, config: &Config, now: Instant) -> Kept {
         let key = entry.dictionary_key();
+        if let Some(resource) = self.resources.get_mut(&slot) {
+            resource.sent = now;
+        }
         if let Some(held) = self.resources.get_mut(&slot).and_then(|r| r.entries.iter_mut().find(|(k, _)| *k == key)) {
             let verdict = compare(&held.1, &entry);
             match &verdict {
@@ -72,7 +77,7 @@ impl Store {
         self.entries += 1;
         *self.signers.entry(key.device).or_insert(0) += 1;
         let resource =
-            self.resources.entry(slot).or_insert_with(|| Resource { scattered: now, ..Resource::default() });
+            self.resources.entry(slot).or_insert_with(|| Resource { scattered: now, sent: now, ..Resource::default() });
         resource.entries.push((key, entry));
         Kept::New
     }
