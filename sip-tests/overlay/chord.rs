@@ -5,7 +5,9 @@ use crate::net::{Death, Net, OVERLAY, Users, entry, key_of};
 use chordial::core::{Id, Rng};
 use chordial::identity::{TrustAnchor, Verifier};
 use chordial::overlay::chord::{Chord, Config};
-use chordial::overlay::{IdSpace, Mode, Output, Overlay, PeerRef};
+use chordial::overlay::carry::Carry;
+use chordial::overlay::{Command, IdSpace, Mode, Output, Overlay, PeerRef};
+use std::hash::Hasher;
 use std::time::Duration;
 
 pub fn make(me: PeerRef, rng: Rng) -> Chord {
@@ -23,6 +25,30 @@ fn everyone_finds_everything() {
     for n in [2, 3, 5, 24] {
         conform::everyone_finds(make, n);
     }
+}
+
+#[test]
+fn over_sip_nothing_changes() {
+    let mut histories = [false, true].map(|wire| {
+        let mut net = Net::new(600, make);
+        net.wire = wire.then_some(|me| Carry::new(OVERLAY, me, 600));
+        net.ring(12);
+        let mut users = Users::new(600);
+        for i in 0..6 {
+            let user = users.user(&format!("user{i}"));
+            assert_eq!(net.put(i, &entry(&user, 2, b"kept", 86400)).1, Ok(()));
+            assert!(net.put(i, &entry(&user, 1, b"older", 86400)).1.is_err());
+            for mode in [Mode::Auto, Mode::Iterative, Mode::Recursive] {
+                assert_eq!(net.get(11 - i, key_of(&user), mode).0.map(|f| f.len()), Ok(1));
+            }
+        }
+        net.crash(3);
+        net.command(4, Command::Leave);
+        net.run(Duration::from_secs(60));
+        net.history.finish()
+    });
+    histories.sort_unstable();
+    assert_eq!(histories[0], histories[1]);
 }
 
 #[test]

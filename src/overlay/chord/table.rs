@@ -272,7 +272,11 @@ impl Table {
         let known = |id: &Id| self.contacts.get(id).filter(|c| c.reached).map(|c| PeerRef { id: *id, addr: c.addr });
         Links {
             predecessors: self.predecessors.iter().map_while(known).collect(),
-            successors: self.successors.iter().filter_map(known).take(successors).collect(),
+            // Who is alone is its own successor.
+            successors: match &self.successors[..] {
+                [] => vec![self.me],
+                list => list.iter().filter_map(known).take(successors).collect(),
+            },
             fingers: if fingers {
                 self.fingers.iter().filter_map(|(e, id)| Some((*e, known(id)?))).collect()
             } else {
