@@ -2,6 +2,7 @@
 //! contact entries that this node writes.
 
 use super::publish::Write;
+use super::receive::VIA_SIZE;
 use super::{Node, Output, Owner, Saved, Setup};
 use crate::core::{Flow, Id, Instant};
 use crate::identity::{ContactBody, Entry, EntryKind, SignedEntry, resource_key, split_aor};
@@ -30,10 +31,20 @@ enum Op {
     Write(Write),
 }
 
+/// A request of ours to another peer.
+#[derive(Debug)]
+struct Rpc {
+    kind: RequestKind,
+    /// Who was asked; unknown of a bootstrap address.
+    peer: Option<Id>,
+    addr: SocketAddr,
+    flow: Flow,
+}
+
 /// What the node remembers of its dealings with the overlay.
 #[derive(Debug)]
 pub(super) struct Ring {
-    rpcs: BTreeMap<RpcId, RequestKind>,
+    rpcs: BTreeMap<RpcId, Rpc>,
     tokens: BTreeMap<Token, (ServerTxId, Message)>,
     ops: BTreeMap<OpId, Op>,
     last: u64,
@@ -197,10 +208,27 @@ impl Node {
         if message.status() < 200 {
             return;
         }
-        let Some(request) = self.ring.rpcs.remove(&rpc) else { return };
+        let Some(Rpc { kind, peer, addr, flow }) = self.ring.rpcs.remove(&rpc) else { return };
         let Some(carry) = &self.carry else { return };
-        match carry.decode_response(message, request) {
-            Ok((from, response)) => self.overlay_input(now, overlay::Input::Response { rpc, from, response }),
+        let decoded = carry.decode_response(message, kind);
+        // Who answers is whom the link proves, or whom we asked.
+        let proven = self.flows.peer(&flow).map(|p| p.peer_id).or(peer);
+        match decoded {
+            Ok((sender, response)) => {
+                let from = match (sender, proven) {
+                    (Some(sender), Some(id)) if sender.id == id => Some(sender),
+                    (Some(sender), None) if self.flows.locals().clear => Some(sender),
+                    (None, Some(id)) => Some(PeerRef { id, addr }),
+                    _ => None,
+                };
+                match from {
+                    Some(from) => self.overlay_input(now, overlay::Input::Response { rpc, from, response }),
+                    None => {
+                        self.count("overlay answers from another peer than asked");
+                        self.overlay_input(now, overlay::Input::RpcFailed { rpc });
+                    }
+                }
+            }
             Err(fault) => {
                 tracing::debug!(%fault, "an answer that makes no sense");
                 self.count("overlay answers that make no sense");
@@ -258,11 +286,12 @@ impl Node {
     fn send_overlay(&mut self, now: Instant, rpc: RpcId, peer: Option<Id>, addr: SocketAddr, request: &overlay::Request) {
         let Some(carry) = &self.carry else { return };
         let message = carry.encode_request(request, addr, &mut self.rng);
-        self.ring.rpcs.insert(rpc, request.kind());
-        let size = message.to_bytes().len() + 200;
-        let flow = self.flows.to_peer(peer, addr, size, &mut self.wire);
-        let sent = flow.and_then(|flow| self.send_request(now, message, &Hop::Flow(flow), Owner::Overlay(rpc)));
-        if sent.is_none() {
+        let size = message.to_bytes().len() + VIA_SIZE;
+        let Some(flow) = self.flows.to_peer(peer, addr, size, &mut self.wire) else {
+            return self.on_overlay_failed(now, rpc);
+        };
+        self.ring.rpcs.insert(rpc, Rpc { kind: request.kind(), peer, addr, flow });
+        if self.send_request(now, message, &Hop::Flow(flow), Owner::Overlay(rpc)).is_none() {
             self.on_overlay_failed(now, rpc);
         }
     }
