@@ -2,9 +2,11 @@
 
 use chordial::core::{Id, Instant, Rng, UnixTime};
 use chordial::identity::{Entry, EntryKind, Identity, SignedEntry, resource_key};
+use chordial::overlay::carry::{Carry, is_overlay};
 use chordial::overlay::{
-    Command, Input, Mode, OpId, Output, Overlay, PeerRef, PutError, Request, Response, RpcId, Token, Trace,
+    Command, Input, LookupError, Mode, OpId, Output, Overlay, PeerRef, PutError, Request, Response, RpcId, Token, Trace,
 };
+use chordial::sip::msg::Message;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash};
 use std::net::SocketAddr;
@@ -45,13 +47,18 @@ pub struct Net<O> {
     pub reports: Vec<(usize, Output)>,
     /// Every request sent, for traces and counts.
     pub sent: Vec<(PeerRef, SocketAddr, Request)>,
+    /// Every request answered, with the answer.
+    pub answered: Vec<(PeerRef, PeerRef, Request, Response)>,
     pub record: bool,
     pub messages: u64,
     pub history: DefaultHasher,
     rng: Rng,
     make: Box<dyn Fn(PeerRef, Rng) -> O>,
     events: BTreeMap<(Instant, u64), Event>,
-    tokens: BTreeMap<Token, (usize, usize, RpcId)>,
+    tokens: BTreeMap<Token, (usize, usize, RpcId, Request)>,
+    /// Every message goes through SIP bytes and back.
+    pub wire: Option<fn(PeerRef) -> Carry>,
+    wire_rng: Rng,
     next: u64,
 }
 
@@ -65,6 +72,7 @@ impl<O: Overlay> Net<O> {
             death: Death::Refused,
             reports: Vec::new(),
             sent: Vec::new(),
+            answered: Vec::new(),
             record: false,
             messages: 0,
             history: DefaultHasher::new(),
@@ -72,6 +80,8 @@ impl<O: Overlay> Net<O> {
             make: Box::new(make),
             events: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            wire: None,
+            wire_rng: Rng::from_seed(seed),
             next: 0,
         }
     }
@@ -188,7 +198,7 @@ impl<O: Overlay> Net<O> {
         peer: usize,
         key: Id,
         mode: Mode,
-    ) -> (Result<Vec<SignedEntry>, chordial::overlay::LookupError>, Trace) {
+    ) -> (Result<Vec<SignedEntry>, LookupError>, Trace) {
         let op = self.op();
         self.command(peer, Command::Get { op, key, aor: None, mode });
         let ended = |n: &Self| n.reports.iter().any(|(_, o)| matches!(o, Output::GetDone { op: o, .. } if *o == op));
@@ -196,6 +206,19 @@ impl<O: Overlay> Net<O> {
         let at = self.reports.iter().position(|(_, o)| matches!(o, Output::GetDone { op: o, .. } if *o == op));
         match self.reports.remove(at.expect("it ended")).1 {
             Output::GetDone { result, trace, .. } => (result, trace),
+            _ => unreachable!(),
+        }
+    }
+
+    /// Looks for the peer responsible for `target` and waits.
+    pub fn find(&mut self, peer: usize, target: Id, mode: Mode) -> (Result<PeerRef, LookupError>, Trace) {
+        let op = self.op();
+        self.command(peer, Command::Find { op, target, mode });
+        let ended = |n: &Self| n.reports.iter().any(|(_, o)| matches!(o, Output::FindDone { op: o, .. } if *o == op));
+        assert!(self.run_until(self.now + Duration::from_secs(30), ended), "a lookup never ended");
+        let at = self.reports.iter().position(|(_, o)| matches!(o, Output::FindDone { op: o, .. } if *o == op));
+        match self.reports.remove(at.expect("it ended")).1 {
+            Output::FindDone { result, trace, .. } => (result, trace),
             _ => unreachable!(),
         }
     }
@@ -265,7 +288,7 @@ impl<O: Overlay> Net<O> {
                 }
                 self.next += 1;
                 let token = Token(self.next);
-                self.tokens.insert(token, (i, from, rpc));
+                self.tokens.insert(token, (i, from, rpc, request.clone()));
                 let from = Some(self.peers[from].me);
                 self.input(i, Input::Request { from, token, request });
             }
@@ -283,14 +306,19 @@ impl<O: Overlay> Net<O> {
                     if self.record {
                         self.sent.push((self.peers[i].me, addr, request.clone()));
                     }
+                    let request = self.through_sip(i, addr, request);
                     if self.rng.unit() >= self.loss {
                         self.schedule(Event::Request { to: addr, from: i, rpc, named: peer, request });
                     }
                 }
                 Output::Reply { token, response } => {
                     self.messages += 1;
-                    let (by, to, rpc) = self.tokens.remove(&token).expect("a request is answered once");
+                    let (by, to, rpc, request) = self.tokens.remove(&token).expect("a request is answered once");
                     assert_eq!(by, i);
+                    if self.record {
+                        self.answered.push((self.peers[i].me, self.peers[to].me, request.clone(), response.clone()));
+                    }
+                    let response = self.back_through_sip(to, i, &request, response);
                     if self.rng.unit() >= self.loss {
                         let from = self.peers[i].me;
                         self.schedule(Event::Response { to, rpc, from, response });
@@ -300,6 +328,29 @@ impl<O: Overlay> Net<O> {
                 other => self.reports.push((i, other)),
             }
         }
+    }
+
+    /// What the receiver reads of a request: the very same.
+    fn through_sip(&mut self, from: usize, to: SocketAddr, request: Request) -> Request {
+        let Some(wire) = self.wire else { return request };
+        let carry = wire(self.peers[from].me);
+        let message = carry.encode_request(&request, to, &mut self.wire_rng);
+        let message = Message::parse(&message.to_bytes()).expect("it is SIP");
+        assert!(is_overlay(&message));
+        let (sender, decoded) = carry.decode_request(&message).expect("it is an overlay message");
+        assert_eq!((sender, without_aor(&decoded)), (self.peers[from].me, without_aor(&request)));
+        decoded
+    }
+
+    fn back_through_sip(&mut self, asker: usize, by: usize, request: &Request, response: Response) -> Response {
+        let Some(wire) = self.wire else { return response };
+        let (asking, answering) = (wire(self.peers[asker].me), wire(self.peers[by].me));
+        let message = asking.encode_request(request, self.peers[by].me.addr, &mut self.wire_rng);
+        let message = answering.encode_response(&message, &response, &mut self.wire_rng);
+        let message = Message::parse(&message.to_bytes()).expect("it is SIP");
+        let (sender, decoded) = asking.decode_response(&message, request.kind()).expect("it is an overlay message");
+        assert_eq!((sender, &decoded), (Some(self.peers[by].me), &response));
+        decoded
     }
 
     fn fail(&mut self, to: usize, rpc: RpcId) {
@@ -312,6 +363,15 @@ impl<O: Overlay> Net<O> {
         self.next += 1;
         self.events.insert((self.now + delay, self.next), event);
     }
+}
+
+/// An address of record may be derived where it was not given.
+fn without_aor(request: &Request) -> Request {
+    let mut request = request.clone();
+    if let Request::Fetch { aor, .. } = &mut request {
+        *aor = None;
+    }
+    request
 }
 
 /// Users of an open overlay, who sign.

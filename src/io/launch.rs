@@ -78,7 +78,7 @@ pub enum LaunchError {
 
 impl LaunchError {
     /// What to do next.
-    pub fn next(&self) -> &'static str {
+    pub fn next(&self) -> &str {
         match self {
             LaunchError::Setting { next, .. } => next,
             LaunchError::NoIdentity(_) => {

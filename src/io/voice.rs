@@ -99,7 +99,8 @@ pub(super) fn tell(node: &mpsc::Sender<MediaInput>, event: Event) {
             let stats =
                 MediaStats { sent: s.sent, received: s.received, lost: s.lost, jitter_ms: s.jitter_ms, rtt_ms: s.rtt_ms };
             let closed = MediaInput::Closed { call: CallId(call), stats };
-            return _ = node.blocking_send(closed);
+            let _ = node.blocking_send(closed);
+            return;
         }
         Event::Failed { call, error } => MediaInput::Failed { call: CallId(call), why: error.to_string() },
         Event::AudioFailed { call, error } => return tracing::warn!(call, %error, "audio"),

@@ -30,6 +30,7 @@ pub use setup::Setup;
 use crate::core::{ConnId, Flow, Id, Instant, Rng, Transport, UnixTime};
 use crate::identity::{Identity, Verified};
 use crate::overlay::Overlay;
+use crate::overlay::carry::Carry;
 use crate::pbx::registrar::Registrar;
 use crate::pbx::router::Router;
 use crate::pbx::Domain;
@@ -258,6 +259,7 @@ pub struct Node {
     tx: tx::Layer,
     flows: Flows,
     overlay: Option<Box<dyn Overlay + Send>>,
+    carry: Option<Carry>,
     ua: Ua,
     domain: Domain,
     registrar: Registrar,
@@ -282,6 +284,7 @@ impl Node {
             tx: tx::Layer::new(rng.fork(), tx::Config::default()),
             flows: Flows::new(setup.locals()),
             overlay: parts.overlay,
+            carry: parts.carry,
             ua: parts.ua,
             domain: parts.domain,
             registrar: parts.registrar,

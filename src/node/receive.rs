@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 /// The connection on which the proxy reaches this node's own user agent: it never leaves the node.
 pub(super) const INTERNAL: ConnId = ConnId(0);
 /// What a Via adds to a message, at most, when it is asked whether it fits into a datagram.
-const VIA_SIZE: usize = 120;
+pub(super) const VIA_SIZE: usize = 120;
 
 impl Node {
     pub(super) fn on_bytes(&mut self, now: Instant, flow: Flow, bytes: Bytes) {

@@ -2,11 +2,12 @@
 //! contact entries that this node writes.
 
 use super::publish::Write;
+use super::receive::VIA_SIZE;
 use super::{Node, Output, Owner, Saved, Setup};
 use crate::core::{Flow, Id, Instant};
 use crate::identity::{ContactBody, Entry, EntryKind, SignedEntry, resource_key, split_aor};
 use crate::node::control::{CommandError, Event, LookupReport, Reply, RequestId};
-use crate::overlay::{self, Command, JoinError, Mode, OpId, PeerRef, PutError, RpcId, Token, Trace, carry};
+use crate::overlay::{self, Command, JoinError, Mode, OpId, PeerRef, PutError, RequestKind, RpcId, Token, Trace};
 use crate::sip::msg::Message;
 use crate::sip::tx::ServerTxId;
 use crate::ua::{CallId, Hop};
@@ -30,10 +31,20 @@ enum Op {
     Write(Write),
 }
 
+/// A request of ours to another peer.
+#[derive(Debug)]
+struct Rpc {
+    kind: RequestKind,
+    /// Who was asked; unknown of a bootstrap address.
+    peer: Option<Id>,
+    addr: SocketAddr,
+    flow: Flow,
+}
+
 /// What the node remembers of its dealings with the overlay.
 #[derive(Debug)]
 pub(super) struct Ring {
-    rpcs: BTreeMap<RpcId, Message>,
+    rpcs: BTreeMap<RpcId, Rpc>,
     tokens: BTreeMap<Token, (ServerTxId, Message)>,
     ops: BTreeMap<OpId, Op>,
     last: u64,
@@ -147,17 +158,16 @@ impl Node {
 
     /// A request of another peer.
     pub(super) fn on_overlay_request(&mut self, now: Instant, tx: ServerTxId, message: Message, flow: Flow) {
-        if self.overlay.is_none() {
+        let Some(carry) = &self.carry else {
             return self.answer(now, tx, &message, 501, "No overlay here");
-        }
-        let (claimed, request) = match carry::decode_request(&message, &self.setup.carry) {
+        };
+        let (claimed, request) = match carry.decode_request(&message) {
             Ok(decoded) => decoded,
             Err(fault) => {
-                self.count("overlay requests refused");
-                let mut no = Message::reply(&message, fault.status(), &fault.to_string());
-                fault.explain(&mut no);
+                let mut no = carry.refuse(&message, &fault);
+                no.set_to_tag(&self.rng.token(6));
                 self.tx.respond(now, tx, no);
-                return;
+                return self.count("overlay requests refused");
             }
         };
         let proven = match self.proven(&flow, &claimed) {
@@ -175,8 +185,9 @@ impl Node {
     /// The sender of an overlay message, as far as the link (or in the laboratory the id function) proves it.
     fn proven(&self, flow: &Flow, claimed: &PeerRef) -> Result<Option<PeerRef>, &'static str> {
         if self.flows.locals().clear {
-            let right = overlay::clear_peer_id(claimed.addr) == claimed.id && claimed.addr.ip() == flow.remote.ip();
-            return if right { Ok(Some(*claimed)) } else { Err("The peer-ID is not that of the address") };
+            // The carrier has checked that the peer-ID is that of the address; here, that the address is the sender's.
+            let right = claimed.addr.ip() == flow.remote.ip();
+            return if right { Ok(Some(*claimed)) } else { Err("The address is not the sender's") };
         }
         match self.flows.peer(flow) {
             Some(peer) if peer.peer_id == claimed.id => Ok(Some(*claimed)),
@@ -197,9 +208,27 @@ impl Node {
         if message.status() < 200 {
             return;
         }
-        let Some(request) = self.ring.rpcs.remove(&rpc) else { return };
-        match carry::decode_response(message, &request, &self.setup.carry) {
-            Ok((from, response)) => self.overlay_input(now, overlay::Input::Response { rpc, from, response }),
+        let Some(Rpc { kind, peer, addr, flow }) = self.ring.rpcs.remove(&rpc) else { return };
+        let Some(carry) = &self.carry else { return };
+        let decoded = carry.decode_response(message, kind);
+        // Who answers is whom the link proves, or whom we asked.
+        let proven = self.flows.peer(&flow).map(|p| p.peer_id).or(peer);
+        match decoded {
+            Ok((sender, response)) => {
+                let from = match (sender, proven) {
+                    (Some(sender), Some(id)) if sender.id == id => Some(sender),
+                    (Some(sender), None) if self.flows.locals().clear => Some(sender),
+                    (None, Some(id)) => Some(PeerRef { id, addr }),
+                    _ => None,
+                };
+                match from {
+                    Some(from) => self.overlay_input(now, overlay::Input::Response { rpc, from, response }),
+                    None => {
+                        self.count("overlay answers from another peer than asked");
+                        self.overlay_input(now, overlay::Input::RpcFailed { rpc });
+                    }
+                }
+            }
             Err(fault) => {
                 tracing::debug!(%fault, "an answer that makes no sense");
                 self.count("overlay answers that make no sense");
@@ -229,9 +258,9 @@ impl Node {
             O::Send { rpc, peer, addr, request } => self.send_overlay(now, rpc, peer, addr, &request),
             O::Reply { token, response } => {
                 if let Some((tx, request)) = self.ring.tokens.remove(&token)
-                    && let Some(overlay) = self.overlay.as_ref()
+                    && let Some(carry) = &self.carry
                 {
-                    let message = carry::encode_response(&request, &response, &overlay.me(), &self.setup.carry);
+                    let message = carry.encode_response(&request, &response, &mut self.rng);
                     self.tx.respond(now, tx, message);
                 }
             }
@@ -255,14 +284,14 @@ impl Node {
     }
 
     fn send_overlay(&mut self, now: Instant, rpc: RpcId, peer: Option<Id>, addr: SocketAddr, request: &overlay::Request) {
-        let Some(me) = self.overlay.as_ref().map(|o| o.me()) else { return };
-        let to = carry::Destination { id: peer, addr };
-        let message = carry::encode_request(request, &me, &to, &self.setup.carry, &mut self.rng);
-        self.ring.rpcs.insert(rpc, message.clone());
-        let size = message.to_bytes().len() + 200;
-        let flow = self.flows.to_peer(peer, addr, size, &mut self.wire);
-        let sent = flow.and_then(|flow| self.send_request(now, message, &Hop::Flow(flow), Owner::Overlay(rpc)));
-        if sent.is_none() {
+        let Some(carry) = &self.carry else { return };
+        let message = carry.encode_request(request, addr, &mut self.rng);
+        let size = message.to_bytes().len() + VIA_SIZE;
+        let Some(flow) = self.flows.to_peer(peer, addr, size, &mut self.wire) else {
+            return self.on_overlay_failed(now, rpc);
+        };
+        self.ring.rpcs.insert(rpc, Rpc { kind: request.kind(), peer, addr, flow });
+        if self.send_request(now, message, &Hop::Flow(flow), Owner::Overlay(rpc)).is_none() {
             self.on_overlay_failed(now, rpc);
         }
     }

@@ -4,10 +4,11 @@ use super::Node;
 use super::flows::Locals;
 use crate::config::Config;
 use crate::config::PhoneAuth;
-use crate::core::{Instant, Redacted, Rng, Transport, UnixTime};
+use crate::core::{Id, Instant, Redacted, Rng, Transport, UnixTime};
 use crate::identity::{Identity, Verifier};
 use crate::overlay::chord::{self, Chord};
-use crate::overlay::{Overlay, PeerRef, carry, clear_peer_id};
+use crate::overlay::carry::{Carry, address_peer_id};
+use crate::overlay::{Overlay, PeerRef};
 use crate::pbx::registrar::{self, Registrar};
 use crate::pbx::router::{self, Router};
 use crate::pbx::{Accounts, Domain};
@@ -45,7 +46,6 @@ pub struct Setup {
     pub unix: UnixTime,
     /// `User-Agent`, `Server`.
     pub software: String,
-    pub(super) carry: carry::CarryContext,
 }
 
 impl Setup {
@@ -53,7 +53,6 @@ impl Setup {
     pub fn new(config: Config, identity: Option<Identity>, sip: SocketAddr, overlay: SocketAddr, unix: UnixTime) -> Setup {
         let name = identity.as_ref().map_or_else(|| config.overlay.name.clone(), |i| i.overlay().to_owned());
         Setup {
-            carry: carry::CarryContext::new(&name, !config.overlay.lab_clear),
             config,
             identity,
             accounts: Accounts::new(&name),
@@ -89,7 +88,7 @@ impl Setup {
     fn me(&self) -> Option<PeerRef> {
         let identity = self.identity.as_ref()?;
         let clear = self.config.overlay.lab_clear;
-        let id = if clear { clear_peer_id(self.overlay) } else { identity.peer_id() };
+        let id = if clear { address_peer_id(self.overlay) } else { identity.peer_id() };
         Some(PeerRef { id, addr: self.overlay })
     }
 
@@ -162,6 +161,7 @@ impl Setup {
 /// The machines that a setup makes.
 pub(super) struct Parts {
     pub overlay: Option<Box<dyn Overlay + Send>>,
+    pub carry: Option<Carry>,
     pub ua: Ua,
     pub domain: Domain,
     pub registrar: Registrar,
@@ -181,6 +181,12 @@ pub(super) fn parts(_now: Instant, setup: &Setup, rng: &mut Rng) -> Parts {
         Box::new(Chord::new(me, config, verify, rng.fork())) as Box<dyn Overlay + Send>
     });
     let name = setup.identity.as_ref().map_or(setup.config.overlay.name.as_str(), |i| i.overlay());
+    let carry = setup.me().map(|me| {
+        let mut carry = Carry::new(name, me, chord::Config::default().expires);
+        // Without links that prove it, a peer-ID is that of its address.
+        carry.peer_id = setup.config.overlay.lab_clear.then_some(address_peer_id as fn(SocketAddr) -> Id);
+        carry
+    });
     let mut domain = Domain::new(name);
     domain.add_address(setup.sip);
     domain.add_address(setup.overlay);
@@ -204,7 +210,7 @@ pub(super) fn parts(_now: Instant, setup: &Setup, rng: &mut Rng) -> Parts {
         let transport = if setup.config.overlay.lab_clear { Transport::Udp } else { Transport::Tls };
         router.set_link(router::Link { address: me.addr, transport, id: me.id });
     }
-    Parts { overlay, ua: Ua::new(setup.profile(), rng.fork()), domain, registrar, router }
+    Parts { overlay, carry, ua: Ua::new(setup.profile(), rng.fork()), domain, registrar, router }
 }
 
 impl Node {

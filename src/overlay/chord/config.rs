@@ -47,6 +47,8 @@ pub struct Config {
     pub max_hops: u8,
     /// Entries of one resource.
     pub max_resource_entries: usize,
+    /// Bytes of one resource's entries: an answer has to fit a message.
+    pub max_resource_bytes: usize,
     /// Entries altogether.
     pub max_entries: usize,
     /// Entries signed by one device.
@@ -80,6 +82,7 @@ impl Default for Config {
             expires: 600,
             max_hops: 24,
             max_resource_entries: 64,
+            max_resource_bytes: 48 * 1024,
             max_entries: 20_000,
             max_signer_entries: 512,
             max_ops: 1024,

@@ -144,6 +144,11 @@ impl Chord {
         self.on_stabilise(now);
     }
 
+    /// Begins a round over the fingers now, whatever the timer says.
+    pub fn fix_fingers(&mut self, now: Instant) {
+        self.on_fingers(now);
+    }
+
     fn command(&mut self, now: Instant, command: Command) {
         match command {
             Command::Create => self.create(now),

@@ -9,10 +9,13 @@ use super::rpc::Why;
 use super::store::Slot;
 use super::{Chord, State, Timer};
 use crate::core::{Id, Instant};
+use std::time::Duration;
 use crate::overlay::{Mode, PeerRef, Request, Response, Route};
 
 /// Copies on their way at once.
 const WINDOW: usize = 8;
+/// What was sent here is kept for this long, whether it belongs here or not.
+const SETTLED: Duration = Duration::from_secs(60);
 /// Placements begun in one look over the records.
 const PLACEMENTS: usize = 4;
 
@@ -83,7 +86,8 @@ impl Chord {
                 }
             } else {
                 resource.placed.clear();
-                if !responsible && !replica && placements.len() < PLACEMENTS {
+                let settled = now.since(resource.sent) >= SETTLED;
+                if !responsible && !replica && settled && placements.len() < PLACEMENTS {
                     placements.push((slot, true));
                 }
             }
@@ -110,7 +114,7 @@ impl Chord {
                 {
                     resource.placed.push(short(&to.id));
                 }
-                self.drop_foreign(&slot);
+                self.drop_foreign(now, &slot);
             }
             // It knows better: so shall we.
             Some(Response::Refused { current }) => {
@@ -126,11 +130,13 @@ impl Chord {
     }
 
     /// Forgets a copy that is none of this peer's business.
-    pub(super) fn drop_foreign(&mut self, slot: &Slot) {
+    pub(super) fn drop_foreign(&mut self, now: Instant, slot: &Slot) {
         let position = self.config.space.replica_position(&slot.0, slot.1);
         let ours = self.table.is_responsible(&position)
             || slot.1 == 0 && self.table.is_replica(&position, self.config.successor_replicas);
-        if !ours {
+        // Who sent it may know the neighbours better than this peer.
+        let settled = |sent: Instant| now.since(sent) >= SETTLED || self.config.successor_replicas == 0;
+        if !ours && self.store.resource_mut(slot).is_some_and(|r| settled(r.sent)) {
             self.store.remove(slot);
         }
     }

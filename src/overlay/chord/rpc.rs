@@ -103,9 +103,6 @@ impl Chord {
         let round_trip = (!sent.recursive).then(|| now.since(sent.sent));
         let from = PeerRef { id: from.id, addr: sent.to.addr };
         let first = self.table.reached(from, round_trip, now);
-        if first {
-            self.evict();
-        }
         match sent.why {
             Why::Join => self.on_join_answer(now, from, response),
             Why::Stabilise => self.on_stabilise_answer(now, from, response),
@@ -119,6 +116,9 @@ impl Chord {
             Why::Relay(relay) => self.on_relay(now, relay, Some(response)),
             Why::Repair => {}
             Why::Bye => self.on_farewell(now),
+        }
+        if first {
+            self.evict();
         }
     }
 

@@ -38,6 +38,8 @@ pub(super) struct Resource {
     pub placed: Vec<u32>,
     /// When the scattered replica was placed last.
     pub scattered: Instant,
+    /// When somebody last sent it here.
+    pub sent: Instant,
 }
 
 #[derive(Default)]
@@ -52,9 +54,15 @@ impl Store {
     /// Takes a verified entry.
     pub fn put(&mut self, slot: Slot, entry: SignedEntry, config: &Config, now: Instant) -> Kept {
         let key = entry.dictionary_key();
+        if let Some(resource) = self.resources.get_mut(&slot) {
+            resource.sent = now;
+        }
+        let bytes = |r: &Resource| r.entries.iter().map(|(_, e)| e.encoded().len()).sum::<usize>();
+        let heavy = self.resources.get(&slot).map_or(0, bytes) + entry.encoded().len() > config.max_resource_bytes;
         if let Some(held) = self.resources.get_mut(&slot).and_then(|r| r.entries.iter_mut().find(|(k, _)| *k == key)) {
             let verdict = compare(&held.1, &entry);
             match &verdict {
+                Kept::New if heavy && entry.encoded().len() > held.1.encoded().len() => return Kept::Full,
                 Kept::New => held.1 = entry,
                 Kept::Conflict(first) if self.proofs.len() < PROOFS => self.proofs.push([first.clone(), entry]),
                 _ => {}
@@ -64,6 +72,7 @@ impl Store {
         let signed = self.signers.get(&key.device).copied().unwrap_or(0);
         let in_resource = self.resources.get(&slot).map_or(0, |r| r.entries.len());
         if self.entries >= config.max_entries
+            || heavy
             || in_resource >= config.max_resource_entries
             || signed as usize >= config.max_signer_entries
         {
@@ -72,7 +81,7 @@ impl Store {
         self.entries += 1;
         *self.signers.entry(key.device).or_insert(0) += 1;
         let resource =
-            self.resources.entry(slot).or_insert_with(|| Resource { scattered: now, ..Resource::default() });
+            self.resources.entry(slot).or_insert_with(|| Resource { scattered: now, sent: now, ..Resource::default() });
         resource.entries.push((key, entry));
         Kept::New
     }

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// A failed peer is not believed in on others' word for this long.
 const BURIED: Duration = Duration::from_secs(20);
+/// A peer heard from within this time is taken to live.
+const SILENT: Duration = Duration::from_secs(1);
 /// Failed peers remembered.
 const GRAVES: usize = 64;
 /// Predecessors known beyond what the replicas need.
@@ -270,7 +272,11 @@ impl Table {
         let known = |id: &Id| self.contacts.get(id).filter(|c| c.reached).map(|c| PeerRef { id: *id, addr: c.addr });
         Links {
             predecessors: self.predecessors.iter().map_while(known).collect(),
-            successors: self.successors.iter().filter_map(known).take(successors).collect(),
+            // Who is alone is its own successor.
+            successors: match &self.successors[..] {
+                [] => vec![self.me],
+                list => list.iter().filter_map(known).take(successors).collect(),
+            },
             fingers: if fingers {
                 self.fingers.iter().filter_map(|(e, id)| Some((*e, known(id)?))).collect()
             } else {
@@ -307,6 +313,17 @@ impl Table {
             // unless there are no replicas.
             None => successor_replicas > 0 || self.is_responsible(target),
         }
+    }
+
+    /// The peers between `id` and this one that have been silent for a while, when there is no predecessor.
+    pub fn between(&self, id: &Id, now: Instant) -> Vec<PeerRef> {
+        if !self.predecessors.is_empty() {
+            return Vec::new();
+        }
+        let within = self.contacts.iter().filter(|(c, known)| {
+            known.reached && now.since(known.heard) > SILENT && self.space.in_open(c, id, &self.me.id)
+        });
+        within.map(|(c, known)| PeerRef { id: *c, addr: known.addr }).collect()
     }
 
     /// The peer to ask about `target` next: the responsible one if it is in sight, else the closest that precedes it.

@@ -138,13 +138,9 @@ impl Chord {
         let me = self.table.me.id;
         self.adopt_successors(now, from, &links.successors);
         let register = Request::Register { expires: self.config.expires };
-        match links.predecessors.first() {
-            Some(p) if p.id == me => {}
-            Some(p) if self.config.space.in_open(&p.id, &me, &from.id) => {
-                if !self.table.buried(&p.id, now) {
-                    self.send(now, *p, register, Why::Notify);
-                }
-            }
+        match (self.entered(now, &from.id, &links), links.predecessors.first()) {
+            (Some(nearer), _) => self.send(now, nearer, register, Why::Notify),
+            (None, Some(p)) if p.id == me => {}
             _ => self.send(now, from, register, Why::Notify),
         }
     }
@@ -159,17 +155,24 @@ impl Chord {
             Response::Admitted { links } if adopt => {
                 self.adopt_successors(now, from, &links.successors);
             }
-            Response::Redirect { closer, .. } => {
+            Response::Redirect { links, .. } => {
                 if adopt {
-                    self.adopt_successors(now, from, &[]);
+                    self.adopt_successors(now, from, &links.successors);
                 }
-                // Somebody entered between the two meanwhile.
-                if self.config.space.in_open(&closer.id, &me, &from.id) && !self.table.buried(&closer.id, now) {
-                    self.send(now, closer, Request::Register { expires: self.config.expires }, Why::Notify);
+                if let Some(nearer) = self.entered(now, &from.id, &links) {
+                    self.send(now, nearer, Request::Register { expires: self.config.expires }, Why::Notify);
                 }
             }
             _ => {}
         }
+    }
+
+    /// The peer closest after this one that lies before `successor`, as that one tells.
+    fn entered(&self, now: Instant, successor: &Id, links: &Links) -> Option<PeerRef> {
+        let between = |p: &&PeerRef| {
+            self.config.space.in_open(&p.id, &self.table.me.id, successor) && !self.table.buried(&p.id, now)
+        };
+        links.predecessors.iter().rfind(between).copied()
     }
 
     pub(super) fn on_probe_answer(&mut self, now: Instant, from: PeerRef, response: Response) {
@@ -222,6 +225,10 @@ impl Chord {
             self.hand_over(now, old, from);
             self.changed(now);
             return;
+        }
+        // Without a predecessor it is the peers known to lie between that speak against it: do they live?
+        for peer in self.table.between(&from.id, now).into_iter().take(PROBES) {
+            self.probe(now, peer);
         }
         if let Some(p) = old {
             // Somebody further back believes to be next: does the predecessor live?

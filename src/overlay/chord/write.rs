@@ -136,7 +136,7 @@ impl Chord {
         match response {
             Some(Response::Stored { .. }) => {
                 if let Goal::Place { slot, drop: true, .. } = &op.goal {
-                    self.drop_foreign(slot);
+                    self.drop_foreign(now, slot);
                 }
                 self.placed(now, id, op, Some(from.id));
             }
@@ -147,7 +147,8 @@ impl Chord {
                     if self.store.resource_mut(&(key, 0)).is_some() {
                         self.keep(now, key, 0, &current);
                     }
-                    self.drop_foreign(&(slot.0, slot.1));
+                    let slot = *slot;
+                    self.drop_foreign(now, &slot);
                 }
                 self.placed(now, id, op, None);
             }
