@@ -116,7 +116,7 @@ impl Report {
             format!("held by {}", self.holder),
         ];
         if let Some(ms) = self.healed_ms {
-            middle.extend([String::new(), "closed again".into(), format!("in {:.1} s", ms / 1000.0)]);
+            middle.extend([String::new(), "closed again".into(), format!("in {ms:.0} ms")]);
         }
         draw(&places.collect::<Vec<_>>(), &middle)
     }
