@@ -1,21 +1,8 @@
 use super::*;
-use crate::core::Rng;
 
 /// ITU-T G.711 tables 5 and 6: one period of the digital milliwatt, 1 kHz at 0 dBm0.
 const MILLIWATT_MU: [u8; 8] = [0x1e, 0x0b, 0x0b, 0x1e, 0x9e, 0x8b, 0x8b, 0x9e];
 const MILLIWATT_A: [u8; 8] = [0x34, 0x21, 0x21, 0x34, 0xb4, 0xa1, 0xa1, 0xb4];
-
-fn voice(samples: usize, rate: f64) -> Vec<i16> {
-    (0..samples)
-        .map(|i| {
-            let t = i as f64 / rate;
-            let pitch = std::f64::consts::TAU * 140.0 * t;
-            let swell = (std::f64::consts::TAU * 3.0 * t).sin().abs();
-            let buzz: f64 = (1..12).map(|k| (pitch * f64::from(k)).sin() / f64::from(k)).sum();
-            (buzz * swell * 6000.0) as i16
-        })
-        .collect()
-}
 
 /// Known pairs of both laws, by ITU-T G.711 tables 1 and 2 (value after quantizing, 16-bit scale).
 #[test]
@@ -114,6 +101,19 @@ fn the_registry() {
 mod opus {
     use super::super::opus::{CODEC, duration};
     use super::*;
+    use crate::core::Rng;
+
+    fn voice(samples: usize, rate: f64) -> Vec<i16> {
+        (0..samples)
+            .map(|i| {
+                let t = i as f64 / rate;
+                let pitch = std::f64::consts::TAU * 140.0 * t;
+                let swell = (std::f64::consts::TAU * 3.0 * t).sin().abs();
+                let buzz: f64 = (1..12).map(|k| (pitch * f64::from(k)).sin() / f64::from(k)).sum();
+                (buzz * swell * 6000.0) as i16
+            })
+            .collect()
+    }
 
     fn packets(pcm: &[i16], loss: u8) -> Vec<Vec<u8>> {
         let mut encoder = (CODEC.encoder)().unwrap();

@@ -116,6 +116,9 @@ impl JitterBuffer {
 
     /// Takes a packet that arrived at `now`; `duration` in RTP clock ticks.
     pub fn insert(&mut self, now: Instant, timestamp: u32, duration: u32, payload: Bytes) -> Arrival {
+        if self.newest.is_none() {
+            self.peak_at = self.peak_at.max(now);
+        }
         let ts = self.extend(timestamp);
         let transit = micros(now) - self.us(ts);
         let delay = transit - self.fastest.update(now, transit);
