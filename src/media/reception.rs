@@ -118,7 +118,8 @@ impl Reception {
         let received_interval = self.received.wrapping_sub(self.received_prior);
         (self.expected_prior, self.received_prior) = (expected, self.received);
         let lost = i64::from(expected_interval) - i64::from(received_interval);
-        let fraction_lost = if expected_interval == 0 || lost <= 0 { 0 } else { (lost << 8) / i64::from(expected_interval) };
+        let fraction_lost =
+            if expected_interval == 0 || lost <= 0 { 0 } else { (lost << 8) / i64::from(expected_interval) };
         ReportBlock {
             ssrc: self.ssrc,
             fraction_lost: fraction_lost.min(255) as u8,

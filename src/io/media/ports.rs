@@ -41,7 +41,8 @@ impl Ports {
             Some(range) => self.from_range(range),
             None => self.from_system(),
         };
-        let sockets = result.map_err(|source| EngineError::Ports { bind: self.bind, range: self.range.clone(), source });
+        let sockets =
+            result.map_err(|source| EngineError::Ports { bind: self.bind, range: self.range.clone(), source });
         sockets.and_then(|sockets| {
             let failed = |source| EngineError::Ports { bind: self.bind, range: self.range.clone(), source };
             let local = Local {

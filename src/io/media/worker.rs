@@ -48,7 +48,8 @@ impl Worker {
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let thread = std::thread::Builder::new().name(format!("media-{index}")).spawn(move || {
-            let mut engine = Loop { calls: Calls::default(), readers: BTreeMap::new(), on_event, snapshots, zero, frame: 0 };
+            let mut engine =
+                Loop { calls: Calls::default(), readers: BTreeMap::new(), on_event, snapshots, zero, frame: 0 };
             LocalSet::new().block_on(&runtime, engine.run(inbox));
         })?;
         Ok(Worker { commands: Some(commands), thread: Some(thread) })
@@ -152,7 +153,9 @@ impl Loop {
             Command::Start { call, voice, source, sink, rng } => {
                 self.with(call, |it| it.start(clock::now(), voice, source, sink, rng, &mut events));
             }
-            Command::Update { call, voice, rng } => self.with(call, |it| it.update(clock::now(), voice, rng, &mut events)),
+            Command::Update { call, voice, rng } => {
+                self.with(call, |it| it.update(clock::now(), voice, rng, &mut events))
+            }
             Command::Mute { call, muted } => self.with(call, |it| it.mute(muted)),
             Command::Dtmf { call, digits, duration } => self.with(call, |it| it.dial(&digits, duration)),
             Command::Close { call } => {
@@ -180,7 +183,8 @@ impl Loop {
         match sockets {
             Ok([rtp, rtcp]) => {
                 let readers = [(rtp.clone(), Port::Rtp), (rtcp.clone(), Port::Rtcp)].map(|(socket, port)| {
-                    tokio::task::spawn_local(read(socket, port, id, self.calls.clone(), self.on_event.clone())).abort_handle()
+                    tokio::task::spawn_local(read(socket, port, id, self.calls.clone(), self.on_event.clone()))
+                        .abort_handle()
                 });
                 self.readers.insert(id, readers);
                 self.calls.borrow_mut().insert(id, Call::new(id, rtp, rtcp));

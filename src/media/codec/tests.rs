@@ -7,7 +7,8 @@ const MILLIWATT_A: [u8; 8] = [0x34, 0x21, 0x21, 0x34, 0xb4, 0xa1, 0xa1, 0xb4];
 /// Known pairs of both laws, by ITU-T G.711 tables 1 and 2 (value after quantizing, 16-bit scale).
 #[test]
 fn g711_known_values() {
-    for (octet, sample) in [(0x80, 32124), (0x00, -32124), (0xff, 0), (0x7f, 0), (0xfe, 8), (0x8f, 16764), (0xf0, 120)] {
+    for (octet, sample) in [(0x80, 32124), (0x00, -32124), (0xff, 0), (0x7f, 0), (0xfe, 8), (0x8f, 16764), (0xf0, 120)]
+    {
         assert_eq!(pcmu::decode(octet), sample, "mu {octet:#x}");
     }
     for (octet, sample) in [(0xaa, 32256), (0x2a, -32256), (0xd5, 8), (0x55, -8), (0xd4, 24), (0x80, 5504)] {
