@@ -129,6 +129,8 @@ fn hold_codec_change_and_mistakes() {
     assert!(error.to_string().contains("/nowhere/x.wav"), "{error}");
     engine.start_call(1, voice("PCMU", b), &SourceSpec::Tone, &SinkSpec::Null).unwrap();
     engine.start_call(2, voice("PCMU", a), &SourceSpec::Tone, &SinkSpec::Null).unwrap();
+    let again = engine.start_call(2, voice("PCMU", a), &SourceSpec::Tone, &SinkSpec::Null);
+    assert!(matches!(again, Err(EngineError::Running(2))));
     assert!(matches!(engine.send_dtmf(1, "12x", PATIENCE), Err(EngineError::Dtmf(DtmfError::Digit('x')))));
     let received = |wanted: &dyn Fn(&CallStats) -> bool| {
         wait_for(&events, |event| match event {

@@ -106,9 +106,11 @@ impl Loop {
                 }
                 () = std::future::ready(()), if wait.is_zero() => {}
             }
-            self.tick();
-            // Lets the sockets be read between frames that are made up for.
+            // What came before the frame is read before it, however late the wake-up: the first yield lets
+            // the sockets be polled, the second one their readers run.
             tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+            self.tick();
         }
         let calls: Vec<u64> = self.calls.borrow().keys().copied().collect();
         for call in calls {

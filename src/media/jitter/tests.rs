@@ -31,7 +31,7 @@ struct Played {
 /// Plays a trace with a 20 ms clock whose ticks fall `phase` microseconds after the sender's. Every
 /// surplus packet for which `silent` holds is left out.
 fn play(trace: &Trace, phase: u64, silent: impl Fn(u32) -> bool) -> (Played, JitterBuffer) {
-    let mut buffer = JitterBuffer::new(CLOCK);
+    let mut buffer = JitterBuffer::new(CLOCK, false);
     let mut played = Played::default();
     let mut coming = trace.iter().peekable();
     let end = trace.last().map_or(0, |(_, at)| at + 1_000_000);
@@ -99,7 +99,7 @@ fn a_lost_packet_is_one_concealed_frame_and_no_delay() {
 
 #[test]
 fn the_gap_names_the_packet_that_follows_it() {
-    let mut buffer = JitterBuffer::new(CLOCK);
+    let mut buffer = JitterBuffer::new(CLOCK, false);
     let at = |ms: u64| Instant::from_millis(1000 + ms);
     let packet = |n: u32| Bytes::copy_from_slice(&n.to_be_bytes());
     buffer.insert(at(0), 0, TICKS, packet(0));
@@ -168,7 +168,7 @@ fn a_path_that_became_slower_is_followed() {
 
 #[test]
 fn a_pause_of_the_sender_is_no_loss() {
-    let mut buffer = JitterBuffer::new(CLOCK);
+    let mut buffer = JitterBuffer::new(CLOCK, false);
     let mut now = Instant::from_millis(500);
     buffer.insert(now, 0, TICKS, Bytes::from_static(b"a"));
     now += Duration::from_millis(12);
@@ -189,7 +189,7 @@ fn a_pause_of_the_sender_is_no_loss() {
 #[test]
 fn a_stranger_cannot_make_it_grow() {
     let mut rng = Rng::from_seed(3);
-    let mut buffer = JitterBuffer::new(CLOCK);
+    let mut buffer = JitterBuffer::new(CLOCK, false);
     let mut now = Instant::from_millis(1);
     for _ in 0..50_000 {
         now += Duration::from_micros(rng.below(400));
@@ -208,7 +208,7 @@ fn a_stranger_cannot_make_it_grow() {
 
 #[test]
 fn the_sender_starting_anew_is_followed() {
-    let mut buffer = JitterBuffer::new(CLOCK);
+    let mut buffer = JitterBuffer::new(CLOCK, false);
     let mut now = Instant::from_millis(1000);
     let mut played = 0;
     for n in 0..100u32 {
@@ -218,4 +218,54 @@ fn the_sender_starting_anew_is_followed() {
         played += u32::from(matches!(buffer.pull(now), Pull::Play { .. }));
     }
     assert!(played >= 98, "{played} of 100 played");
+}
+
+/// Every loss finds the packet after it waiting, once the path is known to lose.
+#[test]
+fn a_copy_is_waited_for_only_where_packets_are_lost() {
+    let (mut buffer, mut rng) = (JitterBuffer::new(CLOCK, true), Rng::from_seed(8));
+    let (mut with_copy, mut without, mut delay) = (0, 0, Vec::new());
+    for n in 0..4000u32 {
+        let sent = Instant::from_micros(1_000_000 + u64::from(n) * 20_000);
+        if n >= 1500 || rng.below(100) >= 10 {
+            buffer.insert(
+                sent + Duration::from_micros(300),
+                n * TICKS,
+                TICKS,
+                Bytes::copy_from_slice(&n.to_be_bytes()),
+            );
+        }
+        let now = sent + Duration::from_millis(5);
+        loop {
+            match buffer.pull(now) {
+                Pull::Play { surplus: true, .. } if n % 5 == 0 => {
+                    buffer.shed();
+                    continue;
+                }
+                Pull::Play { payload, .. } => {
+                    let played = u32::from_be_bytes(payload[..].try_into().unwrap());
+                    delay.push((n - played) * 20 + 5);
+                }
+                Pull::Lost { next, .. } => *(if next.is_some() { &mut with_copy } else { &mut without }) += 1,
+                Pull::Nothing => without += 1,
+            }
+            break;
+        }
+    }
+    assert!(with_copy > 100 && without < 30, "{with_copy} with a copy, {without} without");
+    assert_eq!(delay[1000], 45);
+    assert_eq!(*delay.last().unwrap(), 25, "back when the loss is over");
+}
+
+/// Clocks that differ by 0.05 %, far more than real ones, for ten minutes.
+#[test]
+fn clocks_that_drift_cost_a_frame_now_and_then() {
+    for drift in [-500i64, 500] {
+        let packets: Trace =
+            (0..30_000u64).map(|n| (n as u32, (1_000_000 + n as i64 * (20_000 + drift / 50)) as u64)).collect();
+        let (played, _) = play(&packets, 3_000, |n| n % 10 == 0);
+        // 300 ms of drift are 15 frames.
+        assert!(played.concealed <= 18 && played.shed <= 18 && played.late == 0, "{drift}: {played:?}");
+        assert!(played.concealed + played.shed >= 12);
+    }
 }

@@ -44,7 +44,7 @@ impl Receiver {
         Ok(Receiver {
             codec: config.codec,
             decoder: (config.codec.decoder)()?,
-            jitter: JitterBuffer::new(config.codec.clock_rate),
+            jitter: JitterBuffer::new(config.codec.clock_rate, config.codec.redundancy),
             source: None,
             candidate: None,
             listener: Listener::default(),
