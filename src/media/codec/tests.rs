@@ -23,8 +23,8 @@ fn g711_known_values() {
 fn g711_digital_milliwatt() {
     // A sine at 0 dBm0 is 3.17 dB (mu) or 3.14 dB (A) below full scale.
     for (period, decode, full, below) in [
-        (MILLIWATT_MU, pcmu::decode as fn(u8) -> i16, 8159.0 * 4.0, 3.17),
-        (MILLIWATT_A, pcma::decode as fn(u8) -> i16, 4096.0 * 8.0, 3.14),
+        (MILLIWATT_MU, pcmu::decode as fn(u8) -> i16, 8159.0 * 4.0, 3.172),
+        (MILLIWATT_A, pcma::decode as fn(u8) -> i16, 4096.0 * 8.0, 3.139),
     ] {
         let power: f64 = period.iter().map(|o| f64::from(decode(*o)).powi(2)).sum::<f64>() / 8.0;
         let db = 10.0 * (power / (full * full / 2.0)).log10();
