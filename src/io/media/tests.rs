@@ -216,6 +216,7 @@ fn frames_are_exact_at_every_rate_and_never_look_ahead() {
             assert!(newest <= spoken, "{from} to {to}: sample {newest} of {spoken} spoken");
             assert!(n < 3 || newest > spoken - f64::from(from) * 0.008, "{from} to {to}: {newest} of {spoken}");
         }
+        assert!(all.windows(2).all(|pair| pair[1] >= pair[0] - 3), "{from} to {to}: silence within the sound");
         // A ramp stays a ramp: no sample is lost or made up where frames meet.
         let slope = f64::from(from) / f64::from(to);
         let steps = all[to as usize / 10..].windows(2).map(|pair| f64::from(pair[1]) - f64::from(pair[0]));

@@ -2,7 +2,7 @@
 //!
 //! It measures how much later than the fastest packet each one arrives, keeps a forgetting histogram
 //! of that, and aims at the delay below which 97 % of the packets stay. A packet later than the aim
-//! raises the aim at once; it sinks again by 20 ms a second. The delay in force follows the aim: it grows
+//! raises the aim at once; that sinks again by 40 ms a second. The delay in force follows the aim: it grows
 //! when playout waits for a packet that may still come, and shrinks when whoever plays throws away a
 //! packet that this buffer calls surplus (in silence, or in speech with a blend).
 //!
@@ -31,7 +31,7 @@ const LEAST_AIM_US: i64 = 5_000;
 const LONGEST_DELAY_US: i64 = 500_000;
 /// A sender whose timestamps leap further than this has started anew.
 const LEAP_US: i64 = 10_000_000;
-const PEAK_FALL_US_PER_S: i64 = 20_000;
+const PEAK_FALL_US_PER_S: i64 = 40_000;
 /// The share of lost packets is an average over about so many.
 const LOSS_MEMORY: f32 = 128.0;
 /// Shares at which waiting for the copy in the next packet begins and ends.

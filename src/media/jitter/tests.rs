@@ -126,6 +126,23 @@ fn it_grows_to_cover_jitter_and_loses_little() {
     assert!((50.0..95.0).contains(&mean), "mean delay {mean:.1} ms");
 }
 
+/// One packet in ten is late: that is no spike but the way of this path, and is remembered as such.
+#[test]
+fn what_is_usual_is_remembered_and_what_was_is_forgotten() {
+    let packets = trace(3000, |n| Some(if n < 1000 && n % 10 == 0 { 40_000 } else { 300 }));
+    let mut buffer = JitterBuffer::new(CLOCK, false);
+    for (n, at) in packets {
+        let now = Instant::from_micros(at);
+        buffer.insert(now, n * TICKS, TICKS, Bytes::new());
+        buffer.pull(now);
+        match n {
+            100 | 900 | 1140 => assert!((38_000..45_000).contains(&buffer.aim(now)), "{n}: {}", buffer.aim(now)),
+            2999 => assert_eq!(buffer.aim(now), LEAST_AIM_US),
+            _ => {}
+        }
+    }
+}
+
 #[test]
 fn reordered_packets_are_put_right() {
     // Every fifth packet takes 25 ms longer, so it arrives after its successor.
