@@ -56,16 +56,12 @@ async fn a_call_is_done_when_it_was_answered() {
         let report = CallReport { result: result.into(), status: 486, ..Default::default() };
         vec![Update::Event(Event::Ringing { call: 1 }), done(Reply::Call(report))]
     });
-    let ask = |target: &str| CallArgs {
-        target: target.into(),
-        play: Some("/tmp/a.wav".into()),
-        record: None,
-        duration: Some(1.5),
-    };
+    let ask =
+        |target: &str| CallArgs { target: target.into(), play: Some("tone".into()), record: None, duration: Some(1.5) };
     ask::call(program.data.path(), ask("bob"), true).await.unwrap();
     let e = ask::call(program.data.path(), ask("eve"), false).await.unwrap_err().error();
     assert_eq!(e.what, "eve is busy (486)");
-    let play = Some("wav:/tmp/a.wav".into());
+    let play = Some("tone".into());
     let expected = Ask::Call { target: "bob".into(), play, record: None, duration: Some(1.5) };
     assert_eq!(program.asked.lock().unwrap()[0], expected);
 }
@@ -110,11 +106,9 @@ fn what_is_wrong_with_a_start_is_said_before_anything_is_made() {
     assert!(line(&args).starts_with("--log: "));
     assert!(!data.exists());
     // One program a data directory.
-    let bob = || vec![("open", "true".into()), ("name", "bob".into())];
-    let args = StartArgs { flags: bob(), ..Default::default() };
-    let first = start::prepare(&data, &args).unwrap();
-    let second = line(&args);
+    let first = start::prepare(&data, &StartArgs::default()).unwrap();
+    let second = line(&StartArgs::default());
     assert!(second.contains("is in use by another chordial") && second.contains("chordial stop"), "{second}");
     drop(first);
-    start::prepare(&data, &args).unwrap();
+    start::prepare(&data, &StartArgs::default()).unwrap();
 }
