@@ -11,6 +11,7 @@ const CHAIN_OID: &[u64] = &[2, 25, 5_277_650_180_446_331_629];
 const ED25519_OID: &[u64] = &[1, 3, 101, 112];
 /// The PKCS #8 encoding of an Ed25519 key (RFC 8410 section 7), up to the seed.
 const PKCS8_PREFIX: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+
 /// The X.509 certificate around a key and its chain.
 pub(super) fn shell(device: &KeyPair, chain: Option<&Chain>) -> Option<CertificateDer<'static>> {
     let key = rcgen::KeyPair::try_from(&PrivatePkcs8KeyDer::from(pkcs8(device))).ok()?;
