@@ -121,7 +121,7 @@ impl Node {
             Output::Forward { branch, message, target, via_branch } => {
                 let hop = hop_of(&target);
                 let hop = if matches!(target, Target::Ua { .. }) { crate::ua::Hop::Flow(self.internal_flow()) } else { hop };
-                match self.send_branch(now, message, &hop, &via_branch, Owner::Router) {
+                match self.send_branch(now, message, &hop, &via_branch, Owner::Router(branch)) {
                     Some(client) => self.router.forwarded(branch, client),
                     None => self.router.unsendable(now, branch),
                 }
