@@ -167,7 +167,10 @@ fn bindings_come_change_and_go() {
         let response = r.on_register(now(0), T0, &register("bob", cseq, fields), &udp());
         (response.status(), contacts(&response), news(&mut r))
     };
-    let two = [("Contact", "<sip:a@198.51.100.7>, \"B, b\" <sip:b@203.0.113.9;transport=tcp>;expires=90"), ("Expires", "120")];
+    let two = [
+        ("Contact", "<sip:a@198.51.100.7>, \"B, b\" <sip:b@203.0.113.9;transport=tcp>;expires=90"),
+        ("Expires", "120"),
+    ];
     assert_eq!(
         say(1, &two),
         (
