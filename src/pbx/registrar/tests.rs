@@ -1,5 +1,6 @@
 //! The registrar through whole exchanges, the phone's half of digest included.
 
+use super::update::date;
 use super::*;
 use crate::core::Transport;
 use crate::pbx::policy::{self, Origin};

@@ -5,8 +5,12 @@ mod forks;
 mod requests;
 
 use super::*;
-use crate::core::ConnId;
+use crate::core::{ConnId, Id, Transport};
+use crate::pbx::Candidate;
+use crate::sip::msg::Uri;
 use crate::sip::tx::{Layer, Output as TxOutput};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 pub const CALLER: &str = "198.51.100.7:5060";
 const HERE: &str = "192.0.2.1:5060";
