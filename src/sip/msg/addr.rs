@@ -115,7 +115,7 @@ pub(super) fn split(text: &str) -> Option<Pieces<'_>> {
                 None => return None,
                 Some(params) => Some(params),
             };
-            Some(Pieces { display, uri: lex::trim_str(uri), params })
+            Some(Pieces { display, uri, params })
         }
         None if display.is_empty() => {
             let (uri, params) = lex::split_outside(rest, b';');

@@ -136,6 +136,12 @@ impl Message {
         self.body.clone()
     }
 
+    /// Bytes that the message keeps in memory, about.
+    pub fn memory(&self) -> usize {
+        let fields = self.fields.capacity() * size_of::<Field>();
+        size_of::<Message>() + self.raw.len() + self.own.capacity() + fields + self.body.len()
+    }
+
     /// The message as it goes on the wire. Received and not edited: the bytes that came. Made here: with a right
     /// Content-Length in any case.
     pub fn to_bytes(&self) -> Bytes {
@@ -183,6 +189,7 @@ impl Message {
             status => format!("SIP/2.0 {status:03} "),
         };
         let after = if self.status == 0 { " SIP/2.0\r\n" } else { "\r\n" };
+        self.tidy();
         let line = self.keep(&[before.as_bytes(), subject.as_bytes(), after.as_bytes()]);
         let from = line.from + before.len() as u32;
         self.line = line;

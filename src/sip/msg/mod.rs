@@ -31,6 +31,8 @@ mod validate;
 mod via;
 mod view;
 
+#[cfg(feature = "rsip")]
+mod rsip;
 #[cfg(test)]
 mod tests;
 

@@ -8,13 +8,20 @@ use super::lex;
 
 /// `;name=value` parameters of a header field or a URI, kept in order and as they were written
 /// (quotes and escapes included). Names compare without regard to case.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Params(Vec<(String, Option<String>)>);
+#[derive(Clone, Default, Debug)]
+pub struct Params {
+    list: Vec<(String, Option<String>)>,
+    /// Those of a URI: `%HH` in a name stands for a character.
+    uri: bool,
+}
+
+/// Reads and checks one parameter: its name, and its value where it has one.
+type ReadParam = fn(&str) -> Option<(&str, Option<&str>)>;
 
 impl Params {
     /// No parameters.
     pub const fn new() -> Params {
-        Params(Vec::new())
+        Params { list: Vec::new(), uri: false }
     }
 
     /// Reads header parameters `a=b;c="d"`, with or without a leading semicolon.
@@ -37,10 +44,10 @@ impl Params {
 
     /// Reads URI parameters, which know no white space and no quotes.
     pub(super) fn parse_uri(list: &str) -> Result<Params, ParseError> {
-        Params::read(list, uri_param)
+        Ok(Params { uri: true, ..Params::read(list, uri_param)? })
     }
 
-    fn read(list: &str, one: fn(&str) -> Option<(&str, Option<&str>)>) -> Result<Params, ParseError> {
+    fn read(list: &str, one: ReadParam) -> Result<Params, ParseError> {
         let mut params = Vec::new();
         let mut rest = Some(list);
         while let Some(list) = rest {
@@ -49,7 +56,7 @@ impl Params {
             params.push((name.to_owned(), value.map(str::to_owned)));
             rest = tail;
         }
-        Ok(Params(params))
+        Ok(Params { list: params, uri: false })
     }
 
     /// Checks header parameters without keeping them; `list` is without its leading semicolon.
@@ -62,7 +69,7 @@ impl Params {
         Params::each(list, uri_param)
     }
 
-    fn each(list: &str, one: fn(&str) -> Option<(&str, Option<&str>)>) -> Result<(), ParseError> {
+    fn each(list: &str, one: ReadParam) -> Result<(), ParseError> {
         let mut rest = Some(list);
         while let Some(list) = rest {
             let (param, tail) = lex::split_outside(list, b';');
@@ -106,37 +113,46 @@ impl Params {
 
     /// Removes a parameter; true where it was there.
     pub fn remove(&mut self, name: &str) -> bool {
-        let before = self.0.len();
-        self.0.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
-        self.0.len() != before
+        let (before, uri) = (self.list.len(), self.uri);
+        self.list.retain(|(n, _)| !same(n, name, uri));
+        self.list.len() != before
     }
 
     /// Names and raw values, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_deref()))
+        self.list.iter().map(|(name, value)| (name.as_str(), value.as_deref()))
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.list.len()
     }
 
     /// True where there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list.is_empty()
     }
 
     fn raw(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_deref().unwrap_or_default())
+        self.list.iter().find(|(n, _)| same(n, name, self.uri)).map(|(_, value)| value.as_deref().unwrap_or_default())
     }
 
     fn put(&mut self, name: &str, value: Option<String>) {
-        match self.0.iter_mut().find(|(n, _)| n.eq_ignore_ascii_case(name)) {
+        let uri = self.uri;
+        match self.list.iter_mut().find(|(n, _)| same(n, name, uri)) {
             Some((_, old)) => *old = value,
-            None => self.0.push((name.to_owned(), value)),
+            None => self.list.push((name.to_owned(), value)),
         }
     }
 }
+
+impl PartialEq for Params {
+    fn eq(&self, other: &Params) -> bool {
+        self.list == other.list
+    }
+}
+
+impl Eq for Params {}
 
 impl fmt::Display for Params {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -148,6 +164,11 @@ impl fmt::Display for Params {
         }
         Ok(())
     }
+}
+
+fn same(written: &str, wanted: &str, uri: bool) -> bool {
+    written.eq_ignore_ascii_case(wanted)
+        || (uri && written.contains('%') && lex::unescape(written).eq_ignore_ascii_case(wanted))
 }
 
 fn header_param(param: &str) -> Option<(&str, Option<&str>)> {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Params, ParseError, lex};
 
@@ -279,10 +279,17 @@ pub(super) fn split_hostport(text: &str) -> Option<(&str, Option<u16>)> {
 /// The address that a host or IPv6 reference stands for.
 pub(super) fn host_ip(host: &str) -> Option<IpAddr> {
     match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
-        // The grammar of RFC 3261 lets a third colon stand before an embedded IPv4 address (RFC 5118 section 4.10).
-        Some(v6) => v6.parse().or_else(|_| v6.replacen(":::", "::", 1).parse()).ok().map(IpAddr::V6),
+        Some(v6) => v6.parse().ok().or_else(|| three_colons(v6)).map(IpAddr::V6),
         None => host.parse().ok(),
     }
+}
+
+/// The grammar of RFC 3261 lets a third colon stand before an embedded IPv4 address; RFC 5118 section 4.10 wants
+/// that taken, and nothing more.
+fn three_colons(text: &str) -> Option<Ipv6Addr> {
+    let (left, right) = text.split_once(":::")?;
+    right.parse::<Ipv4Addr>().ok()?;
+    format!("{left}::{right}").parse().ok()
 }
 
 fn cut(text: &str, at: char) -> (&str, Option<&str>) {
@@ -334,8 +341,11 @@ fn never_ignored(name: &str) -> bool {
 
 /// Every parameter of `a` that `b` has too is the same there; those that `needed` names have to be there.
 fn same_params(a: &Params, b: &Params, needed: impl Fn(&str) -> bool) -> bool {
-    a.iter().all(|(name, value)| match (b.get(name), value.unwrap_or_default()) {
-        (Some(theirs), ours) => lex::unescape(ours).eq_ignore_ascii_case(&lex::unescape(theirs)),
-        (None, _) => !needed(name),
+    a.iter().all(|(name, value)| {
+        let name = lex::unescape(name);
+        match b.get(&name) {
+            Some(theirs) => lex::unescape(value.unwrap_or_default()).eq_ignore_ascii_case(&lex::unescape(theirs)),
+            None => !needed(&name),
+        }
     })
 }
