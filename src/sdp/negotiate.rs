@@ -139,12 +139,13 @@ pub fn offer(local: &LocalMedia) -> Session {
 }
 
 /// A further offer in a dialog whose last description of ours was `previous`: the streams keep their places
-/// (RFC 3264 section 8), refused ones stay refused, and so does an `index` beyond them.
+/// (RFC 3264 section 8), refused ones stay refused, and no payload type changes its meaning (section 8.3.2): what
+/// the stream at `index` used goes first under the number it had. An `index` beyond the end appends the stream.
 pub fn offer_again(previous: &Session, index: usize, local: &LocalMedia) -> Session {
     let mut session = describe(local);
     session.media = previous.media.iter().map(refused).collect();
-    match session.media.get_mut(index) {
-        Some(place) => *place = offered(local),
+    match previous.media.get(index).zip(session.media.get_mut(index)) {
+        Some((before, place)) => *place = offered(&renumbered(before, local)),
         None => session.media.push(offered(local)),
     }
     session
@@ -319,6 +320,29 @@ fn offered(local: &LocalMedia) -> Media {
     media
 }
 
+/// `local` with the payload types that `before`, our last description of the stream, used.
+fn renumbered(before: &Media, local: &LocalMedia) -> LocalMedia {
+    let used: Vec<(u8, RtpMap)> = formats(before).collect();
+    let mut taken: Vec<u8> = used.iter().map(|(pt, _)| *pt).collect();
+    let mut number = |name: &str, clock_rate: u32, channels: u8, wish: u8| {
+        if let Some((pt, _)) = used.iter().find(|(_, map)| map.matches(name, clock_rate, channels)) {
+            return *pt;
+        }
+        let free = std::iter::once(wish).chain(DYNAMIC).find(|pt| !taken.contains(pt)).unwrap_or(wish);
+        taken.push(free);
+        free
+    };
+    let mut local = local.clone();
+    local.codecs.sort_by_key(|c| !used.iter().any(|(_, map)| map.matches(c.name, c.clock_rate, c.channels)));
+    for codec in &mut local.codecs {
+        codec.payload_type = number(codec.name, codec.clock_rate, codec.channels, codec.payload_type);
+    }
+    for event in &mut local.dtmf {
+        event.payload_type = number(EVENT, event.clock_rate, 1, event.payload_type);
+    }
+    local
+}
+
 /// The same stream with port 0, without its attributes.
 fn refused(media: &Media) -> Media {
     Media::new(&media.kind, 0, &media.proto, media.formats.clone())
@@ -369,5 +393,7 @@ fn is_plain_rtp(proto: &str) -> bool {
 }
 
 const EVENT: &str = "telephone-event";
+/// Payload types whose meaning a description gives (RFC 3551 section 6).
+const DYNAMIC: std::ops::RangeInclusive<u8> = 96..=127;
 /// RFC 3551 section 4.2.
 const DEFAULT_PTIME: u32 = 20;

@@ -154,6 +154,45 @@ fn video_fax_and_secured_streams_are_refused_and_the_call_goes_on() {
 }
 
 #[test]
+fn a_further_offer_keeps_what_the_numbers_mean() {
+    let us = local("192.0.2.1:4000");
+    let theirs = sdp("m=audio 6000 RTP/AVP 96 101\r\na=rtpmap:96 telephone-event/8000\r\na=rtpmap:101 PCMA/8000\r\n");
+    let (answer, agreed) = negotiate::answer(&theirs, &us).unwrap();
+    let again = negotiate::offer_again(&answer, agreed.index, &us);
+    let meant = |pt| again.media[0].rtpmap(pt).unwrap().to_string();
+    assert_eq!(again.media[0].formats, ["101", "97", "0", "96"]);
+    assert_eq!(
+        (meant(101), meant(96), meant(97)),
+        ("PCMA/8000".into(), "telephone-event/8000".into(), "opus/48000/2".into())
+    );
+    // What was offered is offered again just so.
+    let first = negotiate::offer(&us);
+    assert_eq!(negotiate::offer_again(&first, 0, &us), first);
+}
+
+#[test]
+fn a_hundred_thousand_mutations() {
+    let us = local("192.0.2.1:4000");
+    let base = negotiate::offer(&us).to_bytes();
+    let mut rng = crate::core::Rng::from_seed(1);
+    for _ in 0..100_000 {
+        let mut bytes = base.clone();
+        for _ in 0..=rng.below(4) {
+            let at = rng.below(bytes.len() as u64) as usize;
+            match rng.below(3) {
+                0 => bytes[at] = rng.next_u32() as u8,
+                1 => bytes.truncate(at + 1),
+                _ => bytes.insert(at, b"\n=:/ 0a9\xff"[rng.below(9) as usize]),
+            }
+        }
+        if let Ok(session) = Session::parse(&bytes) {
+            let _ = negotiate::answer(&session, &us);
+            assert!(session.to_string().len() < 2 * bytes.len() + 200);
+        }
+    }
+}
+
+#[test]
 fn hold_in_both_styles() {
     let us = local("192.0.2.1:4000");
     let direction =

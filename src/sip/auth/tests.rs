@@ -176,3 +176,26 @@ fn a_full_table_forgets_without_opening_to_replay() {
         assert_eq!(check(&mut server, now, header), Verdict::Stale);
     }
 }
+
+#[test]
+fn a_hundred_thousand_mutations() {
+    let mut server = challenger();
+    let [sha, _] = server.challenge(NOW, false);
+    let base = respond(&sha, "zanzibar", 1).into_bytes();
+    let mut rng = Rng::from_seed(1);
+    for _ in 0..100_000 {
+        let mut bytes = base.clone();
+        for _ in 0..=rng.below(3) {
+            let at = rng.below(bytes.len() as u64) as usize;
+            match rng.below(3) {
+                0 => bytes[at] = rng.next_u32() as u8,
+                1 => bytes.truncate(at + 1),
+                _ => bytes.insert(at, b"\",=\\ \xc3"[rng.below(6) as usize]),
+            }
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let _ = Challenge::parse(&text);
+        check(&mut server, NOW, &text);
+    }
+    assert!(server.remembered() <= 1);
+}

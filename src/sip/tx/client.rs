@@ -13,7 +13,7 @@ pub(super) struct ClientTx {
     pub flow: Flow,
     state: State,
     /// The INVITE itself, from which ACK and CANCEL are made; none for other methods.
-    invite: Option<Message>,
+    invite: Option<Box<Message>>,
     /// What is retransmitted: the request, then the ACK. Empty where nothing ever is.
     bytes: Bytes,
     /// Until the next retransmission.
@@ -85,7 +85,7 @@ impl Layer {
             key,
             flow,
             state: State::Trying,
-            invite: (method == Method::Invite).then_some(message),
+            invite: (method == Method::Invite).then(|| Box::new(message)),
             bytes: if unreliable { bytes } else { Bytes::new() },
             interval: self.config.t1,
             retransmit: unreliable.then(|| now + self.config.t1),

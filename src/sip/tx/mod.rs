@@ -9,7 +9,7 @@
 //! A 2xx to INVITE leaves both machines in the Accepted state of RFC 6026: further 2xx from downstream are
 //! delivered as [`Output::Response`] (a proxy forwards them with [`Layer::respond`], a user agent answers them with
 //! its ACK again), retransmitted INVITEs are absorbed, and the ACK comes up as [`Output::Ack`]. Retransmitting the
-//! 2xx until the ACK comes is the user agent's ([`InviteServer`](super::dialog::InviteServer)).
+//! 2xx until the ACK comes is the user agent's (`sip::dialog`).
 //!
 //! Requests get `received` and `rport` (RFC 3261 section 18.2.1, RFC 3581) before they are matched and delivered, and
 //! responses go where section 18.2.2 says, over the flow that the request came on.

@@ -5,6 +5,7 @@ use super::{Layer, Output, ServerTxId, TxId, key};
 use crate::core::{Flow, Instant};
 use crate::sip::msg::{HeaderName, Message, Method};
 use bytes::Bytes;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +15,12 @@ pub(super) struct ServerTx {
     merge: Option<Arc<str>>,
     /// Where responses go.
     flow: Flow,
-    /// The source, where it is not where responses go.
-    source: Flow,
+    /// Where the request came from, where responses go elsewhere.
+    source: Option<SocketAddr>,
     invite: bool,
     state: State,
     /// The INVITE, until something has been answered: the 100 is made from it.
-    unanswered: Option<Message>,
+    unanswered: Option<Box<Message>>,
     /// The last response, while a retransmitted request asks for it.
     last: Bytes,
     /// Tag of our To, for the response to CANCEL.
@@ -44,7 +45,8 @@ enum State {
 
 impl ServerTx {
     pub fn came_on(&self, flow: &Flow) -> bool {
-        self.flow == *flow || self.source == *flow
+        let source = self.source.unwrap_or(self.flow.remote);
+        self.flow == *flow || Flow { remote: source, ..self.flow } == *flow
     }
 }
 
@@ -145,10 +147,10 @@ impl Layer {
             key: key.clone(),
             merge,
             flow: answer_to,
-            source: flow,
+            source: (flow != answer_to).then_some(flow.remote),
             invite,
             state: State::Proceeding,
-            unanswered: invite.then(|| message.clone()),
+            unanswered: invite.then(|| Box::new(message.clone())),
             last: Bytes::new(),
             to_tag: None,
             interval: self.config.t1,
@@ -223,7 +225,7 @@ impl Layer {
                 key: key.clone(),
                 merge: None,
                 flow: answer_to,
-                source: flow,
+                source: (flow != answer_to).then_some(flow.remote),
                 invite: false,
                 state: State::Completed,
                 unanswered: None,

@@ -467,3 +467,43 @@ fn branches_are_unique_and_ours() {
     let (a, b) = (new_branch(&mut rng), new_branch(&mut rng));
     assert!(a.starts_with(MAGIC_COOKIE) && a != b);
 }
+
+#[test]
+fn mutated_messages_neither_panic_nor_pile_up() {
+    let mut rng = Rng::from_seed(1);
+    let mut l = Layer::new(Rng::from_seed(2), Config { max_transactions: 50, ..Config::default() });
+    let mut base: Vec<Message> =
+        ["INVITE", "ACK", "CANCEL", "OPTIONS"].into_iter().map(|method| request(method, RFC_VIA)).collect();
+    base.extend([100, 200, 486].map(|status| Message::reply(&request("INVITE", RFC_VIA), status, "x")));
+    let base: Vec<Vec<u8>> = base.iter().map(|m| m.to_bytes().to_vec()).collect();
+    for n in 0..50_000 {
+        let now = ms(n);
+        if n % 100 == 0 {
+            l.send_request(now, request("INVITE", RFC_VIA), udp());
+        }
+        let mut bytes = base[rng.below(base.len() as u64) as usize].clone();
+        for _ in 0..=rng.below(3) {
+            let at = rng.below(bytes.len() as u64) as usize;
+            match rng.below(3) {
+                0 => bytes[at] = rng.next_u32() as u8,
+                1 => bytes.insert(at, b"\r\n;=<>\", "[rng.below(9) as usize]),
+                _ => {
+                    bytes.remove(at);
+                }
+            }
+        }
+        if let Ok(message) = Message::parse(&bytes) {
+            l.receive(now, message, udp());
+        }
+        while let Some(output) = l.poll_output() {
+            if let Output::Request { tx, message, .. } = output
+                && rng.below(2) == 0
+            {
+                l.respond(now, tx, Message::reply(&message, 200, "OK"));
+            }
+        }
+        l.handle_timeout(now);
+        assert!(l.servers() <= 50 && l.clients() <= 50 && l.timers.len() <= 100 && l.merge_keys.len() <= 50);
+    }
+    assert!(l.counters().refused_requests > 0);
+}
