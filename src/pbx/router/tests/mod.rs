@@ -2,6 +2,7 @@
 
 mod dialogs;
 mod forks;
+mod hostile;
 mod requests;
 
 use super::*;
@@ -167,7 +168,7 @@ impl Node {
             Target::Flow { flow, .. } => *flow,
             Target::Peer { addr, .. } => peer(0, &addr.to_string()).1,
             Target::Ua { .. } => flow("127.0.0.1:1"),
-            Target::Uri { uri } => match crate::pbx::target::direct(&Uri::parse(uri).unwrap()) {
+            Target::Uri { uri } => match Uri::parse(uri).ok().as_ref().and_then(crate::pbx::target::direct) {
                 Some((Transport::Udp, addr)) => flow(&addr.to_string()),
                 _ => flow("127.0.0.1:9"),
             },
