@@ -76,8 +76,9 @@ fn a_pass_is_for_its_dialog_only() {
     let mut opening = within("INVITE", &ok, false, CALLER);
     opening.set("To", "<sip:bob@office>");
     assert!(!n.router.proves_dialog(&opening), "without a tag there is no dialog");
+    opening.set("Via", format!("SIP/2.0/UDP {CALLER};branch=z9hG4bKopening"));
     n.take(&opening, flow(CALLER));
-    assert_eq!(n.response().status(), 403);
+    assert_eq!(n.heard(CALLER), ["100", "200", "403", "403"]);
 }
 
 #[test]
@@ -150,6 +151,39 @@ fn flows_are_found_again_without_any_table() {
     assert_eq!(n.to(BOB, "BYE").1.request_uri(), "sip:bob@10.0.0.1:5060");
     n.take(&within("BYE", &ok, true, BOB), flow(BOB));
     assert_eq!(n.to(CALLER, "BYE").0, flow(CALLER));
+}
+
+#[test]
+fn two_phones_behind_nats_meet_us_at_one_place() {
+    let mut n = node();
+    let invite = request("INVITE", "sip:bob@office", "192.168.0.5:5060");
+    let bob = Target::Flow { uri: "sip:bob@172.16.0.9:5060".into(), flow: flow(BOB) };
+    n.call(&invite, flow(CALLER), vec![bob.into()]);
+    let ok = n.answer(BOB, "INVITE", 200);
+    assert_eq!(ok.record_routes().unwrap().len(), 2);
+    let mut bye = within("BYE", &ok, false, "192.168.0.5:5060");
+    bye.set_request_uri("sip:bob@172.16.0.9:5060");
+    n.take(&bye, flow(CALLER));
+    assert_eq!(n.to(BOB, "BYE").0, flow(BOB));
+    let mut bye = within("BYE", &ok, true, "172.16.0.9:5060");
+    bye.set_request_uri("sip:caller@192.168.0.5:5060");
+    n.take(&bye, flow(BOB));
+    assert_eq!(n.to(CALLER, "BYE").0, flow(CALLER));
+}
+
+#[test]
+fn another_proxy_in_front_records_itself() {
+    let size = |vias: &[&str]| {
+        let mut n = node();
+        let mut invite = request("INVITE", "sip:bob@office", CALLER);
+        invite.remove("Via");
+        vias.iter().for_each(|via| invite.push("Via", format!("SIP/2.0/TCP {via};branch=z9hG4bK{}", vias.len())));
+        n.call(&invite, stream("198.51.100.7:40000", 3), vec![uri("sip:bob@10.0.0.1:5060")]);
+        let entries = n.to(BOB, "INVITE").1.record_routes().unwrap();
+        entries.last().unwrap().uri.user.as_ref().unwrap().len()
+    };
+    let bare = size(&["198.51.100.7:5061", "198.51.100.7:5060"]);
+    assert!(size(&["198.51.100.7:5060"]) > bare, "a phone's own stream is kept, a proxy's is not");
 }
 
 #[test]
