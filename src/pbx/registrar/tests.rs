@@ -308,6 +308,24 @@ fn a_full_user_loses_what_is_closed_first() {
 }
 
 #[test]
+fn streams_are_forgotten_with_their_bindings() {
+    let mut r = registrar(Auth::None);
+    let mut say = |cseq, contact: &str, flow: &Flow| {
+        let m = register("bob", cseq, &[("Contact", contact)]);
+        assert_eq!(r.on_register(now(0), T0, &m, flow).status(), 200);
+        r.location.streams()
+    };
+    assert_eq!(say(1, "<sip:a@198.51.100.7>;expires=60", &tcp(1, 40_001)), 1);
+    assert_eq!(say(2, "<sip:b@198.51.100.7>;expires=90", &tcp(1, 40_001)), 1);
+    assert_eq!(say(3, "<sip:b@198.51.100.7>;expires=90", &tcp(2, 40_002)), 2);
+    assert_eq!(say(4, "<sip:a@198.51.100.7>;expires=60, <sip:a@198.51.100.7>;expires=60", &tcp(1, 40_001)), 2);
+    r.handle_timeout(now(60_000));
+    assert_eq!(r.location.streams(), 1);
+    r.handle_timeout(now(90_000));
+    assert_eq!(r.location.streams(), 0);
+}
+
+#[test]
 fn users_are_bounded() {
     let mut config = Config::new(domain(), Auth::None, [1; 32]);
     config.max_users = 1;

@@ -95,10 +95,11 @@ impl Registrar {
         let agent = agent.get(..agent.floor_char_boundary(USER_AGENT)).unwrap_or_default();
         let mut entries = self.location.get(user).to_vec();
         for wish in wishes {
-            let known = entries.iter().position(|e| e.written == wish.written || e.uri.matches(&wish.uri));
-            if known.and_then(|i| entries.get(i)).is_some_and(out_of_order) {
+            let same = |e: &Entry| e.written == wish.written || e.uri.matches(&wish.uri);
+            if self.location.get(user).iter().any(|e| out_of_order(e) && same(e)) {
                 return Err(LATE);
             }
+            let known = entries.iter().position(same);
             if wish.seconds == 0 {
                 known.map(|i| entries.remove(i));
                 continue;
