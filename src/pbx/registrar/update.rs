@@ -92,7 +92,7 @@ impl Registrar {
         let wishes = self.wishes(request)?;
         let via = request.via().ok();
         let agent = request.header(HeaderName::UserAgent).unwrap_or_default();
-        let agent = agent.get(..agent.floor_char_boundary(USER_AGENT)).unwrap_or_default();
+        let agent: String = agent.chars().take(USER_AGENT).collect();
         let mut entries = self.location.get(user).to_vec();
         for wish in wishes {
             let same = |e: &Entry| e.written == wish.written || e.uri.matches(&wish.uri);
@@ -115,7 +115,7 @@ impl Registrar {
                 cseq,
                 flow: *flow,
                 closed: false,
-                user_agent: agent.into(),
+                user_agent: agent.as_str().into(),
             };
             match known.and_then(|i| entries.get_mut(i)) {
                 Some(place) => *place = entry,
@@ -206,5 +206,5 @@ pub(super) fn date(unix: UnixTime) -> String {
 }
 
 const TOO_MANY: Refusal = Refusal { status: 403, reason: "Too Many Contacts", field: None };
-/// Bytes of a User-Agent that are kept.
+/// Characters of a User-Agent that are kept.
 const USER_AGENT: usize = 128;

@@ -17,7 +17,8 @@ fn within(method: &str, answer: &Message, from_callee: bool, via: &str) -> Messa
     m.set("Call-ID", answer.call_id().unwrap());
     let (from, to) = (answer.header("From").unwrap(), answer.header("To").unwrap());
     let (from, to) = if from_callee { (to, from) } else { (from, to) };
-    (m.set("From", from), m.set("To", to));
+    m.set("From", from);
+    m.set("To", to);
     if !from_callee {
         routes.reverse();
     }

@@ -34,7 +34,7 @@ fn refused_before_anybody_is_asked() {
     let mut n = node();
     n.take(&odd, flow(CALLER));
     assert_eq!((n.response().status(), n.response().header("Unsupported")), (420, Some("foo, bar")));
-    let many = vec!["<sip:192.0.2.1;lr>"; 9];
+    let many = ["<sip:192.0.2.1;lr>"; 9];
     assert_eq!(edited(&|m| m.push("Route", many[1..].join(","))), 0);
     assert_eq!(edited(&|m| m.push("Route", many.join(","))), 400);
     let ping = request("OPTIONS", "sip:192.0.2.1:5060", CALLER);
