@@ -99,7 +99,7 @@ pub enum Resolution {
 /// What the router wants.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// To know where a user is; answered with [`Router::resolved`].
+    /// To know where a user is; answered with [`Router::resolved`](super::Router::resolved).
     Resolve {
         /// To answer with.
         query: QueryId,
@@ -113,7 +113,7 @@ pub enum Output {
         in_dialog: bool,
     },
     /// A request to be sent: push a Via with `via_branch`, send it in a client transaction, and say so with
-    /// [`Router::forwarded`], or [`Router::unsendable`] where there is no way.
+    /// [`Router::forwarded`](super::Router::forwarded), or [`Router::unsendable`](super::Router::unsendable) where there is no way.
     Forward {
         /// To answer with.
         branch: BranchId,
