@@ -11,6 +11,10 @@
 //! [`Output`] tells when a user becomes reachable through here and when not any more, so that the node writes and
 //! withdraws its record in the overlay.
 //!
+//! RFC 8760 has a challenge offer SHA-256 first and MD5 after it. Tried: SIPp 3.6 and sipsak 0.9 give up when the first
+//! is not MD5, baresip 1.0 when any is not. So what is offered goes by the phone ([`Offer`]), and what is answered is
+//! checked with either.
+//!
 //! Left out: Path (RFC 3327; no edge proxies in front of a peer), `outbound` (RFC 5626: `+sip.instance` is kept and
 //! echoed, not matched), GRUU (RFC 5627), contacts that are not `sip:`, and passing a REGISTER on to the adapter that
 //! holds the account.
@@ -38,6 +42,19 @@ pub enum Auth {
     None,
 }
 
+/// Which digest algorithms a challenge offers. Answers with either are taken in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// SHA-256 and MD5 to phones that are known to read several challenges, MD5 alone to all others.
+    ByAgent,
+    /// SHA-256, then MD5 (RFC 8760 section 2.3).
+    Sha256First,
+    /// MD5, then SHA-256.
+    Md5First,
+    /// MD5 alone.
+    Md5,
+}
+
 /// What a registrar is told once.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -45,6 +62,8 @@ pub struct Config {
     pub domain: Domain,
     /// How phones prove who they are.
     pub auth: Auth,
+    /// What challenges offer.
+    pub offer: Offer,
     /// Shortest registration, seconds; a shorter wish is answered 423.
     pub min_expires: u32,
     /// Longest registration, seconds; a longer wish is cut.
@@ -67,6 +86,7 @@ impl Config {
         Config {
             domain,
             auth,
+            offer: Offer::ByAgent,
             min_expires: 30,
             max_expires: 3600,
             default_expires: 3600,
@@ -268,7 +288,16 @@ impl Registrar {
     ) -> Message {
         self.counters.challenged += 1;
         let mut response = self.refuse(request, status, reason);
-        for value in self.challenger.challenge(unix, stale) {
+        let agent = request.header(HeaderName::UserAgent).unwrap_or_default();
+        let known = READS_SHA256.iter().any(|name| agent.starts_with(name));
+        let [sha256, md5] = self.challenger.challenge(unix, stale);
+        let offered = match self.config.offer {
+            Offer::Sha256First => [Some(sha256), Some(md5)],
+            Offer::ByAgent if known => [Some(sha256), Some(md5)],
+            Offer::Md5First => [Some(md5), Some(sha256)],
+            Offer::Md5 | Offer::ByAgent => [Some(md5), None],
+        };
+        for value in offered.into_iter().flatten() {
             response.push(field, value);
         }
         response
@@ -281,3 +310,6 @@ impl Registrar {
         let _ = self.out.push(news);
     }
 }
+
+/// How the User-Agent of phones starts that are known to answer a SHA-256 challenge.
+const READS_SHA256: &[&str] = &["Chordial"];

@@ -22,6 +22,7 @@ fn registrar(auth: Auth) -> Registrar {
     accounts.add("bob", "", "b0b").unwrap();
     accounts.add("alice", "", "a11ce").unwrap();
     let mut config = Config::new(domain(), auth, [1; 32]);
+    config.offer = Offer::Sha256First;
     (config.min_expires, config.max_expires, config.max_bindings) = (60, 600, 3);
     Registrar::new(config, accounts, Rng::from_seed(1))
 }
@@ -109,6 +110,23 @@ fn digest_exchange_with_either_algorithm() {
         assert_eq!(news(&mut r), ["+sip:bob@office"]);
         assert_eq!(r.targets(now(20), "bob")[0].q, 500);
     }
+}
+
+#[test]
+fn what_is_offered_goes_by_the_phone() {
+    let offered = |offer, agent: &str| {
+        let mut r = registrar(Auth::Digest);
+        r.config.offer = offer;
+        let asked = r.on_register(now(0), T0, &register("bob", 1, &[("User-Agent", agent)]), &udp());
+        let algorithms =
+            asked.headers("WWW-Authenticate").map(|value| Challenge::parse(value).unwrap().algorithm.name());
+        algorithms.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(offered(Offer::ByAgent, "Chordial/0.1"), "SHA-256 MD5");
+    assert_eq!(offered(Offer::ByAgent, "baresip v1.0.0 (x86_64/linux)"), "MD5");
+    assert_eq!(offered(Offer::Md5First, "Chordial/0.1"), "MD5 SHA-256");
+    assert_eq!(offered(Offer::Md5, "Chordial/0.1"), "MD5");
+    assert_eq!(offered(Offer::Sha256First, "baresip"), "SHA-256 MD5");
 }
 
 #[test]
