@@ -40,7 +40,7 @@ impl Node {
                 match policy::admit(&mut self.registrar, &self.router, unix, &message) {
                     Ok(origin) => origin,
                     Err(refusal) => {
-                        self.tx.respond(now, tx, refusal);
+                        self.tx.respond(now, tx, *refusal);
                         return;
                     }
                 }
