@@ -81,7 +81,9 @@ impl Failure {
             Failure::File { .. } => "check the path and who may read it",
             Failure::Flag(_) => "chordial start --help shows what fits",
             Failure::NoHome => "name one with --data",
-            Failure::Demo { logs, .. } => return CommandError::new(self.to_string(), format!("the logs are in {}", logs.display())),
+            Failure::Demo { logs, .. } => {
+                return CommandError::new(self.to_string(), format!("the logs are in {}", logs.display()));
+            }
             Failure::System { .. } => "see what else this machine is busy with",
         };
         CommandError::new(self.to_string(), next)

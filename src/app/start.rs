@@ -10,6 +10,7 @@ use crate::io::{launch, office};
 use crate::node::control::Event;
 use crate::sim;
 use serde_json::json;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
@@ -207,6 +208,7 @@ fn log(config: &Config) -> Result<(), Failure> {
         })
     })?;
     // A second subscriber in one process (a test) changes nothing.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let _ = log.with_ansi(std::io::stderr().is_terminal()).try_init();
     Ok(())
 }

@@ -3,11 +3,13 @@
 use super::args::{CallArgs, LookupArgs, PhoneAddArgs};
 use super::{password, print};
 use crate::app::Failure;
+use crate::io::audio::SourceSpec;
 use crate::io::control::Client;
 use crate::node::control::{CallReport, Command, Event, LookupReport, Reply};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -58,8 +60,8 @@ pub async fn phone_add(data: &Path, args: PhoneAddArgs, json: bool) -> Result<()
 pub async fn call(data: &Path, args: CallArgs, json: bool) -> Result<(), Failure> {
     let command = Command::Call {
         target: args.target.clone(),
-        play: args.play.map(|p| sound(&p)).transpose()?,
-        record: args.record.map(|p| sound(&p)).transpose()?,
+        play: args.play.map(|p| source(&p)).transpose()?,
+        record: args.record.map(|p| sink(&p)).transpose()?,
         duration: args.duration,
     };
     let mut client = Client::connect(data).await?;
@@ -143,14 +145,35 @@ pub fn spinner() -> ProgressBar {
     bar
 }
 
-/// A file of the caller's directory as the running program, which has another one, finds it.
-fn sound(text: &str) -> Result<String, Failure> {
+/// What is to be played, if it can be.
+fn source(text: &str) -> Result<String, Failure> {
     if text == "tone" || text == "null" {
         return Ok(text.into());
     }
+    let path = sound(text)?;
+    // The running program opens it when the call is answered; who placed the call is told now.
+    let opened = SourceSpec::Wav(path.clone()).open();
+    opened.map_err(|e| Failure::said(format!("--play: {e}"), "name a WAV file of 16 bit PCM that can be read"))?;
+    Ok(format!("wav:{}", path.display()))
+}
+
+/// Where the other end is to be recorded, if there is such a place.
+fn sink(text: &str) -> Result<String, Failure> {
+    if text == "null" {
+        return Ok(text.into());
+    }
+    let path = sound(text)?;
+    if path.is_dir() || !path.parent().is_some_and(Path::is_dir) {
+        let what = format!("--record: {} is not a file in a directory that is there", path.display());
+        return Err(Failure::said(what, "name a file to be written"));
+    }
+    Ok(format!("wav:{}", path.display()))
+}
+
+/// A file of the caller's directory as the running program, which has another one, finds it.
+fn sound(text: &str) -> Result<PathBuf, Failure> {
     let path = PathBuf::from(text.strip_prefix("wav:").unwrap_or(text));
-    let absolute = std::path::absolute(&path).map_err(|source| Failure::File { action: "find", path, source })?;
-    Ok(format!("wav:{}", absolute.display()))
+    std::path::absolute(&path).map_err(|source| Failure::File { action: "find", path, source })
 }
 
 fn unexpected() -> Failure {
@@ -158,7 +181,8 @@ fn unexpected() -> Failure {
 }
 
 fn not_found(report: &LookupReport) -> Failure {
-    let (asked, ms) = (report.peers_asked.len(), report.ms);
+    let asked: BTreeSet<&String> = report.peers_asked.iter().collect();
+    let (asked, ms) = (asked.len(), report.ms);
     let peers = if asked == 1 { "peer" } else { "peers" };
     Failure::said(
         format!("nobody is registered as {} ({asked} {peers} asked in {ms:.0} ms)", report.aor),
@@ -188,10 +212,23 @@ mod tests {
 
     #[test]
     fn sounds_are_named_for_another_directory() {
-        assert_eq!(sound("tone").unwrap(), "tone");
+        assert_eq!(source("tone").unwrap(), "tone");
+        let speech = std::env::current_dir().unwrap().join("config/speech.wav");
+        assert_eq!(source("config/speech.wav").unwrap(), format!("wav:{}", speech.display()));
+        assert_eq!(source(&format!("wav:{}", speech.display())).unwrap(), format!("wav:{}", speech.display()));
         let here = std::env::current_dir().unwrap();
-        assert_eq!(sound("a.wav").unwrap(), format!("wav:{}/a.wav", here.display()));
-        assert_eq!(sound("wav:/x/a.wav").unwrap(), "wav:/x/a.wav");
+        assert_eq!(sink("a.wav").unwrap(), format!("wav:{}/a.wav", here.display()));
+        assert_eq!(sink("wav:/tmp/a.wav").unwrap(), "wav:/tmp/a.wav");
+    }
+
+    #[test]
+    fn a_sound_that_cannot_be_is_refused_before_anybody_rings() {
+        let line = |e: Result<String, Failure>| e.unwrap_err().error().to_string();
+        let e = line(source("/nonexistent/a.wav"));
+        assert!(e.starts_with("--play: /nonexistent/a.wav: ") && e.ends_with("that can be read"), "{e}");
+        assert!(line(source("Cargo.toml")).starts_with("--play: "));
+        assert!(line(sink("/nonexistent/a.wav")).starts_with("--record: /nonexistent/a.wav is not"));
+        assert!(line(sink("/tmp")).starts_with("--record: /tmp is not"));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use serde_json::json;
 use show::Show;
 use stage::Stage;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs the demo. With `keep` everything that it made stays in that directory.
@@ -35,10 +36,18 @@ async fn run_with(program: PathBuf, keep: Option<PathBuf>, json: bool) -> Result
     let kept = keep.is_some();
     let mut stage = Stage::new(program, keep)?;
     let mut show = Show::new(json);
+    let interrupt = interrupted();
+    tokio::pin!(interrupt);
     let played = tokio::select! {
-        played = play::play(&mut stage, &mut show) => played,
-        // Dropping the stage ends every child.
-        () = interrupted() => return Err(Failure::said("the demo was interrupted", "its processes have ended with it")),
+        biased;
+        () = &mut interrupt => Err(None),
+        played = play::play(&mut stage, &mut show) => played.map_err(Some),
+    };
+    // Ctrl-C reaches the children too, and one that ended by it is not what failed.
+    let interrupted = match played {
+        Ok(_) => false,
+        Err(None) => true,
+        Err(Some(_)) => tokio::time::timeout(Duration::from_millis(200), &mut interrupt).await.is_ok(),
     };
     show.end();
     let failed = |step: &str, why: String, stage: &mut Stage| {
@@ -47,7 +56,9 @@ async fn run_with(program: PathBuf, keep: Option<PathBuf>, json: bool) -> Result
     };
     let mut report = match played {
         Ok(report) => report,
-        Err(e) => return Err(failed(show.current(), e.to_string(), &mut stage)),
+        Err(Some(e)) if !interrupted => return Err(failed(show.current(), e.to_string(), &mut stage)),
+        // Dropping the stage ends every child.
+        Err(_) => return Err(Failure::said("the demo was interrupted", "its processes have ended with it")),
     };
     report.checks = show.checks().to_vec();
     report.seconds = show.seconds();
@@ -59,13 +70,14 @@ async fn run_with(program: PathBuf, keep: Option<PathBuf>, json: bool) -> Result
             out(&format!("Recordings and logs are in {}.", stage.root().display()));
         }
     }
-    if !report.ok {
-        return Err(failed(&broken.join(", "), "it did not hold".into(), &mut stage));
-    }
     if json {
         out(&json!(report).to_string());
     }
-    Ok(())
+    match broken.as_slice() {
+        [] => Ok(()),
+        [one] => Err(failed(one, "it does not hold".into(), &mut stage)),
+        [one, more @ ..] => Err(failed(one, format!("it does not hold, nor do {} more", more.len()), &mut stage)),
+    }
 }
 
 /// Ctrl-C, or whoever else asks this process to end.

@@ -24,7 +24,10 @@ pub async fn play(stage: &mut Stage, show: &mut Show) -> Result<Report, Failure>
     let ring = gather(stage, show, &props).await?;
     let key = |user: &str| Id::sha1(aor(user).as_bytes());
     let parts = cast(&ring, &USERS, REGISTRAR, key).ok_or_else(|| {
-        Failure::said("no peer holds the registration of another one's user", "run the demo again: keys are new each time")
+        Failure::said(
+            "no peer holds the registration of another one's user",
+            "run the demo again: keys are new each time",
+        )
     })?;
     let mut report = Report { overlay: OVERLAY.into(), callee: parts.callee.clone(), ..Default::default() };
     report.key = key(&parts.callee).to_string();
@@ -54,6 +57,8 @@ pub async fn play(stage: &mut Stage, show: &mut Show) -> Result<Report, Failure>
     let before = (ended(stage, &parts.callee).await?.len(), ended(stage, PHONE).await?.len());
     stage.kill(&parts.holder);
     let died = Instant::now();
+    let killed = format!("{} had held the registration of {}", parts.holder, parts.callee);
+    show.check(format!("{} was killed without warning", parts.holder), true, killed);
     report.peers.iter_mut().filter(|p| p.name == parts.holder).for_each(|p| p.dead = true);
     let (again, phone_in, healed) = tokio::join!(
         call(stage, &props, 3, (&parts.caller, &parts.callee), before.0),
@@ -61,13 +66,11 @@ pub async fn play(stage: &mut Stage, show: &mut Show) -> Result<Report, Failure>
         healed(stage, &parts.holder, died),
     );
     let (again, phone_in) = (again?, phone_in?);
-    let killed = format!("{} had held the registration of {}", parts.holder, parts.callee);
-    show.check(format!("{} was killed without warning", parts.holder), true, killed);
     talked(show, &again, " at once");
     talked(show, &phone_in, "");
     report.healed_ms = healed.map(|h| h.as_secs_f64() * 1000.0);
     if let Some(healed) = healed {
-        show.check("the survivors closed the ring again", true, format!("in {:.1} s", healed.as_secs_f64()));
+        show.check("the survivors closed the ring again", true, format!("in {:.0} ms", healed.as_secs_f64() * 1000.0));
     }
     report.calls = vec![first, phone_out, again, phone_in];
 
@@ -78,6 +81,8 @@ pub async fn play(stage: &mut Stage, show: &mut Show) -> Result<Report, Failure>
     let late = stage.stop().await;
     let detail = if late.is_empty() { String::new() } else { format!("killed: {}", late.join(", ")) };
     show.check("all left when asked", late.is_empty(), detail);
+    let stumbled: Vec<String> = stage.panics();
+    show.check("no thread panicked", stumbled.is_empty(), stumbled.join("; "));
     Ok(report)
 }
 
@@ -301,16 +306,18 @@ async fn call(stage: &Stage, props: &Props, n: u32, ends: (&str, &str), before: 
     Ok(Call { from: from.into(), to: to.into(), caller, callee, there, back })
 }
 
-/// A call as a check: it was, and both were heard.
+/// A call as a check: it was, packets went both ways, and both were heard.
 fn talked(show: &mut Show, call: &Call, how: &str) {
     let (there, back) = (call.there.share, call.back.share);
-    let ok = there >= HEARD && back >= HEARD;
+    let both = [&call.caller, &call.callee];
+    let ok = there >= HEARD && back >= HEARD && both.iter().all(|r| r.sent > 0 && r.received > 0);
+    let (sent, lost) = (call.caller.sent + call.callee.sent, call.caller.lost + call.callee.lost);
     let detail = format!(
-        "set up in {:.0} ms, {}; heard {:.0} % and {:.0} %",
+        "set up in {:.0} ms, {}, {:.0} % and {:.0} % of the speech, {lost} of {sent} packets lost",
         call.caller.setup_ms,
         call.caller.codec,
         there * 100.0,
-        back * 100.0
+        back * 100.0,
     );
     show.check(format!("{} called {}{how}, both were heard", call.from, call.to), ok, detail);
 }

@@ -105,22 +105,18 @@ impl Report {
     fn ring(&self) -> String {
         let short = |id: &str| id.get(..8).unwrap_or(id).to_owned();
         let places = self.peers.iter().map(|p| Place {
-            label: match (p.name == self.holder, p.dead) {
-                (true, true) => format!("{} {} held {}, killed", p.name, short(&p.peer_id), self.callee),
-                (true, false) => format!("{} {} holds {}", p.name, short(&p.peer_id), self.callee),
-                _ => format!("{} {}", p.name, short(&p.peer_id)),
-            },
+            label: format!("{} {}{}", p.name, short(&p.peer_id), if p.dead { " killed" } else { "" }),
             dead: p.dead,
         });
         let mut middle = vec![
-            format!("overlay {}", self.overlay),
             format!("{} peers", self.peers.len()),
             String::new(),
-            self.callee.clone(),
+            format!("sip:{}@{}", self.callee, self.overlay),
             format!("key {}", short(&self.key)),
+            format!("held by {}", self.holder),
         ];
         if let Some(ms) = self.healed_ms {
-            middle.extend([String::new(), "closed again".into(), format!("in {:.1} s", ms / 1000.0)]);
+            middle.extend([String::new(), "closed again".into(), format!("in {ms:.0} ms")]);
         }
         draw(&places.collect::<Vec<_>>(), &middle)
     }
@@ -190,7 +186,8 @@ mod tests {
             dead,
             ..Default::default()
         };
-        let caller = CallReport { codec: "opus".into(), sent: 250, received: 248, setup_ms: 21.0, ..Default::default() };
+        let caller =
+            CallReport { codec: "opus".into(), sent: 250, received: 248, setup_ms: 21.0, ..Default::default() };
         let callee = CallReport { codec: "opus".into(), sent: 249, received: 250, lost: 3, ..Default::default() };
         let lookup = LookupReport { hops: 1, peers_asked: vec!["c".repeat(40)], ..Default::default() };
         Report {
@@ -215,7 +212,8 @@ mod tests {
     #[test]
     fn the_text_says_what_happened() {
         let text = report().text();
-        assert!(text.contains("carol cccccccc held bob, killed") && text.contains('✗'), "{text}");
+        assert!(text.contains("carol cccccccc killed ✗"), "{text}");
+        assert!(text.contains("sip:bob@demo") && text.contains("held by carol"), "{text}");
         let row = |start: &str| {
             let line = text.lines().find(|l| l.trim_start().starts_with(start)).unwrap_or_else(|| panic!("{text}"));
             line.split_whitespace().collect::<Vec<_>>().join(" ")

@@ -30,8 +30,9 @@ pub fn draw(places: &[Place], middle: &[String]) -> String {
         if turn <= 0.5 {
             put(row, (x + 2).min(WIDTH.saturating_sub(label.len())), &label);
         } else {
-            put(row, (x.saturating_sub(1)).saturating_sub(label.len()), &label);
+            put(row, x.saturating_sub(1 + label.len()), &label);
         }
+        put(row, x.saturating_sub(1), &[' ', ' ', ' ']);
         row[x] = if place.dead { '✗' } else { '●' };
     }
     let mut text = String::new();
@@ -58,7 +59,7 @@ fn point(turn: f64, radius: f64) -> (usize, usize) {
 }
 
 /// Columns; a character is about twice as high as wide.
-const WIDTH: usize = 78;
+const WIDTH: usize = 80;
 const HEIGHT: usize = 17;
 const RADIUS: f64 = 17.0;
 const DOTS: usize = 60;

@@ -4,10 +4,10 @@
 use crate::app::Failure;
 use crate::io::control::{Client, ControlError};
 use crate::node::control::{Command, Reply, Status};
-use std::fs::{self, DirBuilder, File};
-use std::io;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{self, Stdio};
 use std::time::Duration;
@@ -88,7 +88,8 @@ impl Stage {
     /// It cannot be written.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, Failure> {
         let path = self.root.join(name);
-        let done = fs::write(&path, bytes);
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+        let done = file.and_then(|mut file| file.write_all(bytes));
         done.map_err(|source| Failure::File { action: "write", path: path.clone(), source })?;
         Ok(path)
     }
@@ -131,7 +132,8 @@ impl Stage {
         }
         command.args(&role.flags).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         // The directory of the demo, so that nothing lands where the user stands.
-        command.current_dir(&self.root).env_remove("CHORDIAL_DATA");
+        // Its log is read again: no colours.
+        command.current_dir(&self.root).env_remove("CHORDIAL_DATA").env("NO_COLOR", "1");
         let process = command.spawn();
         let what = "cannot start a child process";
         let process = process.map_err(|source| Failure::System { what, source })?;
@@ -220,6 +222,16 @@ impl Stage {
         late
     }
 
+    /// Whose log tells of a panic, and where it was.
+    pub fn panics(&self) -> Vec<String> {
+        let of = |actor: &Actor| {
+            let log = fs::read(self.log(&actor.name)).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            log.lines().find(|l| l.contains("panicked at")).map(|l| format!("{}: {}", actor.name, l.trim()))
+        };
+        self.actors.iter().filter_map(of).collect()
+    }
+
     fn last_words(&self, name: &str) -> String {
         let log = fs::read(self.log(name)).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
@@ -303,7 +315,7 @@ const ATTEMPTS: u32 = 5;
 const START: Duration = Duration::from_secs(10);
 /// A question that needs no call.
 const ANSWER: Duration = Duration::from_secs(10);
-const STOP: Duration = Duration::from_secs(3);
+const STOP: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

@@ -211,13 +211,13 @@ pub struct SimArgs {
     /// The same seed gives the same history.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
-    /// How many lookups. Default: as many as peers.
+    /// How many lookups. Default: 1000.
     #[arg(long, value_name = "N")]
     pub lookups: Option<u32>,
     /// Mean one-way latency between two peers, milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 20.0, value_parser = milliseconds)]
     pub latency_ms: f64,
-    /// Share of datagrams lost, 0 to 1.
+    /// Share of datagrams lost, 0 to 0.9.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     pub loss: f64,
 }
@@ -345,7 +345,7 @@ fn milliseconds(text: &str) -> Result<f64, &'static str> {
 }
 
 fn share(text: &str) -> Result<f64, &'static str> {
-    text.parse().ok().filter(|s: &f64| (0.0..1.0).contains(s)).ok_or("a number from 0 to below 1 is wanted")
+    text.parse().ok().filter(|s: &f64| (0.0..0.9).contains(s)).ok_or("a number from 0 to below 0.9 is wanted")
 }
 
 fn digits(text: &str) -> Result<String, &'static str> {
