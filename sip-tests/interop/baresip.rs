@@ -36,6 +36,15 @@ impl Codec {
     }
 }
 
+/// What a phone registers over.
+#[derive(Clone, Copy, Debug)]
+pub enum Transport {
+    /// Datagrams.
+    Udp,
+    /// A connection that it keeps.
+    Tcp,
+}
+
 /// A running phone.
 pub struct Phone {
     dir: PathBuf,
@@ -54,7 +63,7 @@ impl Phone {
         (user, password): (&str, &str),
         domain: &str,
         registrar: SocketAddr,
-        codec: Codec,
+        (codec, transport): (Codec, Transport),
         speech: &Sound,
     ) -> Phone {
         let dir = dir.join(format!("baresip-{user}"));
@@ -76,9 +85,10 @@ impl Phone {
             last = base + 11,
             dir = dir.display(),
         );
+        let transport = format!("{transport:?}").to_lowercase();
         let account = format!(
-            "<sip:{user}@{domain};transport=udp>;regint=600;audio_codecs={codec_name};answermode=auto;\
-             outbound=\"sip:{registrar};transport=udp\";auth_user={user};auth_pass={password}\n"
+            "<sip:{user}@{domain};transport={transport}>;regint=600;audio_codecs={codec_name};answermode=auto;\
+             outbound=\"sip:{registrar};transport={transport}\";auth_user={user};auth_pass={password}\n"
         );
         fs::write(dir.join("config"), config).unwrap();
         fs::write(dir.join("accounts"), account).unwrap();

@@ -2,7 +2,7 @@
 //! with real speech.
 
 use crate::audio::{Sound, assert_heard};
-use crate::baresip::{Codec, Phone};
+use crate::baresip::{Codec, Phone, Transport};
 use crate::program::Ring;
 use crate::tools::{eventually, have, heavy};
 use std::fs;
@@ -15,16 +15,16 @@ pub fn speech() -> Sound {
 }
 
 #[test]
-fn baresip_calls_and_is_called_with_opus() {
-    if have("baresip_calls_and_is_called_with_opus", &["baresip"]) {
-        talk(Codec::Opus, "opus");
+fn baresip_calls_and_is_called_with_opus_over_udp() {
+    if have("baresip_calls_and_is_called_with_opus_over_udp", &["baresip"]) {
+        talk(Codec::Opus, "opus", Transport::Udp);
     }
 }
 
 #[test]
-fn baresip_calls_and_is_called_with_pcmu() {
-    if have("baresip_calls_and_is_called_with_pcmu", &["baresip"]) {
-        talk(Codec::Pcmu, "pcmu");
+fn baresip_calls_and_is_called_with_pcmu_over_tcp() {
+    if have("baresip_calls_and_is_called_with_pcmu_over_tcp", &["baresip"]) {
+        talk(Codec::Pcmu, "pcmu", Transport::Tcp);
     }
 }
 
@@ -59,7 +59,7 @@ fn an_account_made_by_command_registers_and_a_wrong_password_does_not() {
     assert!(refused / 100 == 4, "a removed account was answered {refused}");
 }
 
-fn talk(codec: Codec, name: &str) {
+fn talk(codec: Codec, name: &str, transport: Transport) {
     let _one_at_a_time = heavy();
     let said = speech();
     let mut ring = Ring::new(&format!("{name}.test"), &["--open"]);
@@ -73,7 +73,7 @@ fn talk(codec: Codec, name: &str) {
     ring.add("alice", &["--phones", &accounts]);
     let bob = ring.add("bob", &["--auto-answer", "--audio-in", &play, "--audio-out", &record]);
     let alice_sip = ring.peers[0].sip;
-    let mut phone = Phone::start(ring.dir(), ("desk", "s3cret"), &ring.overlay, alice_sip, codec, &said);
+    let mut phone = Phone::start(ring.dir(), ("desk", "s3cret"), &ring.overlay, alice_sip, (codec, transport), &said);
     let bob = &ring.peers[bob];
     bob.lookup_until_found("desk");
     ring.peers[0].lookup_until_found("bob");
