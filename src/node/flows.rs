@@ -212,6 +212,21 @@ impl Flows {
         self.connections.get(&flow.conn?)?.peer.as_ref()
     }
 
+    /// The peer-ID that a connection was dialled for or proved.
+    pub fn peer_of(&self, conn: ConnId) -> Option<Id> {
+        self.connections.get(&conn)?.id
+    }
+
+    /// True while a link to a peer is open or opening.
+    pub fn has_peer(&self, id: &Id) -> bool {
+        self.by_peer.contains_key(id)
+    }
+
+    /// The flow of a connection.
+    pub fn flow(&self, conn: ConnId) -> Option<Flow> {
+        self.connections.get(&conn).map(|c| c.flow)
+    }
+
     /// True when the flow belongs to the overlay port.
     pub fn is_link(&self, flow: &Flow) -> bool {
         match flow.conn {

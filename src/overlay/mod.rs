@@ -1,3 +1,364 @@
-//! (see SPEC)
+//! The overlay: who is responsible for a resource, and its records.
+//!
+//! [`Overlay`] is what `node` drives; [`chord`] implements it and has never heard of SIP; [`carry`] turns what
+//! peers say to each other into SIP `REGISTER` requests and back, in the style of draft-bryan-p2psip-dsip-00 and
+//! draft-zangrilli-p2psip-dsip-dhtchord-00. Another DHT is another folder here that passes the same conformance
+//! tests (`sip-tests/overlay`).
+//!
+//! Every machine is sans-IO: [`Overlay::handle`] in, [`Overlay::poll_output`] until `None`, then wait until
+//! [`Overlay::poll_timeout`].
+//!
+//! Absent: cheap lifetime touches (a refresh is a signed entry), range digests (holders repair by pushing whole
+//! resources), lease records, quotas per network prefix, lookups over more than one path at once.
+
+use crate::core::{Id, Instant, UnixTime};
+use crate::identity::{SignedEntry, Verifier};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
 pub mod carry;
 pub mod chord;
+mod message;
+mod ring;
+
+pub use message::{Failure, Links, PeerRef, Request, RequestKind, Response, Route};
+pub use ring::IdSpace;
+
+/// Names a request that came in, until [`Output::Reply`] answers it. Chosen by the driver, never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Token(pub u64);
+
+/// Names a request that went out. Chosen by the overlay, never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RpcId(pub u64);
+
+/// Names a put or get. Chosen by the driver; not to be reused while it runs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct OpId(pub u64);
+
+/// A DHT as `node` sees it.
+pub trait Overlay {
+    /// Takes one input.
+    fn handle(&mut self, now: Instant, input: Input);
+    /// The next thing to be done, until `None`.
+    fn poll_output(&mut self) -> Option<Output>;
+    /// When [`Overlay::handle_timeout`] is due.
+    fn poll_timeout(&self) -> Option<Instant>;
+    /// Fires what is due.
+    fn handle_timeout(&mut self, now: Instant);
+    /// This peer.
+    fn me(&self) -> PeerRef;
+    /// Its tables, for `status`.
+    fn status(&self) -> Status;
+    /// What was refused, dropped and retried since the start.
+    fn counters(&self) -> &Counters;
+}
+
+/// What goes into an overlay.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A request arrived.
+    Request {
+        /// Who sent it, proven by the link (or, in a lab without links' proofs, checked by the id function);
+        /// `None` for a stranger, who may ask nothing that changes a table.
+        from: Option<PeerRef>,
+        /// For the reply.
+        token: Token,
+        /// The request.
+        request: Request,
+    },
+    /// The answer to one of our requests.
+    Response {
+        /// Which request.
+        rpc: RpcId,
+        /// Who answered.
+        from: PeerRef,
+        /// The answer.
+        response: Response,
+    },
+    /// One of our requests cannot be answered: connection refused or lost, transaction timed out.
+    RpcFailed {
+        /// Which request.
+        rpc: RpcId,
+    },
+    /// A link that was up went down without our doing: the peer may have died and is asked at once.
+    LinkDown {
+        /// The other end.
+        peer: Id,
+    },
+    /// The wall clock, at the start and whenever it jumps: lifetimes of records are wall-clock times.
+    Clock {
+        /// The wall-clock time now.
+        unix: UnixTime,
+    },
+    /// Something that the user of the overlay wants.
+    Command(Command),
+}
+
+/// What the user of an overlay can ask for.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Be the first peer.
+    Create,
+    /// Join by way of a peer whose address is known.
+    Join {
+        /// Its overlay socket.
+        bootstrap: SocketAddr,
+    },
+    /// Hand everything over and leave.
+    Leave,
+    /// Write an entry.
+    Put {
+        /// For the answer.
+        op: OpId,
+        /// Resource-ID.
+        key: Id,
+        /// The entry.
+        entry: SignedEntry,
+    },
+    /// Read a resource.
+    Get {
+        /// For the answer.
+        op: OpId,
+        /// Resource-ID.
+        key: Id,
+        /// The canonical address of record, put into the messages where it is known.
+        aor: Option<Arc<str>>,
+        /// How to look.
+        mode: Mode,
+    },
+    /// Find the peer responsible for an identifier.
+    Find {
+        /// For the answer.
+        op: OpId,
+        /// The identifier.
+        target: Id,
+        /// How to look.
+        mode: Mode,
+    },
+}
+
+/// How a lookup travels.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Mode {
+    /// Recursive; iterative over another path where the answer is missing or doubtful.
+    Auto,
+    /// Passed on from peer to peer, and nothing else.
+    Recursive,
+    /// The asker asks each peer itself.
+    Iterative,
+}
+
+/// What comes out of an overlay.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Output {
+    /// Send a request and report [`Input::Response`] or [`Input::RpcFailed`]. The overlay keeps a deadline of its
+    /// own; what is reported after that is ignored.
+    Send {
+        /// Names the request.
+        rpc: RpcId,
+        /// The peer-ID that the link must prove; `None` for a bootstrap address.
+        peer: Option<Id>,
+        /// Where to.
+        addr: SocketAddr,
+        /// The request.
+        request: Request,
+    },
+    /// Answer a request.
+    Reply {
+        /// Which request.
+        token: Token,
+        /// The answer.
+        response: Response,
+    },
+    /// In the ring.
+    Joined,
+    /// Not in the ring; the bootstrap may be tried again.
+    JoinFailed {
+        /// Why.
+        why: JoinError,
+    },
+    /// A put has ended.
+    PutDone {
+        /// Which.
+        op: OpId,
+        /// Distinct holders that acknowledged.
+        acks: u8,
+        /// Written, or why not.
+        result: Result<(), PutError>,
+        /// How the holders were found.
+        trace: Trace,
+    },
+    /// A get has ended.
+    GetDone {
+        /// Which.
+        op: OpId,
+        /// The verified, unexpired entries, the latest of each dictionary key; tombstones left out. An error when
+        /// nobody could be asked; empty when holders were asked and hold nothing.
+        result: Result<Vec<SignedEntry>, LookupError>,
+        /// How they were found.
+        trace: Trace,
+    },
+    /// A find has ended.
+    FindDone {
+        /// Which.
+        op: OpId,
+        /// The responsible peer.
+        result: Result<PeerRef, LookupError>,
+        /// How it was found.
+        trace: Trace,
+    },
+    /// Out of the ring; everything that had to be said has been said, or its time is over.
+    Left,
+    /// Predecessor or successors changed.
+    NeighboursChanged,
+    /// The peer is in no table any more: its link may be closed.
+    Drop {
+        /// Which peer.
+        peer: PeerRef,
+    },
+    /// Two different entries of ours or another's under one sequence number: a cloned or hostile device.
+    Conflict {
+        /// Resource-ID.
+        key: Id,
+        /// Both, as proof.
+        entries: Box<[SignedEntry; 2]>,
+    },
+}
+
+/// Why a join failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The bootstrap does not answer.
+    #[error("the bootstrap peer does not answer")]
+    NoAnswer,
+    /// It refuses.
+    #[error("the overlay refuses this peer: {0}")]
+    Refused(Failure),
+    /// The peers between it and our place do not lead there.
+    #[error("no way from the bootstrap peer to the place on the ring")]
+    NoWay,
+    /// The peer-ID is in use by another peer.
+    #[error("another peer has this peer-ID")]
+    IdTaken,
+}
+
+/// Why a put was not done.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum PutError {
+    /// A holder has a later entry; the writer jumps past its sequence number.
+    #[error("a later entry is held")]
+    Stale(Box<SignedEntry>),
+    /// A holder has another entry of the same sequence number.
+    #[error("another entry with the same sequence number is held")]
+    Conflict(Box<SignedEntry>),
+    /// Our own check of the entry failed: it never left this peer.
+    #[error("the entry does not verify")]
+    Invalid,
+    /// Fewer holders acknowledged than the ring can give.
+    #[error("too few holders acknowledged")]
+    TooFewHolders,
+    /// The responsible peer could not be found.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+}
+
+/// Why a lookup ended without an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LookupError {
+    /// This peer is in no ring.
+    #[error("this peer is in no ring")]
+    NotInRing,
+    /// Nobody who could be asked answered before the deadline.
+    #[error("no answer before the deadline")]
+    Deadline,
+    /// More lookups run than this peer allows itself.
+    #[error("too many lookups at once")]
+    Busy,
+}
+
+/// What a lookup did.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Trace {
+    /// Peers that the request passed on its way to the answer, without the asker: 0 when the asker itself is
+    /// responsible.
+    pub hops: u8,
+    /// Every peer asked, in order, those that did not answer included.
+    pub asked: Vec<PeerRef>,
+    /// From the command to the answer.
+    pub took: Duration,
+    /// Requests that failed or found their deadline, and were sent to another peer.
+    pub retries: u8,
+    /// How the answer was found.
+    pub mode: Mode,
+}
+
+impl Default for Trace {
+    fn default() -> Self {
+        Trace { hops: 0, asked: Vec::new(), took: Duration::ZERO, retries: 0, mode: Mode::Iterative }
+    }
+}
+
+/// Tables of a peer.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct Status {
+    /// In the ring.
+    pub joined: bool,
+    /// The peer before this one.
+    pub predecessor: Option<PeerRef>,
+    /// The peers after this one, nearest first; empty when it is alone.
+    pub successors: Vec<PeerRef>,
+    /// Exponent and peer, lowest exponent of each run of equal fingers, beyond the first successor.
+    pub fingers: Vec<(u8, PeerRef)>,
+    /// Resources held.
+    pub resources: usize,
+    /// Entries held.
+    pub entries: usize,
+}
+
+/// What was refused, dropped or tried again. Each only grows.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counters {
+    /// Requests sent.
+    pub sent: u64,
+    /// Requests answered.
+    pub answered: u64,
+    /// Requests of ours that failed.
+    pub rpc_failed: u64,
+    /// Requests of ours that found their deadline.
+    pub rpc_timeout: u64,
+    /// Peers given up.
+    pub peers_failed: u64,
+    /// Entries whose signature, key or lifetime did not hold.
+    pub invalid: u64,
+    /// Entries older than the one held.
+    pub stale: u64,
+    /// Two entries under one sequence number.
+    pub conflicts: u64,
+    /// Entries refused because a bound was reached.
+    pub full: u64,
+    /// Entries that reached the end of their lifetime.
+    pub expired: u64,
+    /// Holders brought up to date by a reader.
+    pub repaired: u64,
+    /// Requests refused because too many were in flight.
+    pub busy: u64,
+    /// Requests refused for the sender's sake: strangers, false identifiers.
+    pub refused: u64,
+    /// Lookups that ended without an answer.
+    pub lookups_failed: u64,
+}
+
+/// Checks an entry before it is kept or believed. [`Verifier`] is the one that runs; a test injects another
+/// together with its id function.
+pub trait Verify: Send {
+    /// True when the entry's signature holds at `now` and it belongs to the resource `key`.
+    fn verify(&mut self, entry: &SignedEntry, key: &Id, now: UnixTime) -> bool;
+}
+
+impl Verify for Verifier {
+    fn verify(&mut self, entry: &SignedEntry, key: &Id, now: UnixTime) -> bool {
+        self.verify_entry(entry, key, now).is_ok()
+    }
+}

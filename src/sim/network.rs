@@ -69,7 +69,6 @@ struct End {
 }
 
 /// All links and what is on its way.
-#[derive(Debug)]
 pub(super) struct Network {
     model: LinkModel,
     rng: Rng,

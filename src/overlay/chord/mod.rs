@@ -1,1 +1,261 @@
-//! chord
+//! Chord (Stoica et al., IEEE/ACM Transactions on Networking 11(1), 2003) as an [`Overlay`], with what
+//! draft-zangrilli-p2psip-dsip-dhtchord-00 section 6 says of joining, stabilisation and leaving.
+//!
+//! What it adds to the paper:
+//! * A peer that it was only told about is neither routed to nor named to others until it has answered itself.
+//! * Predecessors are a list too, so that each peer knows which replicas are its business.
+//! * A lookup survives dead peers: a next hop that misses its deadline is passed over within the same lookup, the one
+//!   who passes a request on does the same, and any holder of a resource answers for it.
+//! * Records: `r` = 4 replicas (the responsible peer, two successors, one scattered). The writer writes to all of them and
+//!   is content with two; the responsible peer replicates again when its successors change, hands over to a peer
+//!   that joins before it, and places the scattered replica anew from time to time.
+//!
+//! Kept invariant: nothing is stored that was not verified; whoever leaves a table is reported by [`Output::Drop`]; every
+//! request that came in is answered once.
+//!
+//! Files: `table` (who is known), `store` (what is held), `rpc` (requests out, deadlines, failures), `serve` (requests in),
+//! `upkeep` (join, stabilise, fingers, leave), `replicate` (hand-over and replicas), `lookup`, `read`, `write`.
+//!
+//! Absent: merging two rings that grew apart, lookups over several disjoint paths at once, fingers chosen by proximity.
+
+mod config;
+mod lookup;
+mod read;
+mod replicate;
+mod rpc;
+mod serve;
+mod store;
+mod table;
+mod upkeep;
+mod write;
+
+pub use config::Config;
+
+use super::{
+    Command, Counters, Input, LookupError, OpId, Output, Overlay, PeerRef, PutError, Status, Trace, Verify,
+};
+use crate::core::{Id, Instant, Rng, TimerQueue, UnixTime};
+use lookup::{Goal, Op};
+use rpc::Rpc;
+use serve::Relay;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+use store::{Slot, Store};
+use table::Table;
+use upkeep::Joining;
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+enum Timer {
+    Stabilise,
+    Fingers,
+    Maintain,
+    /// The join's next attempt.
+    Join,
+    /// The leave's end.
+    Leave,
+    /// A request's deadline.
+    Rpc(u64),
+    /// A lookup's end.
+    Op(u64),
+    /// A lookup's next round, or its iterative half.
+    Again(u64),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Outside,
+    Joined,
+    /// Handing over; `told` when the neighbours have been told.
+    Leaving {
+        told: bool,
+    },
+}
+
+/// One peer's machine.
+pub struct Chord {
+    config: Config,
+    table: Table,
+    store: Store,
+    verify: Box<dyn Verify>,
+    rng: Rng,
+    state: State,
+    joining: Option<Joining>,
+    rpcs: BTreeMap<u64, Rpc>,
+    ops: BTreeMap<u64, Box<Op>>,
+    relays: BTreeMap<u64, Relay>,
+    pushes: BTreeSet<(Id, Slot)>,
+    pushing: usize,
+    farewells: usize,
+    timers: TimerQueue<Timer>,
+    out: VecDeque<Output>,
+    clock: (Instant, UnixTime),
+    pace: Duration,
+    stabilising: bool,
+    predecessor_asked: Instant,
+    next_id: u64,
+    counters: Counters,
+}
+
+impl Chord {
+    /// A peer outside any ring. `verify` judges entries; `rng` spreads periodic work.
+    pub fn new(me: PeerRef, config: Config, verify: Box<dyn Verify>, rng: Rng) -> Chord {
+        Chord {
+            table: Table::new(me, &config),
+            store: Store::default(),
+            verify,
+            rng,
+            state: State::Outside,
+            joining: None,
+            rpcs: BTreeMap::new(),
+            ops: BTreeMap::new(),
+            relays: BTreeMap::new(),
+            pushes: BTreeSet::new(),
+            pushing: 0,
+            farewells: 0,
+            timers: TimerQueue::new(),
+            out: VecDeque::new(),
+            clock: (Instant::ZERO, UnixTime(0)),
+            pace: config.stabilise_min,
+            stabilising: false,
+            predecessor_asked: Instant::ZERO,
+            next_id: 0,
+            counters: Counters::default(),
+            config,
+        }
+    }
+
+    /// The peer that finger `exponent` points to: this peer itself where the rest of the ring lies before it.
+    pub fn finger(&self, exponent: u8) -> PeerRef {
+        self.table.finger(exponent)
+    }
+
+    /// The resources held as (resource-ID, number of the replica), in order.
+    pub fn resources(&self) -> Vec<(Id, u8)> {
+        self.store.slots().map(|(slot, _)| *slot).collect()
+    }
+
+    /// True when this peer is responsible for `target`, as far as it knows.
+    pub fn is_responsible(&self, target: &Id) -> bool {
+        self.state == State::Joined && self.table.is_responsible(target)
+    }
+
+    /// Runs one stabilisation now, whatever the timer says.
+    pub fn stabilise(&mut self, now: Instant) {
+        self.on_stabilise(now);
+    }
+
+    /// Begins a round over the fingers now, whatever the timer says.
+    pub fn fix_fingers(&mut self, now: Instant) {
+        self.on_fingers(now);
+    }
+
+    fn command(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Create => self.create(now),
+            Command::Join { bootstrap } => self.join(now, bootstrap),
+            Command::Leave => self.leave(now),
+            Command::Put { op, key, entry } => self.put(now, op, key, entry),
+            Command::Get { op, key, aor, mode } => {
+                if let Err(error) = self.admit_op() {
+                    self.out.push_back(Output::GetDone { op, result: Err(error), trace: Trace::default() });
+                    return;
+                }
+                self.get(now, op, key, aor, mode);
+            }
+            Command::Find { op, target, mode } => match self.admit_op() {
+                Ok(()) => {
+                    self.start(now, Goal::Find { op }, target, mode);
+                }
+                Err(error) => {
+                    self.out.push_back(Output::FindDone { op, result: Err(error), trace: Trace::default() });
+                }
+            },
+        }
+    }
+
+    fn admit_op(&mut self) -> Result<(), LookupError> {
+        if self.state != State::Joined {
+            return Err(LookupError::NotInRing);
+        }
+        if self.ops.len() >= self.config.max_ops {
+            self.counters.busy += 1;
+            return Err(LookupError::Busy);
+        }
+        Ok(())
+    }
+
+    fn unix(&self, now: Instant) -> UnixTime {
+        self.clock.1 + now.since(self.clock.0)
+    }
+
+    fn fresh(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// `span` give or take an eighth, so that peers that started together do not go on together.
+    fn about(&mut self, span: Duration) -> Duration {
+        let us = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(us - us / 8 + self.rng.below(us / 4 + 1))
+    }
+
+    fn put_failed(&mut self, op: OpId, error: PutError) {
+        self.out.push_back(Output::PutDone { op, acks: 0, result: Err(error), trace: Trace::default() });
+    }
+}
+
+impl Overlay for Chord {
+    fn handle(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Request { from, token, request } => self.serve(now, from, token, request),
+            Input::Response { rpc, from, response } => self.on_response(now, rpc, from, response),
+            Input::RpcFailed { rpc } => self.on_rpc_failed(now, rpc, true),
+            Input::LinkDown { peer } => self.on_link_down(now, peer),
+            Input::Clock { unix } => self.clock = (now, unix),
+            Input::Command(command) => self.command(now, command),
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        while let Some(timer) = self.timers.pop(now) {
+            match timer {
+                Timer::Stabilise => self.on_stabilise(now),
+                Timer::Fingers => self.on_fingers(now),
+                Timer::Maintain => self.on_maintain(now),
+                Timer::Join => self.on_join_timer(now),
+                Timer::Leave => self.finish_leave(now),
+                Timer::Rpc(id) => self.on_rpc_failed(now, super::RpcId(id), false),
+                Timer::Op(id) => self.on_op_deadline(now, id),
+                Timer::Again(id) => self.on_again(now, id),
+            }
+        }
+    }
+
+    fn me(&self) -> PeerRef {
+        self.table.me
+    }
+
+    fn status(&self) -> Status {
+        let (resources, entries) = self.store.len();
+        Status {
+            joined: self.state == State::Joined,
+            predecessor: self.table.predecessor(),
+            successors: self.table.successors(),
+            fingers: self.table.finger_rows(),
+            resources,
+            entries,
+        }
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}

@@ -1,0 +1,251 @@
+//! Chord: the conformance tests, and what is Chord's own.
+
+use crate::conformance as conform;
+use crate::net::{Death, Net, OVERLAY, Users, entry, key_of};
+use chordial::core::{Id, Rng};
+use chordial::identity::{TrustAnchor, Verifier};
+use chordial::overlay::chord::{Chord, Config};
+use chordial::overlay::carry::Carry;
+use chordial::overlay::{Command, IdSpace, Mode, Output, Overlay, PeerRef};
+use std::hash::Hasher;
+use std::time::Duration;
+
+pub fn make(me: PeerRef, rng: Rng) -> Chord {
+    let verifier = Verifier::new(TrustAnchor::Open { overlay: OVERLAY.into() }, 64);
+    Chord::new(me, Config::default(), Box::new(verifier), rng)
+}
+
+#[test]
+fn one_peer_alone() {
+    conform::alone(make);
+}
+
+#[test]
+fn everyone_finds_everything() {
+    for n in [2, 3, 5, 24] {
+        conform::everyone_finds(make, n);
+    }
+}
+
+#[test]
+fn over_sip_nothing_changes() {
+    let mut histories = [false, true].map(|wire| {
+        let mut net = Net::new(600, make);
+        net.wire = wire.then_some(|me| Carry::new(OVERLAY, me, 600));
+        net.ring(12);
+        let mut users = Users::new(600);
+        for i in 0..6 {
+            let user = users.user(&format!("user{i}"));
+            assert_eq!(net.put(i, &entry(&user, 2, b"kept", 86400)).1, Ok(()));
+            assert!(net.put(i, &entry(&user, 1, b"older", 86400)).1.is_err());
+            for mode in [Mode::Auto, Mode::Iterative, Mode::Recursive] {
+                assert_eq!(net.get(11 - i, key_of(&user), mode).0.map(|f| f.len()), Ok(1));
+            }
+        }
+        net.crash(3);
+        net.command(4, Command::Leave);
+        net.run(Duration::from_secs(60));
+        net.history.finish()
+    });
+    histories.sort_unstable();
+    assert_eq!(histories[0], histories[1]);
+}
+
+#[test]
+fn a_holder_is_killed() {
+    conform::a_holder_dies(make, 5, Death::Refused, Duration::from_millis(600));
+    conform::a_holder_dies(make, 20, Death::Refused, Duration::from_millis(600));
+}
+
+#[test]
+fn a_holder_falls_silent() {
+    conform::a_holder_dies(make, 5, Death::Silent, Duration::from_millis(1500));
+    conform::a_holder_dies(make, 20, Death::Silent, Duration::from_millis(1500));
+}
+
+#[test]
+fn peers_die_one_after_the_other() {
+    conform::one_after_the_other(make);
+}
+
+#[test]
+fn joining_peers_take_over() {
+    conform::joiners_take_over(make);
+}
+
+#[test]
+fn leaving_peers_hand_over() {
+    conform::leaving_loses_nothing(make);
+}
+
+#[test]
+fn records_have_sequence_and_life() {
+    conform::records(make);
+}
+
+#[test]
+fn holders_verify_what_they_are_sent() {
+    conform::holders_verify(make);
+}
+
+#[test]
+fn outside_the_ring() {
+    conform::no_ring(make);
+}
+
+#[test]
+fn loss_is_survived() {
+    conform::a_lossy_network(make);
+}
+
+#[test]
+fn same_seed_same_history() {
+    conform::deterministic(make);
+}
+
+/// The tables as they have to be, from above.
+fn wrong_fingers(net: &Net<Chord>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for i in net.around() {
+        let chord = &net.peers[i].overlay;
+        for exponent in 0..160 {
+            let start = IdSpace::SHA1.finger_start(&chord.me().id, exponent);
+            let expected = net.peers[net.owner(&start)].me.id;
+            if chord.finger(exponent).id != expected {
+                wrong.push(format!("{:?} F{exponent}: {:?} not {expected:?}", chord.me(), chord.finger(exponent)));
+            }
+        }
+    }
+    wrong
+}
+
+#[test]
+fn rings_close_and_fingers_point() {
+    for n in [1, 2, 3, 9, 10, 40] {
+        let mut net = Net::new(100 + n as u64, make);
+        net.ring(n);
+        net.run(Duration::from_secs(120));
+        assert_eq!(net.wrong(8), Vec::<String>::new(), "{n} peers");
+        assert_eq!(wrong_fingers(&net), Vec::<String>::new(), "{n} peers");
+    }
+}
+
+#[test]
+fn many_join_at_once() {
+    let mut net = Net::new(200, make);
+    net.ring(1);
+    for i in 0..30 {
+        let peer = net.add(Id::sha1(format!("crowd {i}").as_bytes()));
+        net.join(peer, 0);
+    }
+    net.run(Duration::from_secs(60));
+    assert_eq!(net.reports.iter().filter(|(_, o)| *o != Output::Joined).count(), 0, "{:?}", net.reports);
+    assert_eq!(net.around().len(), 31);
+    assert_eq!(net.wrong(8), Vec::<String>::new());
+}
+
+#[test]
+fn half_of_the_ring_dies() {
+    for death in [Death::Refused, Death::Silent] {
+        let mut net = Net::new(300, make);
+        net.ring(64);
+        let mut users = Users::new(300);
+        let people: Vec<_> = (0..20).map(|i| users.user(&format!("user{i}"))).collect();
+        for user in &people {
+            assert_eq!(net.put(0, &entry(user, 1, b"kept", 86400)).1, Ok(()));
+        }
+        net.death = death;
+        for _ in 0..32 {
+            let living = net.living();
+            let victim = living[net.draw(living.len())];
+            net.crash(victim);
+        }
+        net.run(Duration::from_secs(90));
+        assert_eq!(net.around().len(), 32);
+        assert_eq!(net.wrong(8), Vec::<String>::new(), "{death:?}");
+        // Of four replicas all may be among the dead; whatever survived is found by everybody.
+        let survived: Vec<bool> = people
+            .iter()
+            .map(|u| net.around().iter().any(|i| net.peers[*i].overlay.resources().iter().any(|(k, _)| *k == key_of(u))))
+            .collect();
+        assert!(survived.iter().filter(|s| **s).count() >= 15);
+        for peer in net.around() {
+            for (user, survived) in people.iter().zip(&survived) {
+                let (found, trace) = net.get(peer, key_of(user), Mode::Auto);
+                assert_eq!(found.map(|f| f.len()), Ok(usize::from(*survived)), "{trace:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn path_lengths_are_chords() {
+    let mut net = Net::new(400, |me, rng| {
+        let verifier = Verifier::new(TrustAnchor::Open { overlay: OVERLAY.into() }, 8);
+        Chord::new(me, Config { cache: 0, ..Config::default() }, Box::new(verifier), rng)
+    });
+    net.ring(64);
+    net.run(Duration::from_secs(120));
+    for mode in [Mode::Iterative, Mode::Recursive] {
+        let mut hops = Vec::new();
+        for i in 0..400 {
+            let peer = net.draw(64);
+            let target = Id::sha1(format!("target {i}").as_bytes());
+            let (found, trace) = net.find(peer, target, mode);
+            assert_eq!(found.map(|p| p.id), Ok(net.peers[net.owner(&target)].me.id));
+            assert_eq!((trace.mode, trace.retries), (if trace.hops == 0 { Mode::Iterative } else { mode }, 0));
+            assert_eq!(usize::from(trace.hops), trace.asked.len());
+            hops.push(trace.hops);
+        }
+        let mean = hops.iter().map(|h| f64::from(*h)).sum::<f64>() / hops.len() as f64;
+        // Half of log2 64 is 3; successors and direct hits of fingers save some.
+        assert!(mean > 1.0 && mean < 3.2, "{mode:?}: {mean}");
+        assert!(hops.iter().all(|h| *h <= 6), "{mode:?}: {hops:?}");
+    }
+}
+
+#[test]
+fn four_replicas_wherever_peers_come_and_go() {
+    let mut net = Net::new(500, make);
+    net.ring(12);
+    let mut users = Users::new(500);
+    let people: Vec<_> = (0..20).map(|i| users.user(&format!("user{i}"))).collect();
+    for user in &people {
+        assert_eq!(net.put(0, &entry(user, 1, b"kept", 86400)).1, Ok(()));
+    }
+    let check = |net: &Net<Chord>| {
+        let ring = net.around();
+        for user in &people {
+            let key = key_of(user);
+            let owner = net.owner(&key);
+            let at = ring.iter().position(|i| *i == owner).expect("it is in the ring");
+            let expected: Vec<usize> = (0..3).map(|d| ring[(at + d) % ring.len()]).collect();
+            let mut got: Vec<usize> =
+                ring.iter().copied().filter(|i| net.peers[*i].overlay.resources().contains(&(key, 0))).collect();
+            got.sort_by_key(|i| expected.iter().position(|e| e == i));
+            assert_eq!(got, expected, "the responsible peer and its two successors, nobody else");
+            let scattered = net.owner(&IdSpace::SHA1.replica_position(&key, 1));
+            let got: Vec<usize> =
+                ring.iter().copied().filter(|i| net.peers[*i].overlay.resources().contains(&(key, 1))).collect();
+            assert_eq!(got, [scattered]);
+        }
+    };
+    net.run(Duration::from_secs(100));
+    check(&net);
+    for i in 0..6 {
+        let peer = net.add(Id::sha1(format!("late {i}").as_bytes()));
+        net.join(peer, 0);
+        net.run(Duration::from_secs(20));
+    }
+    net.run(Duration::from_secs(120));
+    check(&net);
+    for _ in 0..5 {
+        let living = net.living();
+        let victim = living[1 + net.draw(living.len() - 1)];
+        net.crash(victim);
+        net.run(Duration::from_secs(60));
+    }
+    // The scattered replica comes back with the next placement.
+    net.run(Duration::from_secs(700));
+    check(&net);
+}

@@ -1,0 +1,102 @@
+//! The body of a contact entry: this AOR is reachable through this peer.
+//!
+//! `[1, peer-ID, [address...], user agent]`; an address is a byte string, the IP address (4 or 16 bytes) and the port (2
+//! bytes), network order.
+
+use super::IdentityError;
+use super::cbor::{Reader, Writer, canonical};
+use crate::core::Id;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+const WHAT: &str = "contact body";
+const MAX_ADDRS: usize = 16;
+const MAX_USER_AGENT: usize = 128;
+
+/// Where to reach an AOR.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ContactBody {
+    /// The peer to send the call to.
+    pub peer_id: Id,
+    /// Where that peer's overlay socket is, best first; at most 16.
+    pub addrs: Vec<SocketAddr>,
+    /// What rings there, for people; at most 128 bytes.
+    pub user_agent: String,
+}
+
+impl ContactBody {
+    /// The encoding. Surplus addresses and the surplus of a long user agent are left out.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut cut = self.user_agent.len().min(MAX_USER_AGENT);
+        while !self.user_agent.is_char_boundary(cut) {
+            cut -= 1;
+        }
+        let mut writer = Writer::array(4);
+        writer.uint(1).bytes(&self.peer_id.0);
+        write_addrs(&mut writer, &self.addrs[..self.addrs.len().min(MAX_ADDRS)]);
+        writer.text(&self.user_agent[..cut]);
+        writer.finish()
+    }
+
+    /// Reads the canonical encoding and nothing else.
+    pub fn decode(bytes: &[u8]) -> Result<ContactBody, IdentityError> {
+        let mut reader = Reader::new(bytes, WHAT);
+        reader.array(4)?;
+        reader.version(1)?;
+        let peer_id = Id(reader.exact()?);
+        let addrs = read_addrs(&mut reader, MAX_ADDRS)?;
+        let body = ContactBody { peer_id, addrs, user_agent: reader.text()?.to_owned() };
+        canonical(bytes, &body.encode(), WHAT)?;
+        Ok(body)
+    }
+}
+
+pub(super) fn write_addrs(writer: &mut Writer, addrs: &[SocketAddr]) {
+    writer.nested(addrs.len());
+    for addr in addrs {
+        writer.bytes(&addr_bytes(addr));
+    }
+}
+
+pub(super) fn read_addrs(reader: &mut Reader<'_>, most: usize) -> Result<Vec<SocketAddr>, IdentityError> {
+    let len = reader.list(most as u64)?;
+    (0..len).map(|_| read_addr(reader.bytes()?).ok_or(IdentityError::Malformed("address"))).collect()
+}
+
+pub(super) fn addr_bytes(addr: &SocketAddr) -> Vec<u8> {
+    let mut bytes = match addr.ip() {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    bytes.extend_from_slice(&addr.port().to_be_bytes());
+    bytes
+}
+
+pub(super) fn read_addr(bytes: &[u8]) -> Option<SocketAddr> {
+    let (ip, port) = bytes.split_last_chunk::<2>()?;
+    let ip = match ip.len() {
+        4 => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(ip).ok()?)),
+        16 => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(ip).ok()?)),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, u16::from_be_bytes(*port)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_and_bounded() {
+        let body = ContactBody {
+            peer_id: Id::from_u64(7),
+            addrs: vec!["127.0.0.1:5080".parse().expect("v4"), "[::1]:9".parse().expect("v6")],
+            user_agent: "chordial".into(),
+        };
+        let bytes = body.encode();
+        assert_eq!(ContactBody::decode(&bytes), Ok(body.clone()));
+        assert!((0..bytes.len()).all(|n| ContactBody::decode(&bytes[..n]).is_err()));
+        let long = ContactBody { addrs: vec![body.addrs[0]; 40], user_agent: "\u{e9}".repeat(100), ..body };
+        let cut = ContactBody::decode(&long.encode()).expect("what encode cuts decodes");
+        assert_eq!((cut.addrs.len(), cut.user_agent.len()), (MAX_ADDRS, MAX_USER_AGENT));
+    }
+}

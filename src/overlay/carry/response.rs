@@ -1,0 +1,127 @@
+//! Responses to SIP responses and back.
+
+use super::body::{push_contacts, push_entries, read_entries};
+use super::header::Loose;
+use super::{Carry, CarryError, OPTION};
+use crate::core::Rng;
+use crate::overlay::{Failure, PeerRef, RequestKind, Response};
+use crate::sip::msg::Message;
+
+impl Carry {
+    /// The answer to `request`. The tag of To is drawn from `rng`.
+    pub fn encode_response(&self, request: &Message, response: &Response, rng: &mut Rng) -> Message {
+        let (status, reason) = match response {
+            Response::Admitted { .. } | Response::Bye | Response::Stored { .. } => (200, "OK"),
+            Response::Redirect { .. } => (302, "Moved Temporarily"),
+            Response::Responsible { exact: true, .. } => (200, "OK"),
+            Response::Responsible { exact: false, .. } => (404, "Not Found"),
+            Response::Entries { entries, .. } if entries.is_empty() => (404, "Not Found"),
+            Response::Entries { .. } => (200, "OK"),
+            Response::Refused { .. } => (412, "Conditional Request Failed"),
+            Response::Failed(failure) => (failure.status(), failure_reason(*failure)),
+        };
+        let mut message = Message::reply(request, status, reason);
+        message.set_to_tag(&rng.token(4));
+        match response {
+            Response::Admitted { .. } | Response::Stored { .. } => {
+                for contact in request.headers("Contact") {
+                    message.push("Contact", contact);
+                }
+                if let Some(expires) = request.expires() {
+                    message.push("Expires", expires);
+                }
+            }
+            Response::Redirect { closer, .. } => {
+                message.push("Contact", self.peer_uri(closer));
+            }
+            Response::Responsible { exact: true, .. } => {
+                message.push("Contact", self.peer_uri(&self.me));
+                message.push("Expires", self.expires);
+            }
+            Response::Entries { entries, .. } => push_contacts(&mut message, entries),
+            _ => {}
+        }
+        message.push("Require", OPTION);
+        message.push("Supported", OPTION);
+        let replica = matches!(response, Response::Entries { responsible: false, .. });
+        message.push("DHT-PeerID", self.own_peer_id(replica));
+        match response {
+            Response::Admitted { links } | Response::Redirect { links, .. } | Response::Stored { links } => {
+                self.push_links(&mut message, links);
+            }
+            Response::Responsible { links, path, .. } | Response::Entries { links, path, .. } => {
+                self.push_links(&mut message, links);
+                self.push_path(&mut message, path);
+            }
+            Response::Bye | Response::Refused { .. } | Response::Failed(_) => {}
+        }
+        match response {
+            Response::Entries { entries, .. } if !entries.is_empty() => push_entries(&mut message, entries),
+            Response::Refused { current } => push_entries(&mut message, current),
+            _ => message.set_body("", Vec::new()),
+        }
+        message
+    }
+
+    /// What a final response to a request of that kind says, and who says to be its sender (`None` where it does not say;
+    /// never so for what is believed).
+    ///
+    /// # Errors
+    /// What is wrong with it: as good as no answer.
+    pub fn decode_response(
+        &self,
+        message: &Message,
+        kind: RequestKind,
+    ) -> Result<(Option<PeerRef>, Response), CarryError> {
+        let status = message.status();
+        if status < 200 {
+            return Err(CarryError::Header("status"));
+        }
+        let believed = matches!((status, kind), (200 | 302 | 412, _) | (404, RequestKind::Query | RequestKind::Fetch));
+        if !believed {
+            let sender = self.read_peer_id(message, false).ok();
+            return Ok((sender, Response::Failed(Failure::from_status(status))));
+        }
+        let sender = self.read_peer_id(message, false)?;
+        let links = self.read_links(message);
+        let response = match (status, kind) {
+            (302, RequestKind::Leave) => return Err(CarryError::Header("status")),
+            (302, _) => {
+                let contact = message.values("Contact").next().and_then(Loose::parse);
+                let contact = contact.ok_or(CarryError::Header("Contact"))?;
+                let closer = self.peer(&contact)?.ok_or(CarryError::Header("Contact"))?;
+                Response::Redirect { closer, links }
+            }
+            (200, RequestKind::Register) => Response::Admitted { links },
+            (200, RequestKind::Leave) => Response::Bye,
+            (200 | 404, RequestKind::Query) => {
+                Response::Responsible { exact: status == 200, links, path: self.read_path(message)? }
+            }
+            (200 | 404, RequestKind::Fetch) => {
+                let entries = if status == 200 { read_entries(message)? } else { Vec::new() };
+                let loose = message.header("DHT-PeerID").and_then(Loose::parse);
+                let replica = loose.is_some_and(|l| l.get(&["holder"]).is_some_and(|h| h == "replica"));
+                Response::Entries { entries, responsible: !replica, links, path: self.read_path(message)? }
+            }
+            (200, RequestKind::Store) => Response::Stored { links },
+            (412, RequestKind::Store) => Response::Refused { current: read_entries(message)? },
+            _ => Response::Failed(Failure::from_status(status)),
+        };
+        Ok((Some(sender), response))
+    }
+}
+
+fn failure_reason(failure: Failure) -> &'static str {
+    match failure {
+        Failure::Bad => "Bad Request",
+        Failure::Invalid => "Forbidden",
+        Failure::Loop => "Loop Detected",
+        Failure::TooManyHops => "Too Many Hops",
+        Failure::OtherOverlay => "Not Acceptable Here",
+        Failure::BadId => "Undecipherable",
+        Failure::Busy => "Service Unavailable",
+        Failure::NoAnswer => "Server Time-out",
+        Failure::NotInRing => "Temporarily Unavailable",
+        Failure::Status(_) => "Failed",
+    }
+}

@@ -1,0 +1,92 @@
+//! What can be set.
+
+use crate::overlay::IdSpace;
+use std::time::Duration;
+
+/// Settings of a [`Chord`](super::Chord). Every peer of an overlay needs the same `space`, `successor_replicas` and
+/// `scattered`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Space of identifiers.
+    pub space: IdSpace,
+    /// `s`: successors known, max(8, log2 of the ring's expected size).
+    pub successors: usize,
+    /// Successors of the responsible peer that hold a replica; with it and the scattered one r = 4.
+    pub successor_replicas: usize,
+    /// Whether replica 1 is kept at [`IdSpace::replica_position`].
+    pub scattered: bool,
+    /// Peers remembered beyond the tables because they answered lately. 0 is plain Chord.
+    pub cache: usize,
+    /// A next hop is given up after max(3 smoothed round trips, this).
+    pub rpc_floor: Duration,
+    /// The same for a peer never heard from, whose link must be made first.
+    pub rpc_first: Duration,
+    /// The longest that one request is waited for.
+    pub rpc_ceiling: Duration,
+    /// How long a put, get or find may take.
+    pub op_deadline: Duration,
+    /// How long a join may take.
+    pub join_deadline: Duration,
+    /// How long a leave waits for its hand-over.
+    pub leave_deadline: Duration,
+    /// Stabilisation after a change; doubles with each round that changes nothing.
+    pub stabilise_min: Duration,
+    /// Stabilisation in a ring at rest.
+    pub stabilise_max: Duration,
+    /// A peer of the tables not heard from for this long is asked for a sign of life.
+    pub heartbeat: Duration,
+    /// From one round over all fingers to the next.
+    pub fingers: Duration,
+    /// From one look over the records held to the next: expiry, replicas, what lies in the wrong place.
+    pub maintain: Duration,
+    /// How often the responsible peer places the scattered replica again.
+    pub scatter: Duration,
+    /// How long others may remember this peer unheard, in seconds (`expires`).
+    pub expires: u32,
+    /// Hops of a recursive lookup (`Max-Forwards`).
+    pub max_hops: u8,
+    /// Entries of one resource.
+    pub max_resource_entries: usize,
+    /// Bytes of one resource's entries: an answer has to fit a message.
+    pub max_resource_bytes: usize,
+    /// Entries altogether.
+    pub max_entries: usize,
+    /// Entries signed by one device.
+    pub max_signer_entries: usize,
+    /// Puts, gets and finds at once.
+    pub max_ops: usize,
+    /// Requests of others that we pass on, in flight.
+    pub max_relays: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            space: IdSpace::SHA1,
+            successors: 8,
+            successor_replicas: 2,
+            scattered: true,
+            cache: 16,
+            rpc_floor: Duration::from_millis(250),
+            rpc_first: Duration::from_millis(500),
+            rpc_ceiling: Duration::from_secs(2),
+            op_deadline: Duration::from_secs(5),
+            join_deadline: Duration::from_secs(6),
+            leave_deadline: Duration::from_secs(2),
+            stabilise_min: Duration::from_millis(250),
+            stabilise_max: Duration::from_secs(8),
+            heartbeat: Duration::from_secs(15),
+            fingers: Duration::from_secs(60),
+            maintain: Duration::from_secs(10),
+            scatter: Duration::from_secs(300),
+            expires: 600,
+            max_hops: 24,
+            max_resource_entries: 64,
+            max_resource_bytes: 48 * 1024,
+            max_entries: 20_000,
+            max_signer_entries: 512,
+            max_ops: 1024,
+            max_relays: 512,
+        }
+    }
+}

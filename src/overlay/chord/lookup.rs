@@ -1,0 +1,428 @@
+//! Lookups: who is responsible for an identifier.
+//!
+//! A lookup goes in rounds. In a round it first sends one recursive request (where its mode allows), and when that fails or
+//! takes longer than a hop may, goes on iteratively over another way, whichever answers first. An iterative step asks the
+//! peer that it was referred to; when that one is silent, the best of all that the answers so far have named. When nobody is
+//! left to ask, the next round begins, until the deadline.
+
+use super::read::Read;
+use super::rpc::Why;
+use super::store::Slot;
+use super::write::Write;
+use super::{Chord, Timer};
+use crate::core::{Id, Instant};
+use crate::identity::SignedEntry;
+use crate::overlay::{LookupError, Mode, OpId, Output, PeerRef, PutError, Request, Response, Route, Trace};
+use std::time::Duration;
+
+/// Peers asked in one lookup.
+const MAX_ASKED: usize = 64;
+/// Peers remembered from answers in one round.
+const MAX_CANDIDATES: usize = 96;
+/// The wait before the second round; it grows by as much with each further one.
+const ROUND: Duration = Duration::from_millis(100);
+/// The longest such wait.
+const ROUND_MOST: Duration = Duration::from_millis(500);
+/// Rounds of a lookup that serves the ring's own upkeep.
+const UPKEEP_ROUNDS: u8 = 2;
+
+/// What a lookup is for.
+pub(super) enum Goal {
+    Find {
+        op: OpId,
+    },
+    Get {
+        op: OpId,
+        read: Read,
+    },
+    Put {
+        op: OpId,
+        write: Write,
+    },
+    /// A finger's peer.
+    Finger {
+        exponent: u8,
+    },
+    /// A copy for the peer responsible for the slot; `drop`: the copy here is forgotten then.
+    Place {
+        slot: Slot,
+        entries: Vec<SignedEntry>,
+        parent: Option<u64>,
+        drop: bool,
+    },
+}
+
+/// A lookup under way, with what it is for.
+pub(super) struct Op {
+    pub goal: Goal,
+    pub target: Id,
+    pub mode: Mode,
+    /// Stage: answers to earlier ones are not waited for any more.
+    pub epoch: u8,
+    /// The responsible peer has been found.
+    pub settled: bool,
+    pub asked: Vec<PeerRef>,
+    pub retries: u8,
+    pub hops: u8,
+    pub via: Mode,
+    pub rounds: u8,
+    started: Instant,
+    /// A recursive request is out and the iterative half has not begun.
+    recursing: bool,
+    tried: Vec<Id>,
+    candidates: Vec<PeerRef>,
+    preferred: Option<PeerRef>,
+    redirections: u8,
+}
+
+/// Where a lookup ended.
+pub(super) struct Found {
+    pub owner: PeerRef,
+    /// The peers around the owner that may hold replicas, likeliest first.
+    pub replicas: Vec<PeerRef>,
+    /// What the owner, or a holder on the way to it, holds (a get's lookup only).
+    pub entries: Option<Vec<SignedEntry>>,
+}
+
+impl Op {
+    pub fn trace(&self, now: Instant) -> Trace {
+        Trace {
+            hops: self.hops,
+            asked: self.asked.clone(),
+            took: now.since(self.started),
+            retries: self.retries,
+            mode: self.via,
+        }
+    }
+
+    pub fn note_asked(&mut self, peer: PeerRef) {
+        if self.asked.len() < MAX_ASKED {
+            self.asked.push(peer);
+        }
+    }
+
+    /// Looks for another identifier from now on.
+    pub fn retarget(&mut self, target: Id, mode: Mode) {
+        self.target = target;
+        self.mode = mode;
+        self.restart();
+    }
+
+    /// Forgets whom it asked, for another round.
+    pub fn restart(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.settled = false;
+        self.recursing = false;
+        self.tried.clear();
+        self.candidates.clear();
+        self.preferred = None;
+        self.redirections = 0;
+    }
+
+    fn upkeep(&self) -> bool {
+        matches!(self.goal, Goal::Finger { .. } | Goal::Place { .. })
+    }
+
+    fn request(&self, route: Route) -> Request {
+        match &self.goal {
+            Goal::Get { read, .. } => read.request(route),
+            _ => Request::Query { target: self.target, route },
+        }
+    }
+}
+
+impl Chord {
+    /// Begins a lookup; its number.
+    pub(super) fn start(&mut self, now: Instant, goal: Goal, target: Id, mode: Mode) -> u64 {
+        let id = self.fresh();
+        let preferred = match &goal {
+            // The peer that the finger points to now most often still is the one.
+            Goal::Finger { exponent } => Some(self.table.finger(*exponent)).filter(|p| p.id != self.table.me.id),
+            _ => None,
+        };
+        let op = Box::new(Op {
+            goal,
+            target,
+            mode,
+            epoch: 0,
+            settled: false,
+            asked: Vec::new(),
+            retries: 0,
+            hops: 0,
+            via: mode,
+            rounds: 0,
+            started: now,
+            recursing: false,
+            tried: Vec::new(),
+            candidates: Vec::new(),
+            preferred,
+            redirections: 0,
+        });
+        self.timers.set(Timer::Op(id), now + self.config.op_deadline);
+        self.round(now, id, op);
+        id
+    }
+
+    /// One round, from the start.
+    pub(super) fn round(&mut self, now: Instant, id: u64, mut op: Box<Op>) {
+        if self.table.is_responsible(&op.target) {
+            let me = self.table.me;
+            let found = Found { owner: me, replicas: self.table.successors(), entries: None };
+            op.hops = 0;
+            op.via = Mode::Iterative;
+            return self.found(now, id, op, found);
+        }
+        match op.mode {
+            Mode::Iterative => self.step(now, id, op),
+            Mode::Auto | Mode::Recursive => self.recurse(now, id, op),
+        }
+    }
+
+    pub(super) fn on_again(&mut self, now: Instant, id: u64) {
+        let Some(mut op) = self.ops.remove(&id) else { return };
+        if op.settled {
+            self.ops.insert(id, op);
+        } else if std::mem::take(&mut op.recursing) {
+            op.retries = op.retries.saturating_add(1);
+            self.step(now, id, op);
+        } else {
+            op.restart();
+            self.round(now, id, op);
+        }
+    }
+
+    /// The answer to a step, or `None` when there is none.
+    pub(super) fn on_step(
+        &mut self,
+        now: Instant,
+        id: u64,
+        epoch: u8,
+        recursive: bool,
+        from: PeerRef,
+        response: Option<Response>,
+    ) {
+        let Some(mut op) = self.ops.remove(&id) else { return };
+        if op.settled || op.epoch != epoch {
+            self.ops.insert(id, op);
+            return;
+        }
+        match response {
+            Some(Response::Responsible { links, path, .. }) if !matches!(op.goal, Goal::Get { .. }) => {
+                let owner = self.arrived(&mut op, recursive, from, &path);
+                self.found(now, id, op, Found { owner, replicas: links.successors, entries: None });
+            }
+            Some(Response::Entries { entries, responsible, links, path }) if matches!(op.goal, Goal::Get { .. }) => {
+                if recursive && entries.is_empty() && op.mode == Mode::Auto {
+                    // "Nothing" from a chain of strangers is doubtful: ask for oneself.
+                    return self.unrecurse(now, id, op);
+                }
+                let owner = self.arrived(&mut op, recursive, from, &path);
+                let mut replicas = links.successors;
+                if !responsible {
+                    // A replica answered: the responsible peer is before it.
+                    let mut around = Vec::new();
+                    let (mut p, mut s) = (links.predecessors.into_iter(), replicas.into_iter());
+                    loop {
+                        let pair = (p.next(), s.next());
+                        around.extend(pair.0);
+                        around.extend(pair.1);
+                        if pair == (None, None) {
+                            break;
+                        }
+                    }
+                    replicas = around;
+                }
+                self.found(now, id, op, Found { owner, replicas, entries: Some(entries) });
+            }
+            Some(Response::Redirect { closer, links }) => {
+                op.redirections = op.redirections.saturating_add(1);
+                for peer in std::iter::once(&closer).chain(links.peers()) {
+                    if op.candidates.len() < MAX_CANDIDATES
+                        && peer.id != self.table.me.id
+                        && !self.table.buried(&peer.id, now)
+                        && !op.candidates.contains(peer)
+                    {
+                        op.candidates.push(*peer);
+                    }
+                }
+                if !recursive {
+                    op.candidates.push(from);
+                }
+                op.preferred = (!self.table.buried(&closer.id, now)).then_some(closer);
+                self.advance(now, id, op, recursive);
+            }
+            _ => {
+                op.retries = op.retries.saturating_add(1);
+                self.advance(now, id, op, recursive);
+            }
+        }
+    }
+
+    pub(super) fn on_op_deadline(&mut self, now: Instant, id: u64) {
+        let Some(op) = self.ops.remove(&id) else { return };
+        self.forget_op(id);
+        self.expire_op(now, id, op);
+    }
+
+    /// No more timers for this lookup.
+    pub(super) fn forget_op(&mut self, id: u64) {
+        self.timers.cancel(&Timer::Op(id));
+        self.timers.cancel(&Timer::Again(id));
+    }
+
+    /// Puts the lookup off until its next round.
+    pub(super) fn put_off(&mut self, now: Instant, id: u64, mut op: Box<Op>) {
+        op.rounds = op.rounds.saturating_add(1);
+        if op.upkeep() && op.rounds >= UPKEEP_ROUNDS {
+            self.forget_op(id);
+            return self.expire_op(now, id, op);
+        }
+        op.epoch = op.epoch.wrapping_add(1);
+        op.settled = false;
+        op.recursing = false;
+        self.timers.set(Timer::Again(id), now + (ROUND * u32::from(op.rounds)).min(ROUND_MOST));
+        self.ops.insert(id, op);
+    }
+
+    fn expire_op(&mut self, now: Instant, id: u64, op: Box<Op>) {
+        match &op.goal {
+            Goal::Find { op: name } => {
+                self.counters.lookups_failed += 1;
+                let trace = op.trace(now);
+                self.out.push_back(Output::FindDone { op: *name, result: Err(LookupError::Deadline), trace });
+            }
+            Goal::Get { .. } => self.end_read(now, id, op),
+            Goal::Put { op: name, write } => {
+                if !write.reported {
+                    self.counters.lookups_failed += 1;
+                    let acks = write.acks();
+                    let error =
+                        if acks == 0 { PutError::Lookup(LookupError::Deadline) } else { PutError::TooFewHolders };
+                    let trace = op.trace(now);
+                    self.out.push_back(Output::PutDone { op: *name, acks, result: Err(error), trace });
+                }
+            }
+            Goal::Finger { exponent } => self.on_finger(now, *exponent, None),
+            Goal::Place { parent, .. } => {
+                if let Some(parent) = *parent {
+                    self.on_copy(now, parent, None);
+                }
+            }
+        }
+    }
+
+    fn found(&mut self, now: Instant, id: u64, mut op: Box<Op>, found: Found) {
+        op.settled = true;
+        op.recursing = false;
+        op.epoch = op.epoch.wrapping_add(1);
+        self.timers.cancel(&Timer::Again(id));
+        match &op.goal {
+            Goal::Find { op: name } => {
+                let trace = op.trace(now);
+                self.out.push_back(Output::FindDone { op: *name, result: Ok(found.owner), trace });
+                self.forget_op(id);
+            }
+            Goal::Finger { exponent } => {
+                let exponent = *exponent;
+                self.forget_op(id);
+                self.on_finger(now, exponent, Some(found.owner));
+            }
+            Goal::Get { .. } => self.read_found(now, id, op, found),
+            Goal::Put { .. } => self.write_found(now, id, op, found),
+            Goal::Place { .. } => self.place_found(now, id, op, found),
+        }
+    }
+
+    /// Notes the way that a lookup took; the peer it led to.
+    fn arrived(&self, op: &mut Op, recursive: bool, from: PeerRef, path: &[PeerRef]) -> PeerRef {
+        if !recursive {
+            op.hops = op.redirections.saturating_add(1);
+            op.via = Mode::Iterative;
+            return from;
+        }
+        // The first of the path is this peer, the second was asked by it.
+        for peer in path.iter().skip(2) {
+            op.note_asked(*peer);
+        }
+        op.hops = u8::try_from(path.len().saturating_sub(1).max(1)).unwrap_or(u8::MAX);
+        op.via = Mode::Recursive;
+        path.last().copied().filter(|p| p.id != self.table.me.id).unwrap_or(from)
+    }
+
+    fn recurse(&mut self, now: Instant, id: u64, mut op: Box<Op>) {
+        let Some(next) = self.table.next_hop(&op.target, |p| op.tried.contains(p)) else {
+            return self.put_off(now, id, op);
+        };
+        op.tried.push(next.id);
+        op.note_asked(next);
+        op.recursing = true;
+        let request = op.request(Route::Recursive { hops: self.config.max_hops, path: vec![self.table.me] });
+        let why = Why::Step { op: id, epoch: op.epoch, recursive: true };
+        if op.mode == Mode::Auto {
+            self.timers.set(Timer::Again(id), now + self.patience(&next.id));
+        }
+        self.ops.insert(id, op);
+        self.send(now, next, request, why);
+    }
+
+    /// From the recursive half of a round to the iterative one.
+    fn unrecurse(&mut self, now: Instant, id: u64, mut op: Box<Op>) {
+        if !std::mem::take(&mut op.recursing) {
+            // The iterative half is under way already.
+            self.ops.insert(id, op);
+            return;
+        }
+        self.timers.cancel(&Timer::Again(id));
+        // Whom the other way led over may be asked again, but last.
+        op.tried.clear();
+        self.step(now, id, op);
+    }
+
+    fn advance(&mut self, now: Instant, id: u64, op: Box<Op>, recursive: bool) {
+        match (recursive, op.mode) {
+            (false, _) => self.step(now, id, op),
+            (true, Mode::Recursive) => self.recurse(now, id, op),
+            (true, _) if op.recursing => {
+                let mut op = op;
+                op.recursing = false;
+                self.timers.cancel(&Timer::Again(id));
+                self.step(now, id, op);
+            }
+            (true, _) => {
+                self.ops.insert(id, op);
+            }
+        }
+    }
+
+    fn step(&mut self, now: Instant, id: u64, mut op: Box<Op>) {
+        let me = self.table.me.id;
+        let next = op.preferred.take().filter(|p| p.id != me && !op.tried.contains(&p.id)).or_else(|| self.best(&op));
+        let Some(next) = next.filter(|_| op.tried.len() < MAX_ASKED) else { return self.put_off(now, id, op) };
+        op.tried.push(next.id);
+        op.note_asked(next);
+        let request = op.request(Route::Iterative);
+        let why = Why::Step { op: id, epoch: op.epoch, recursive: false };
+        self.ops.insert(id, op);
+        self.send(now, next, request, why);
+    }
+
+    /// The best peer not asked yet: the closest that precedes the target; the closest after it when the one before was asked
+    /// in vain.
+    fn best(&self, op: &Op) -> Option<PeerRef> {
+        let (space, me) = (self.config.space, self.table.me.id);
+        let fresh = |id: &Id| *id != me && !op.tried.contains(id);
+        let own = self.table.next_hop(&op.target, |id| !fresh(id));
+        let precedes = |p: &&PeerRef| space.in_open(&p.id, &me, &op.target);
+        let before_by = |p: &&PeerRef| space.distance(&p.id, &op.target);
+        let after_by = |p: &&PeerRef| space.distance(&op.target, &p.id);
+        let all = || op.candidates.iter().chain(&own);
+        let nearest = all().filter(precedes).min_by_key(before_by);
+        let before = all().filter(precedes).filter(|p| fresh(&p.id)).min_by_key(before_by);
+        let after = all().filter(|p| !precedes(p)).filter(|p| fresh(&p.id)).min_by_key(after_by);
+        match (nearest, before, after) {
+            (Some(n), _, Some(a)) if !fresh(&n.id) => Some(*a),
+            (_, Some(b), _) => Some(*b),
+            (_, None, a) => a.copied(),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Requests out: deadlines, answers, failures, and what a failure does to the tables.
+
+use super::{Chord, State, Timer};
+use crate::core::{Id, Instant};
+use crate::overlay::{Output, PeerRef, Request, Response, Route, RpcId};
+use std::time::Duration;
+
+/// Why a request was sent, which says what becomes of its answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Why {
+    Join,
+    Stabilise,
+    /// A peer registration to a peer believed to come right after this one.
+    Notify,
+    /// A sign of life.
+    Probe,
+    /// A lookup's step, of the lookup's stage `epoch`.
+    Step {
+        op: u64,
+        epoch: u8,
+        recursive: bool,
+    },
+    /// A holder asked by a get.
+    Read {
+        op: u64,
+    },
+    /// A holder written to by a put.
+    Write {
+        op: u64,
+        epoch: u8,
+    },
+    /// The scattered or misplaced copy.
+    Place {
+        op: u64,
+    },
+    Push {
+        slot: super::Slot,
+    },
+    Repair,
+    Relay(u64),
+    Bye,
+}
+
+#[derive(Debug)]
+pub(super) struct Rpc {
+    pub to: PeerRef,
+    /// The peer-ID is known and has to be the one that answers.
+    pub named: bool,
+    pub why: Why,
+    pub sent: Instant,
+    pub recursive: bool,
+}
+
+impl Chord {
+    pub(super) fn send(&mut self, now: Instant, to: PeerRef, request: Request, why: Why) {
+        let wait = match &why {
+            Why::Step { recursive: true, .. } => self.config.rpc_floor * 5 / 2,
+            _ => self.patience(&to.id),
+        };
+        self.send_within(now, to, true, request, why, wait);
+    }
+
+    pub(super) fn send_within(
+        &mut self,
+        now: Instant,
+        to: PeerRef,
+        named: bool,
+        request: Request,
+        why: Why,
+        wait: Duration,
+    ) {
+        let id = self.fresh();
+        let recursive = matches!(
+            request,
+            Request::Query { route: Route::Recursive { .. }, .. } | Request::Fetch { route: Route::Recursive { .. }, .. }
+        );
+        self.timers.set(Timer::Rpc(id), now + wait);
+        self.rpcs.insert(id, Rpc { to, named, why, sent: now, recursive });
+        self.counters.sent += 1;
+        self.out.push_back(Output::Send { rpc: RpcId(id), peer: named.then_some(to.id), addr: to.addr, request });
+    }
+
+    /// How long an answer of this peer is waited for.
+    pub(super) fn patience(&self, peer: &Id) -> Duration {
+        match self.table.contact(peer) {
+            Some(c) if c.srtt > 0 => (Duration::from_micros(u64::from(c.srtt)) * 3)
+                .max(self.config.rpc_floor)
+                .min(self.config.rpc_ceiling),
+            _ => self.config.rpc_first,
+        }
+    }
+
+    pub(super) fn on_response(&mut self, now: Instant, rpc: RpcId, from: PeerRef, response: Response) {
+        let Some(sent) = self.rpcs.remove(&rpc.0) else { return };
+        self.timers.cancel(&Timer::Rpc(rpc.0));
+        if sent.named && from.id != sent.to.id {
+            // Somebody else lives at that address now.
+            self.counters.refused += 1;
+            self.failed(now, sent, true);
+            return;
+        }
+        self.counters.answered += 1;
+        let round_trip = (!sent.recursive).then(|| now.since(sent.sent));
+        let from = PeerRef { id: from.id, addr: sent.to.addr };
+        let first = self.table.reached(from, round_trip, now);
+        match sent.why {
+            Why::Join => self.on_join_answer(now, from, response),
+            Why::Stabilise => self.on_stabilise_answer(now, from, response),
+            Why::Notify => self.on_notify_answer(now, from, response),
+            Why::Probe => self.on_probe_answer(now, from, response),
+            Why::Step { op, epoch, recursive } => self.on_step(now, op, epoch, recursive, from, Some(response)),
+            Why::Read { op } => self.on_read(now, op, from, Some(response)),
+            Why::Write { op, epoch } => self.on_written(now, op, epoch, from, Some(response)),
+            Why::Place { op } => self.on_placed(now, op, from, Some(response)),
+            Why::Push { slot } => self.on_pushed(now, from, slot, Some(response)),
+            Why::Relay(relay) => self.on_relay(now, relay, Some(response)),
+            Why::Repair => {}
+            Why::Bye => self.on_farewell(now),
+        }
+        if first {
+            self.evict();
+        }
+    }
+
+    pub(super) fn on_rpc_failed(&mut self, now: Instant, rpc: RpcId, definite: bool) {
+        let Some(sent) = self.rpcs.remove(&rpc.0) else { return };
+        self.timers.cancel(&Timer::Rpc(rpc.0));
+        if definite {
+            self.counters.rpc_failed += 1;
+        } else {
+            self.counters.rpc_timeout += 1;
+        }
+        self.failed(now, sent, definite);
+    }
+
+    /// A link went down: its peer has to show that it lives before anything is sent its way again.
+    pub(super) fn on_link_down(&mut self, now: Instant, peer: Id) {
+        if self.state == State::Outside {
+            return;
+        }
+        if let Some(contact) = self.table.contact_mut(&peer) {
+            contact.misses = contact.misses.max(1);
+        }
+        if let Some(peer) = self.table.peer(&peer) {
+            self.probe(now, peer);
+        }
+    }
+
+    pub(super) fn probe(&mut self, now: Instant, peer: PeerRef) {
+        let Some(contact) = self.table.contact_mut(&peer.id) else { return };
+        if !std::mem::replace(&mut contact.probing, true) {
+            self.send(now, peer, Request::Query { target: peer.id, route: Route::Iterative }, Why::Probe);
+        }
+    }
+
+    pub(super) fn fail_peer(&mut self, now: Instant, id: &Id) {
+        let Some((peer, neighbour)) = self.table.remove(id, now) else { return };
+        self.counters.peers_failed += 1;
+        self.out.push_back(Output::Drop { peer });
+        if neighbour {
+            self.changed(now);
+        }
+    }
+
+    pub(super) fn evict(&mut self) {
+        for peer in self.table.evict() {
+            self.out.push_back(Output::Drop { peer });
+        }
+    }
+
+    fn failed(&mut self, now: Instant, sent: Rpc, definite: bool) {
+        let peer = sent.to;
+        if sent.named {
+            self.suspect(now, &sent, definite);
+        }
+        match sent.why {
+            Why::Join => self.on_join_failed(now),
+            Why::Stabilise => self.stabilising = false,
+            Why::Notify | Why::Probe | Why::Repair => {}
+            Why::Step { op, epoch, recursive } => self.on_step(now, op, epoch, recursive, peer, None),
+            Why::Read { op } => self.on_read(now, op, peer, None),
+            Why::Write { op, epoch } => self.on_written(now, op, epoch, peer, None),
+            Why::Place { op } => self.on_placed(now, op, peer, None),
+            Why::Push { slot } => self.on_pushed(now, peer, slot, None),
+            Why::Relay(relay) => self.on_relay(now, relay, None),
+            Why::Bye => self.on_farewell(now),
+        }
+    }
+
+    /// One missed deadline makes a peer suspect and asks it for a sign of life; a second one, or a refused connection,
+    /// ends it. What was passed on and not answered says little about the peer that was to pass it on.
+    fn suspect(&mut self, now: Instant, sent: &Rpc, definite: bool) {
+        let Some(contact) = self.table.contact_mut(&sent.to.id) else { return };
+        if sent.why == Why::Probe {
+            contact.probing = false;
+        }
+        if definite {
+            self.fail_peer(now, &sent.to.id);
+        } else if sent.recursive {
+            self.probe(now, sent.to);
+        } else {
+            contact.misses += 1;
+            if contact.misses >= 2 {
+                self.fail_peer(now, &sent.to.id);
+            } else {
+                self.probe(now, sent.to);
+            }
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Requests in, and those passed on.
+
+use super::rpc::Why;
+use super::store::Kept;
+use super::{Chord, State};
+use crate::core::{Id, Instant};
+use crate::identity::SignedEntry;
+use crate::overlay::{Failure, Output, PeerRef, Request, Response, Route, Token};
+use std::time::Duration;
+
+/// Next hops tried for one request that is passed on.
+const RELAY_TRIES: usize = 3;
+/// Longest path believed.
+const MAX_PATH: usize = 64;
+/// A predecessor that others seem to pass over is asked for a sign of life after this much silence.
+const DOUBT: Duration = Duration::from_millis(500);
+
+/// A request on its way through this peer.
+#[derive(Debug)]
+pub(super) struct Relay {
+    token: Token,
+    request: Request,
+    tried: Vec<Id>,
+}
+
+impl Chord {
+    pub(super) fn serve(&mut self, now: Instant, from: Option<PeerRef>, token: Token, request: Request) {
+        let Some(from) = from else {
+            self.counters.refused += 1;
+            return self.reply(token, Response::Failed(Failure::Invalid));
+        };
+        if from.id == self.table.me.id || !self.config.space.contains(&from.id) {
+            self.counters.refused += 1;
+            return self.reply(token, Response::Failed(Failure::BadId));
+        }
+        if !matches!(self.state, State::Joined | State::Leaving { told: false }) {
+            return self.reply(token, Response::Failed(Failure::NotInRing));
+        }
+        self.table.heard(from, now);
+        self.notice(now, &from);
+        match request {
+            Request::Register { .. } => self.serve_register(now, from, token),
+            Request::Leave { links } => self.serve_leave(now, from, token, links),
+            Request::Query { target, ref route } => {
+                if self.table.is_responsible(&target) {
+                    let exact = target == self.table.me.id;
+                    let path = self.path_here(route);
+                    let links = if exact {
+                        self.table.links(self.config.successors, true)
+                    } else {
+                        self.short_links()
+                    };
+                    self.reply(token, Response::Responsible { exact, links, path });
+                } else {
+                    self.onward(now, from, token, target, request);
+                }
+            }
+            Request::Fetch { key, replica, ref route, .. } => {
+                let position = self.config.space.replica_position(&key, replica);
+                let entries = self.store.get(&(key, replica), self.unix(now));
+                let responsible = self.table.is_responsible(&position);
+                if responsible || !entries.is_empty() || *route == Route::Here {
+                    let (path, links) = (self.path_here(route), self.short_links());
+                    self.reply(token, Response::Entries { entries, responsible, links, path });
+                } else {
+                    self.onward(now, from, token, position, request);
+                }
+            }
+            Request::Store { key, replica, ref entries, ref route } => {
+                let position = self.config.space.replica_position(&key, replica);
+                if *route == Route::Here || self.table.is_responsible(&position) {
+                    let response = self.keep(now, key, replica, entries);
+                    self.reply(token, response);
+                } else {
+                    self.onward(now, from, token, position, request);
+                }
+            }
+        }
+    }
+
+    /// Verifies and keeps entries that somebody sent.
+    pub(super) fn keep(&mut self, now: Instant, key: Id, replica: u8, entries: &[SignedEntry]) -> Response {
+        let unix = self.unix(now);
+        let mut current = Vec::new();
+        let (mut invalid, mut full) = (false, false);
+        for entry in entries {
+            if !self.verify.verify(entry, &key, unix) {
+                self.counters.invalid += 1;
+                invalid = true;
+                continue;
+            }
+            match self.store.put((key, replica), entry.clone(), &self.config, now) {
+                Kept::New | Kept::Same => {}
+                Kept::Stale(held) => {
+                    self.counters.stale += 1;
+                    current.push(held);
+                }
+                Kept::Conflict(held) => {
+                    self.counters.conflicts += 1;
+                    self.out.push_back(Output::Conflict { key, entries: Box::new([held.clone(), entry.clone()]) });
+                    current.push(held);
+                }
+                Kept::Full => {
+                    self.counters.full += 1;
+                    full = true;
+                }
+            }
+        }
+        if !current.is_empty() {
+            Response::Refused { current }
+        } else if invalid {
+            Response::Failed(Failure::Invalid)
+        } else if full {
+            Response::Failed(Failure::Busy)
+        } else if entries.is_empty() {
+            Response::Failed(Failure::Bad)
+        } else {
+            Response::Stored { links: self.short_links() }
+        }
+    }
+
+    pub(super) fn reply(&mut self, token: Token, response: Response) {
+        self.out.push_back(Output::Reply { token, response });
+    }
+
+    pub(super) fn on_relay(&mut self, now: Instant, id: u64, response: Option<Response>) {
+        let Some(relay) = self.relays.remove(&id) else { return };
+        match response {
+            // Not in the ring, busy, looping: another way may do better.
+            None | Some(Response::Failed(_)) => self.relay(now, id, relay),
+            Some(response) => self.reply(relay.token, response),
+        }
+    }
+
+    /// Not ours to answer: names a closer peer, or passes the request on.
+    fn onward(&mut self, now: Instant, from: PeerRef, token: Token, target: Id, request: Request) {
+        let route = match &request {
+            Request::Query { route, .. } | Request::Fetch { route, .. } | Request::Store { route, .. } => route,
+            Request::Register { .. } | Request::Leave { .. } => return,
+        };
+        match route {
+            Route::Here => self.reply(token, Response::Failed(Failure::Bad)),
+            Route::Iterative => {
+                let response = match self.table.next_hop(&target, |id| *id == from.id) {
+                    Some(closer) => {
+                        self.doubt_predecessor(now, &closer);
+                        Response::Redirect { closer, links: self.short_links() }
+                    }
+                    None => Response::Failed(Failure::NoAnswer),
+                };
+                self.reply(token, response);
+            }
+            Route::Recursive { hops, path } => {
+                let failure = if path.iter().any(|p| p.id == self.table.me.id) {
+                    Some(Failure::Loop)
+                } else if *hops == 0 || path.len() >= MAX_PATH {
+                    Some(Failure::TooManyHops)
+                } else if self.relays.len() >= self.config.max_relays {
+                    self.counters.busy += 1;
+                    Some(Failure::Busy)
+                } else {
+                    None
+                };
+                match failure {
+                    Some(failure) => self.reply(token, Response::Failed(failure)),
+                    None => {
+                        let id = self.fresh();
+                        let mut tried: Vec<Id> = path.iter().map(|p| p.id).collect();
+                        tried.push(from.id);
+                        self.relay(now, id, Relay { token, request, tried });
+                    }
+                }
+            }
+        }
+    }
+
+    fn relay(&mut self, now: Instant, id: u64, mut relay: Relay) {
+        let (target, mut request) = match &relay.request {
+            Request::Query { target, .. } => (*target, relay.request.clone()),
+            Request::Fetch { key, replica, .. } => {
+                (self.config.space.replica_position(key, *replica), relay.request.clone())
+            }
+            _ => return,
+        };
+        let (Request::Query { route: Route::Recursive { hops, path }, .. }
+        | Request::Fetch { route: Route::Recursive { hops, path }, .. }) = &mut request
+        else {
+            return;
+        };
+        let tries = relay.tried.len() - path.len();
+        let next = self.table.next_hop(&target, |p| relay.tried.contains(p));
+        match next {
+            Some(next) if tries <= RELAY_TRIES => {
+                *hops -= 1;
+                path.push(self.table.me);
+                relay.tried.push(next.id);
+                self.relays.insert(id, relay);
+                self.doubt_predecessor(now, &next);
+                self.send(now, next, request, Why::Relay(id));
+            }
+            _ => self.reply(relay.token, Response::Failed(Failure::NoAnswer)),
+        }
+    }
+
+    pub(super) fn give_up(&mut self, relay: Relay) {
+        self.reply(relay.token, Response::Failed(Failure::NoAnswer));
+    }
+
+    /// The path that an answer from here shall name.
+    fn path_here(&self, route: &Route) -> Vec<PeerRef> {
+        match route {
+            Route::Recursive { path, .. } => path.iter().chain([&self.table.me]).copied().collect(),
+            Route::Iterative | Route::Here => Vec::new(),
+        }
+    }
+
+    /// Who asks a peer about an identifier that belongs to its predecessor believes the predecessor dead, or does not know it.
+    fn doubt_predecessor(&mut self, now: Instant, named: &PeerRef) {
+        if self.table.predecessor().is_some_and(|p| p.id == named.id)
+            && self.table.contact(&named.id).is_some_and(|c| now.since(c.heard) > DOUBT)
+        {
+            self.probe(now, *named);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The records held: dictionaries of signed entries, bounded, with lifetimes and sequence numbers.
+//!
+//! Only verified entries come in here. An entry that takes back (a tombstone) is kept like any other until its lifetime
+//! ends, so that what it took back cannot return.
+
+use super::Config;
+use crate::core::{Id, Instant, UnixTime};
+use crate::identity::{DictionaryKey, PublicKey, SignedEntry};
+use std::collections::BTreeMap;
+
+/// Pairs of conflicting entries kept as proof.
+const PROOFS: usize = 16;
+
+/// A resource at one of its positions: the key and the number of the replica (0 for the responsible peer's and its
+/// successors', else the scattered one's).
+pub(super) type Slot = (Id, u8);
+
+/// What became of an entry.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Kept {
+    /// It is held now.
+    New,
+    /// It was held already, or one that says the same for longer.
+    Same,
+    /// This later one is held.
+    Stale(SignedEntry),
+    /// This other one is held under the same sequence number.
+    Conflict(SignedEntry),
+    /// A bound is reached.
+    Full,
+}
+
+/// One resource.
+#[derive(Default, Debug)]
+pub(super) struct Resource {
+    entries: Vec<(DictionaryKey, SignedEntry)>,
+    /// Successors that acknowledged a replica, by the first bytes of their peer-IDs.
+    pub placed: Vec<u32>,
+    /// When the scattered replica was placed last.
+    pub scattered: Instant,
+    /// When somebody last sent it here.
+    pub sent: Instant,
+}
+
+#[derive(Default)]
+pub(super) struct Store {
+    resources: BTreeMap<Slot, Resource>,
+    signers: BTreeMap<PublicKey, u32>,
+    entries: usize,
+    proofs: Vec<[SignedEntry; 2]>,
+}
+
+impl Store {
+    /// Takes a verified entry.
+    pub fn put(&mut self, slot: Slot, entry: SignedEntry, config: &Config, now: Instant) -> Kept {
+        let key = entry.dictionary_key();
+        if let Some(resource) = self.resources.get_mut(&slot) {
+            resource.sent = now;
+        }
+        let bytes = |r: &Resource| r.entries.iter().map(|(_, e)| e.encoded().len()).sum::<usize>();
+        let heavy = self.resources.get(&slot).map_or(0, bytes) + entry.encoded().len() > config.max_resource_bytes;
+        if let Some(held) = self.resources.get_mut(&slot).and_then(|r| r.entries.iter_mut().find(|(k, _)| *k == key)) {
+            let verdict = compare(&held.1, &entry);
+            match &verdict {
+                Kept::New if heavy && entry.encoded().len() > held.1.encoded().len() => return Kept::Full,
+                Kept::New => held.1 = entry,
+                Kept::Conflict(first) if self.proofs.len() < PROOFS => self.proofs.push([first.clone(), entry]),
+                _ => {}
+            }
+            return verdict;
+        }
+        let signed = self.signers.get(&key.device).copied().unwrap_or(0);
+        let in_resource = self.resources.get(&slot).map_or(0, |r| r.entries.len());
+        if self.entries >= config.max_entries
+            || heavy
+            || in_resource >= config.max_resource_entries
+            || signed as usize >= config.max_signer_entries
+        {
+            return Kept::Full;
+        }
+        self.entries += 1;
+        *self.signers.entry(key.device).or_insert(0) += 1;
+        let resource =
+            self.resources.entry(slot).or_insert_with(|| Resource { scattered: now, sent: now, ..Resource::default() });
+        resource.entries.push((key, entry));
+        Kept::New
+    }
+
+    /// The unexpired entries of a resource, in the order in which they came.
+    pub fn get(&self, slot: &Slot, unix: UnixTime) -> Vec<SignedEntry> {
+        let entries = self.resources.get(slot).map_or(&[][..], |r| &r.entries);
+        entries.iter().filter(|(_, e)| e.entry().expires() > unix).map(|(_, e)| e.clone()).collect()
+    }
+
+    /// Drops what has reached the end of its life; how many entries.
+    pub fn expire(&mut self, unix: UnixTime) -> u64 {
+        self.forget(|_, e| e.entry().expires() <= unix)
+    }
+
+    /// Drops a resource.
+    pub fn remove(&mut self, slot: &Slot) {
+        self.forget(|s, _| s == slot);
+    }
+
+    /// The resources held.
+    pub fn slots(&self) -> impl Iterator<Item = (&Slot, &Resource)> {
+        self.resources.iter()
+    }
+
+    pub fn resource_mut(&mut self, slot: &Slot) -> Option<&mut Resource> {
+        self.resources.get_mut(slot)
+    }
+
+    /// Resources and entries held.
+    pub fn len(&self) -> (usize, usize) {
+        (self.resources.len(), self.entries)
+    }
+
+    fn forget(&mut self, which: impl Fn(&Slot, &SignedEntry) -> bool) -> u64 {
+        let mut gone = 0;
+        let (signers, entries) = (&mut self.signers, &mut self.entries);
+        self.resources.retain(|slot, resource| {
+            resource.entries.retain(|(key, entry)| {
+                if !which(slot, entry) {
+                    return true;
+                }
+                gone += 1;
+                *entries -= 1;
+                if let Some(n) = signers.get_mut(&key.device) {
+                    *n -= 1;
+                    if *n == 0 {
+                        signers.remove(&key.device);
+                    }
+                }
+                false
+            });
+            !resource.entries.is_empty()
+        });
+        gone
+    }
+}
+
+/// Which of two entries of one dictionary key counts, as seen by who holds `held`. A later signature under the same number
+/// and with the same body is a refresh.
+pub(super) fn compare(held: &SignedEntry, offered: &SignedEntry) -> Kept {
+    let (h, o) = (held.entry(), offered.entry());
+    match o.sequence.cmp(&h.sequence) {
+        std::cmp::Ordering::Greater => Kept::New,
+        std::cmp::Ordering::Less => Kept::Stale(held.clone()),
+        std::cmp::Ordering::Equal if o.body != h.body => Kept::Conflict(held.clone()),
+        std::cmp::Ordering::Equal if o.expires() > h.expires() => Kept::New,
+        std::cmp::Ordering::Equal => Kept::Same,
+    }
+}

@@ -1,0 +1,421 @@
+//! The ring's upkeep: create, join, stabilise, notify, fix fingers, leave (draft-zangrilli-p2psip-dsip-dhtchord-00
+//! sections 6.2 to 6.7).
+
+use super::lookup::Goal;
+use super::rpc::Why;
+use super::{Chord, State, Timer};
+use crate::core::{Id, Instant};
+use crate::overlay::{Failure, JoinError, Links, Mode, Output, PeerRef, Request, Response, Route, Token};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Redirections followed in one attempt to join.
+const JOIN_STEPS: usize = 40;
+/// From one attempt to join to the next.
+const JOIN_AGAIN: Duration = Duration::from_millis(250);
+/// A bootstrap peer's link has to be made first, and its name is not known.
+const JOIN_PATIENCE: Duration = Duration::from_secs(2);
+/// Signs of life asked for in one stabilisation.
+const PROBES: usize = 4;
+/// After a change: how soon the records are looked through.
+const SOON: Duration = Duration::from_millis(200);
+
+/// A join under way.
+#[derive(Debug)]
+pub(super) struct Joining {
+    bootstrap: SocketAddr,
+    deadline: Instant,
+    tried: Vec<Id>,
+    refused: Option<Failure>,
+    answered: bool,
+    /// In the ring already, and looking for a new successor.
+    again: bool,
+}
+
+impl Chord {
+    pub(super) fn create(&mut self, now: Instant) {
+        if self.state == State::Outside {
+            self.joining = None;
+            self.enter(now);
+        }
+    }
+
+    pub(super) fn join(&mut self, now: Instant, bootstrap: SocketAddr) {
+        if self.state == State::Outside && self.joining.is_none() {
+            self.begin_join(now, bootstrap, false);
+        }
+    }
+
+    pub(super) fn on_join_timer(&mut self, now: Instant) {
+        let Some(joining) = &mut self.joining else { return };
+        if now >= joining.deadline {
+            let why = match joining.refused {
+                Some(failure) => JoinError::Refused(failure),
+                None if joining.answered => JoinError::NoWay,
+                None => JoinError::NoAnswer,
+            };
+            self.end_join(why);
+            return;
+        }
+        joining.tried.clear();
+        let to = PeerRef { id: Id::default(), addr: joining.bootstrap };
+        let request = Request::Register { expires: self.config.expires };
+        self.send_within(now, to, false, request, Why::Join, JOIN_PATIENCE);
+    }
+
+    pub(super) fn on_join_failed(&mut self, now: Instant) {
+        if self.joining.is_some() {
+            self.timers.set(Timer::Join, now + JOIN_AGAIN);
+        }
+    }
+
+    pub(super) fn on_join_answer(&mut self, now: Instant, from: PeerRef, response: Response) {
+        let Some(joining) = &mut self.joining else { return };
+        joining.answered = true;
+        if from.id == self.table.me.id {
+            return self.end_join(JoinError::IdTaken);
+        }
+        joining.tried.push(from.id);
+        match response {
+            Response::Admitted { links } => {
+                let again = joining.again;
+                self.joining = None;
+                self.timers.cancel(&Timer::Join);
+                self.admitted(now, from, links, again);
+            }
+            Response::Redirect { closer, .. }
+                if closer.id != self.table.me.id
+                    && !joining.tried.contains(&closer.id)
+                    && joining.tried.len() < JOIN_STEPS =>
+            {
+                let request = Request::Register { expires: self.config.expires };
+                self.send(now, closer, request, Why::Join);
+            }
+            Response::Failed(
+                failure @ (Failure::OtherOverlay | Failure::BadId | Failure::Invalid | Failure::Status(420)),
+            ) => self.end_join(JoinError::Refused(failure)),
+            _ => self.timers.set(Timer::Join, now + JOIN_AGAIN),
+        }
+    }
+
+    pub(super) fn on_stabilise(&mut self, now: Instant) {
+        if self.state != State::Joined {
+            return;
+        }
+        let wait = self.about(self.pace);
+        self.timers.set(Timer::Stabilise, now + wait);
+        self.pace = (self.pace * 2).min(self.config.stabilise_max);
+        let register = Request::Register { expires: self.config.expires };
+        match (self.table.successor(), self.table.predecessor(), self.table.any_reached()) {
+            (Some(s), _, _) if !self.stabilising => {
+                self.stabilising = true;
+                self.send(now, s, Request::Query { target: s.id, route: Route::Iterative }, Why::Stabilise);
+            }
+            (Some(_), _, _) => {}
+            // Its own successor, whose predecessor is this one.
+            (None, Some(p), _) => self.send(now, p, register, Why::Notify),
+            (None, None, Some(any)) if self.joining.is_none() => self.begin_join(now, any.addr, true),
+            (None, None, _) => {}
+        }
+        if let Some(p) = self.table.predecessor()
+            && now.since(self.predecessor_asked) >= self.config.heartbeat.min(self.pace * 2)
+        {
+            self.predecessor_asked = now;
+            self.probe(now, p);
+        }
+        for _ in 0..PROBES {
+            let Some(quiet) = self.table.quietest(self.config.heartbeat, now) else { break };
+            self.probe(now, quiet);
+        }
+    }
+
+    pub(super) fn on_stabilise_answer(&mut self, now: Instant, from: PeerRef, response: Response) {
+        self.stabilising = false;
+        let Response::Responsible { links, .. } = response else { return };
+        if self.table.successor().is_none_or(|s| s.id != from.id) {
+            return;
+        }
+        let me = self.table.me.id;
+        self.adopt_successors(now, from, &links.successors);
+        let register = Request::Register { expires: self.config.expires };
+        match (self.entered(now, &from.id, &links), links.predecessors.first()) {
+            (Some(nearer), _) => self.send(now, nearer, register, Why::Notify),
+            (None, Some(p)) if p.id == me => {}
+            _ => self.send(now, from, register, Why::Notify),
+        }
+    }
+
+    pub(super) fn on_notify_answer(&mut self, now: Instant, from: PeerRef, response: Response) {
+        let me = self.table.me.id;
+        let nearer = |than: Option<PeerRef>, id: &Id| {
+            than.is_none_or(|s| self.config.space.in_open(id, &me, &s.id)) && *id != me
+        };
+        let adopt = nearer(self.table.successor(), &from.id);
+        match response {
+            Response::Admitted { links } if adopt => {
+                self.adopt_successors(now, from, &links.successors);
+            }
+            Response::Redirect { links, .. } => {
+                if adopt {
+                    self.adopt_successors(now, from, &links.successors);
+                }
+                if let Some(nearer) = self.entered(now, &from.id, &links) {
+                    self.send(now, nearer, Request::Register { expires: self.config.expires }, Why::Notify);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The peer closest after this one that lies before `successor`, as that one tells.
+    fn entered(&self, now: Instant, successor: &Id, links: &Links) -> Option<PeerRef> {
+        let between = |p: &&PeerRef| {
+            self.config.space.in_open(&p.id, &self.table.me.id, successor) && !self.table.buried(&p.id, now)
+        };
+        links.predecessors.iter().rfind(between).copied()
+    }
+
+    pub(super) fn on_probe_answer(&mut self, now: Instant, from: PeerRef, response: Response) {
+        if let Response::Responsible { links, .. } = response
+            && self.table.predecessor().is_some_and(|p| p.id == from.id)
+        {
+            self.table.set_predecessor(from, &links.predecessors, now);
+        }
+    }
+
+    pub(super) fn on_fingers(&mut self, now: Instant) {
+        if self.state == State::Joined {
+            self.fix_finger(now, self.table.next_exponent(0, None));
+        }
+    }
+
+    /// A finger's lookup has ended; the next one, or rest until the next round.
+    pub(super) fn on_finger(&mut self, now: Instant, exponent: u8, found: Option<PeerRef>) {
+        let next = match found {
+            Some(peer) if peer.id == self.table.me.id => {
+                // From here on the circle leads home.
+                for e in exponent..self.config.space.bits() {
+                    self.table.set_finger(e, None);
+                }
+                None
+            }
+            Some(peer) => {
+                self.table.set_finger(exponent, Some(peer.id));
+                self.table.next_exponent(exponent + 1, Some(peer.id))
+            }
+            None => self.table.next_exponent(exponent + 1, None),
+        };
+        self.evict();
+        self.fix_finger(now, next);
+    }
+
+    pub(super) fn serve_register(&mut self, now: Instant, from: PeerRef, token: Token) {
+        let old = self.table.predecessor();
+        let links = self.table.links(self.config.successors, true);
+        if old.is_some_and(|p| p.id == from.id) {
+            self.reply(token, Response::Admitted { links });
+            return;
+        }
+        if self.table.may_precede(&from.id) {
+            let before = links.predecessors.clone();
+            self.reply(token, Response::Admitted { links });
+            // After the answer, as section 6.3.3 has it.
+            self.table.set_predecessor(from, &before, now);
+            self.predecessor_asked = now;
+            self.hand_over(now, old, from);
+            self.changed(now);
+            return;
+        }
+        // Without a predecessor it is the peers known to lie between that speak against it: do they live?
+        for peer in self.table.between(&from.id, now).into_iter().take(PROBES) {
+            self.probe(now, peer);
+        }
+        if let Some(p) = old {
+            // Somebody further back believes to be next: does the predecessor live?
+            if self.table.contact(&p.id).is_some_and(|c| now.since(c.heard) > self.config.stabilise_min) {
+                self.probe(now, p);
+            }
+        }
+        let response = match self.table.next_hop(&from.id, |id| *id == from.id) {
+            Some(closer) => Response::Redirect { closer, links: self.short_links() },
+            None => Response::Failed(Failure::NotInRing),
+        };
+        self.reply(token, response);
+    }
+
+    pub(super) fn serve_leave(&mut self, now: Instant, from: PeerRef, token: Token, links: Links) {
+        self.reply(token, Response::Bye);
+        let was_predecessor = self.table.predecessor().is_some_and(|p| p.id == from.id);
+        let was_successor = self.table.successor().is_some_and(|s| s.id == from.id);
+        self.table.remove(&from.id, now);
+        self.out.push_back(Output::Drop { peer: from });
+        let me = self.table.me.id;
+        if was_predecessor && self.table.predecessor().is_none()
+            && let Some((p, rest)) = links.predecessors.split_first()
+            && p.id != me
+        {
+            self.table.set_predecessor(*p, rest, now);
+        }
+        if was_successor && self.table.successor().is_none() {
+            let list: Vec<PeerRef> = links.successors.iter().filter(|s| s.id != me).copied().collect();
+            self.table.set_successors(&list, now);
+        }
+        self.changed(now);
+    }
+
+    pub(super) fn leave(&mut self, now: Instant) {
+        if self.state != State::Joined {
+            return self.finish_leave(now);
+        }
+        self.state = State::Leaving { told: false };
+        self.timers.set(Timer::Leave, now + self.config.leave_deadline);
+        self.push_everything(now);
+        self.say_farewell(now);
+    }
+
+    /// Once nothing is left to hand over, tells the neighbours.
+    pub(super) fn say_farewell(&mut self, now: Instant) {
+        if self.state != (State::Leaving { told: false }) || self.pushing > 0 || !self.pushes.is_empty() {
+            return;
+        }
+        self.state = State::Leaving { told: true };
+        let links = self.table.links(self.config.successors, false);
+        let mut neighbours: Vec<Id> = self.table.predecessors().to_vec();
+        neighbours.extend(self.table.successors().iter().map(|s| s.id));
+        neighbours.sort_unstable();
+        neighbours.dedup();
+        let neighbours: Vec<PeerRef> = neighbours.iter().filter_map(|id| self.table.peer(id)).collect();
+        for peer in neighbours {
+            self.farewells += 1;
+            self.send(now, peer, Request::Leave { links: links.clone() }, Why::Bye);
+        }
+        if self.farewells == 0 {
+            self.finish_leave(now);
+        }
+    }
+
+    pub(super) fn on_farewell(&mut self, now: Instant) {
+        self.farewells = self.farewells.saturating_sub(1);
+        if self.farewells == 0 && self.state == (State::Leaving { told: true }) {
+            self.finish_leave(now);
+        }
+    }
+
+    pub(super) fn finish_leave(&mut self, now: Instant) {
+        for id in self.ops.keys().copied().collect::<Vec<_>>() {
+            self.on_op_deadline(now, id);
+        }
+        self.state = State::Outside;
+        self.joining = None;
+        self.table.clear();
+        self.store = super::Store::default();
+        self.rpcs.clear();
+        self.pushes.clear();
+        (self.pushing, self.farewells, self.stabilising) = (0, 0, false);
+        self.timers = crate::core::TimerQueue::new();
+        for relay in std::mem::take(&mut self.relays).into_values() {
+            self.give_up(relay);
+        }
+        self.out.push_back(Output::Left);
+    }
+
+    /// A request from a peer that should be the successor and is not: look.
+    pub(super) fn notice(&mut self, now: Instant, from: &PeerRef) {
+        if self.table.successor().is_some_and(|s| self.config.space.in_open(&from.id, &self.table.me.id, &s.id)) {
+            self.hurry(now);
+        }
+    }
+
+    /// Predecessor or successors changed: stabilise quickly again, look through the records soon.
+    pub(super) fn changed(&mut self, now: Instant) {
+        self.out.push_back(Output::NeighboursChanged);
+        if self.state == State::Joined {
+            self.hurry(now);
+            self.sooner(Timer::Maintain, now + SOON);
+        }
+        self.evict();
+    }
+
+    pub(super) fn short_links(&self) -> Links {
+        self.table.links(self.config.successor_replicas + 1, false)
+    }
+
+    fn begin_join(&mut self, now: Instant, bootstrap: SocketAddr, again: bool) {
+        let deadline = now + self.config.join_deadline;
+        self.joining =
+            Some(Joining { bootstrap, deadline, tried: Vec::new(), refused: None, answered: false, again });
+        self.on_join_timer(now);
+    }
+
+    fn end_join(&mut self, why: JoinError) {
+        let again = self.joining.take().is_some_and(|j| j.again);
+        self.timers.cancel(&Timer::Join);
+        if !again {
+            self.out.push_back(Output::JoinFailed { why });
+        }
+    }
+
+    fn enter(&mut self, now: Instant) {
+        self.state = State::Joined;
+        self.out.push_back(Output::Joined);
+        self.pace = self.config.stabilise_min;
+        self.timers.set(Timer::Stabilise, now + self.pace);
+        self.timers.set(Timer::Fingers, now + self.config.stabilise_min * 2);
+        let wait = self.about(self.config.maintain);
+        self.timers.set(Timer::Maintain, now + wait);
+    }
+
+    fn admitted(&mut self, now: Instant, by: PeerRef, links: Links, again: bool) {
+        if !again {
+            self.enter(now);
+        }
+        self.adopt_successors(now, by, &links.successors);
+        if let Some((p, rest)) = links.predecessors.split_first()
+            && p.id != self.table.me.id
+            && self.table.predecessor().is_none()
+        {
+            self.table.set_predecessor(*p, rest, now);
+            // It learns of this peer by being asked.
+            self.probe(now, *p);
+        }
+        self.changed(now);
+    }
+
+    fn adopt_successors(&mut self, now: Instant, first: PeerRef, rest: &[PeerRef]) {
+        let mut list = vec![first];
+        // What it says comes first; what was known before fills up.
+        list.extend(rest.iter().copied());
+        let known = self.table.successors();
+        let last = list.iter().map(|p| self.config.space.distance(&self.table.me.id, &p.id)).max();
+        list.extend(
+            known.into_iter().filter(|p| Some(self.config.space.distance(&self.table.me.id, &p.id)) > last),
+        );
+        if self.table.set_successors(&list, now) {
+            self.changed(now);
+        }
+    }
+
+    fn fix_finger(&mut self, now: Instant, exponent: Option<u8>) {
+        match exponent {
+            Some(exponent) => {
+                let start = self.config.space.finger_start(&self.table.me.id, exponent);
+                self.start(now, Goal::Finger { exponent }, start, Mode::Iterative);
+            }
+            None => {
+                let wait = self.about(self.config.fingers);
+                self.timers.set(Timer::Fingers, now + wait);
+            }
+        }
+    }
+
+    fn hurry(&mut self, now: Instant) {
+        self.pace = self.config.stabilise_min;
+        self.sooner(Timer::Stabilise, now + self.config.stabilise_min);
+    }
+
+    pub(super) fn sooner(&mut self, timer: Timer, at: Instant) {
+        if self.timers.deadline(&timer).is_none_or(|set| set > at) {
+            self.timers.set(timer, at);
+        }
+    }
+}
