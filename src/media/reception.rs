@@ -38,7 +38,6 @@ pub struct Reception {
     after_leap: Option<u16>,
     received: u32,
     duplicates: u32,
-    reordered: u32,
     lost_before: i64,
     expected_prior: u32,
     received_prior: u32,
@@ -58,7 +57,6 @@ impl Reception {
             after_leap: None,
             received: 0,
             duplicates: 0,
-            reordered: 0,
             lost_before: 0,
             expected_prior: 0,
             received_prior: 0,
@@ -85,13 +83,13 @@ impl Reception {
                 (false, _) => Order::Duplicate,
             }
         } else if self.after_leap == Some(sequence) {
-            self.lost_before += self.lost_here();
-            let kept = (self.received, self.duplicates, self.reordered, self.lost_before, self.jitter);
-            *self = Reception::new(self.ssrc, self.clock_rate, sequence);
             // The loss of the run before stays in the statistics; the report block starts anew (A.1).
-            (_, self.duplicates, self.reordered, self.lost_before, self.jitter) = kept;
-            self.duplicates = 0;
-            self.seen = 1;
+            *self = Reception {
+                lost_before: self.lost_before + self.lost_here(),
+                jitter: self.jitter,
+                seen: 1,
+                ..Reception::new(self.ssrc, self.clock_rate, sequence)
+            };
             Order::Newest
         } else {
             self.after_leap = Some(sequence.wrapping_add(1));
@@ -99,11 +97,7 @@ impl Reception {
         };
         self.after_leap = None;
         self.received = self.received.wrapping_add(1);
-        match order {
-            Order::Duplicate => self.duplicates += 1,
-            Order::Reordered => self.reordered += 1,
-            _ => {}
-        }
+        self.duplicates += u32::from(order == Order::Duplicate);
         order
     }
 
@@ -124,7 +118,8 @@ impl Reception {
         let received_interval = self.received.wrapping_sub(self.received_prior);
         (self.expected_prior, self.received_prior) = (expected, self.received);
         let lost = i64::from(expected_interval) - i64::from(received_interval);
-        let fraction_lost = if expected_interval == 0 || lost <= 0 { 0 } else { (lost << 8) / i64::from(expected_interval) };
+        let fraction_lost =
+            if expected_interval == 0 || lost <= 0 { 0 } else { (lost << 8) / i64::from(expected_interval) };
         ReportBlock {
             ssrc: self.ssrc,
             fraction_lost: fraction_lost.min(255) as u8,
@@ -144,11 +139,6 @@ impl Reception {
     /// Packets that never came, so far.
     pub fn lost(&self) -> u64 {
         (self.lost_before + self.lost_here()).max(0) as u64
-    }
-
-    /// Packets seen more than once, and packets overtaken by a later one.
-    pub fn disorder(&self) -> (u32, u32) {
-        (self.duplicates, self.reordered)
     }
 
     /// Interarrival jitter in milliseconds.

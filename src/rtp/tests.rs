@@ -77,10 +77,11 @@ fn a_compound_packet_survives_both_ways() {
 fn a_padded_compound_packet_and_unknown_types_are_read() {
     let mut bytes = rtcp::write(&report()[..2]).to_vec();
     bytes.extend([0xa1, 203, 0, 2, 0, 0, 0, 7, 0, 0, 0, 4]);
-    assert_eq!(
-        rtcp::parse(&bytes).unwrap()[2],
-        Control::Goodbye { sources: vec![7], reason: Bytes::new() }
-    );
+    assert_eq!(rtcp::parse(&bytes).unwrap()[2], Control::Goodbye { sources: vec![7], reason: Bytes::new() });
+    let mut padded_first = vec![0xa0, 201, 0, 2, 0, 0, 0, 7, 0, 0, 0, 4];
+    assert!(rtcp::parse(&padded_first).is_ok());
+    padded_first.extend([0x81, 203, 0, 1, 0, 0, 0, 7]);
+    assert_eq!(rtcp::parse(&padded_first), Err(RtpError::Padding), "only the last one may be padded");
     let mut bytes = rtcp::write(&report()[..1]).to_vec();
     bytes.extend([0x80, 204, 0, 0]);
     assert_eq!(rtcp::parse(&bytes).unwrap()[1], Control::Other { packet_type: 204 });

@@ -4,9 +4,9 @@
 //! them waits. Sound devices are absent: they come with later work, as further variants of
 //! [`SourceSpec`] and [`SinkSpec`], and asking for one is an error that says so.
 
-pub mod wav;
 #[cfg(test)]
 mod tests;
+pub mod wav;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -47,7 +47,8 @@ impl WavReader {
             match &[a, b, c, d] {
                 b"fmt " => format = Some(read_format(&mut file, length, path)?),
                 b"data" => {
-                    let (rate, channels) = format.ok_or_else(|| wrong("samples come before their format".to_owned()))?;
+                    let (rate, channels) =
+                        format.ok_or_else(|| wrong("samples come before their format".to_owned()))?;
                     // A recording that was cut off announces more, or with 0 and all ones: as much as is there.
                     let here = size.saturating_sub(file.stream_position().map_err(failed)?);
                     let announced = if length == 0 { u64::MAX } else { u64::from(length) };

@@ -52,9 +52,6 @@ impl Call {
         rng: Rng,
         events: &mut Vec<Event>,
     ) {
-        if self.running.is_some() {
-            return self.update(now, voice, rng, events);
-        }
         let rate = voice.session.codec.sample_rate;
         match Session::new(now, voice.session, rng) {
             Ok(session) => {
@@ -204,7 +201,11 @@ impl Call {
     fn flush(&mut self, events: &mut Vec<Event>) {
         let Some(running) = &mut self.running else { return };
         while let Some(output) = running.session.poll_output() {
+            // An address without a host or port (the old way to hold a call) means: send nothing.
+            let nowhere = |to: SocketAddr| to.ip().is_unspecified() || to.port() == 0;
             let sent = match output {
+                Output::Rtp(_) if nowhere(running.latch.rtp()) => continue,
+                Output::Rtcp(_) if nowhere(running.latch.rtcp()) => continue,
                 Output::Rtp(bytes) => self.rtp.try_send_to(&bytes, running.latch.rtp()),
                 Output::Rtcp(bytes) if running.latch.agreed().rtcp_mux => {
                     self.rtp.try_send_to(&bytes, running.latch.rtcp())

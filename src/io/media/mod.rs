@@ -155,6 +155,9 @@ pub enum EngineError {
     /// The number is in use.
     #[error("call {0} is open already")]
     Open(u64),
+    /// The call's voice runs already; an update was meant.
+    #[error("the voice of call {0} runs already")]
+    Running(u64),
     /// No such call.
     #[error("call {0} is not open")]
     Unknown(u64),
@@ -186,6 +189,7 @@ type OnEvent = Arc<Mutex<Box<dyn Fn(Event) + Send>>>;
 /// What the engine remembers of an open call, to answer mistakes at once.
 #[derive(Clone, Copy)]
 struct Known {
+    running: bool,
     telephone_event: bool,
 }
 
@@ -214,23 +218,29 @@ impl Engine {
         }
         let (local, sockets) = lock(&self.ports).open()?;
         self.command(call, Command::Open { call, sockets })?;
-        lock(&self.calls).insert(call, Known { telephone_event: false });
+        lock(&self.calls).insert(call, Known { running: false, telephone_event: false });
         Ok(local)
     }
 
     /// Lets the voice of an opened call run. The audio is opened here, so that its errors come at once.
     pub fn start_call(&self, call: u64, voice: Voice, source: &SourceSpec, sink: &SinkSpec) -> Result<(), EngineError> {
-        self.agree(call, &voice)?;
+        if self.known(call)?.running {
+            return Err(EngineError::Running(call));
+        }
         let (source, sink) = (source.open()?, sink.open(voice.session.codec.sample_rate)?);
         let rng = lock(&self.rng).fork();
-        self.command(call, Command::Start { call, voice, source, sink, rng })
+        self.command(call, Command::Start { call, voice, source, sink, rng })?;
+        self.agree(call, &voice)
     }
 
     /// Carries out a new agreement: another address, hold or resume, another codec. Source and sink go on.
     pub fn update(&self, call: u64, voice: Voice) -> Result<(), EngineError> {
-        self.agree(call, &voice)?;
+        if !self.known(call)?.running {
+            return Err(EngineError::Unknown(call));
+        }
         let rng = lock(&self.rng).fork();
-        self.command(call, Command::Update { call, voice, rng })
+        self.command(call, Command::Update { call, voice, rng })?;
+        self.agree(call, &voice)
     }
 
     /// Sends silence instead of the source.
@@ -266,7 +276,7 @@ impl Engine {
     fn agree(&self, call: u64, voice: &Voice) -> Result<(), EngineError> {
         let mut calls = lock(&self.calls);
         let known = calls.get_mut(&call).ok_or(EngineError::Unknown(call))?;
-        known.telephone_event = voice.session.telephone_event.is_some();
+        *known = Known { running: true, telephone_event: voice.session.telephone_event.is_some() };
         Ok(())
     }
 

@@ -38,10 +38,11 @@ impl Ports {
 
     pub(super) fn open(&mut self) -> Result<(Local, Sockets), EngineError> {
         let result = match self.range.clone() {
-            Some(range) => self.from_range(range),
-            None => self.from_system(),
+            Some(range) => self.within(range),
+            None => self.anywhere(),
         };
-        let sockets = result.map_err(|source| EngineError::Ports { bind: self.bind, range: self.range.clone(), source });
+        let sockets =
+            result.map_err(|source| EngineError::Ports { bind: self.bind, range: self.range.clone(), source });
         sockets.and_then(|sockets| {
             let failed = |source| EngineError::Ports { bind: self.bind, range: self.range.clone(), source };
             let local = Local {
@@ -52,7 +53,7 @@ impl Ports {
         })
     }
 
-    fn from_range(&mut self, range: RangeInclusive<u16>) -> Result<Sockets, Error> {
+    fn within(&mut self, range: RangeInclusive<u16>) -> Result<Sockets, Error> {
         let (first, last) = (range.start().next_multiple_of(2), *range.end());
         let pairs = (u32::from(last) + 1).saturating_sub(u32::from(first)) / 2;
         let mut failure = Error::new(ErrorKind::AddrInUse, "the range holds no pair");
@@ -68,7 +69,7 @@ impl Ports {
         Err(failure)
     }
 
-    fn from_system(&self) -> Result<Sockets, Error> {
+    fn anywhere(&self) -> Result<Sockets, Error> {
         let mut failure = Error::from(ErrorKind::AddrInUse);
         // Held until the end, so that the system does not offer the same odd port again.
         let mut odd = Vec::new();

@@ -18,7 +18,14 @@ pub(super) struct Feed {
 
 impl Feed {
     pub(super) fn new(source: Box<dyn Source>, rate: u32) -> Self {
-        let mut feed = Feed { resampler: Resampler::new(source.rate(), rate), source, rate, ready: VecDeque::new(), owed: 0, ended: false };
+        let mut feed = Feed {
+            resampler: Resampler::new(source.rate(), rate),
+            source,
+            rate,
+            ready: VecDeque::new(),
+            owed: 0,
+            ended: false,
+        };
         feed.prime();
         feed
     }

@@ -48,7 +48,8 @@ impl Worker {
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let thread = std::thread::Builder::new().name(format!("media-{index}")).spawn(move || {
-            let mut engine = Loop { calls: Calls::default(), readers: BTreeMap::new(), on_event, snapshots, zero, frame: 0 };
+            let mut engine =
+                Loop { calls: Calls::default(), readers: BTreeMap::new(), on_event, snapshots, zero, frame: 0 };
             LocalSet::new().block_on(&runtime, engine.run(inbox));
         })?;
         Ok(Worker { commands: Some(commands), thread: Some(thread) })
@@ -105,9 +106,11 @@ impl Loop {
                 }
                 () = std::future::ready(()), if wait.is_zero() => {}
             }
-            self.tick();
-            // Lets the sockets be read between frames that are made up for.
+            // What came before the frame is read before it, however late the wake-up: the first yield lets
+            // the sockets be polled, the second one their readers run.
             tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+            self.tick();
         }
         let calls: Vec<u64> = self.calls.borrow().keys().copied().collect();
         for call in calls {
@@ -152,7 +155,9 @@ impl Loop {
             Command::Start { call, voice, source, sink, rng } => {
                 self.with(call, |it| it.start(clock::now(), voice, source, sink, rng, &mut events));
             }
-            Command::Update { call, voice, rng } => self.with(call, |it| it.update(clock::now(), voice, rng, &mut events)),
+            Command::Update { call, voice, rng } => {
+                self.with(call, |it| it.update(clock::now(), voice, rng, &mut events))
+            }
             Command::Mute { call, muted } => self.with(call, |it| it.mute(muted)),
             Command::Dtmf { call, digits, duration } => self.with(call, |it| it.dial(&digits, duration)),
             Command::Close { call } => {
@@ -180,7 +185,8 @@ impl Loop {
         match sockets {
             Ok([rtp, rtcp]) => {
                 let readers = [(rtp.clone(), Port::Rtp), (rtcp.clone(), Port::Rtcp)].map(|(socket, port)| {
-                    tokio::task::spawn_local(read(socket, port, id, self.calls.clone(), self.on_event.clone())).abort_handle()
+                    tokio::task::spawn_local(read(socket, port, id, self.calls.clone(), self.on_event.clone()))
+                        .abort_handle()
                 });
                 self.readers.insert(id, readers);
                 self.calls.borrow_mut().insert(id, Call::new(id, rtp, rtcp));

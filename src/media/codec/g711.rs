@@ -21,6 +21,7 @@ pub(super) const SHAPE: Codec = Codec {
     channels: 1,
     static_payload_type: None,
     fmtp: "",
+    redundancy: false,
     ptimes: &[10, 20, 30, 40, 60],
     duration: |payload| if (1..=RATE / 5).contains(&payload.len()) { u32::try_from(payload.len()).ok() } else { None },
     encoder: || Err(CodecError::FrameLength { codec: "G.711", samples: 0 }),

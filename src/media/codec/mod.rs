@@ -47,6 +47,8 @@ pub struct Codec {
     pub static_payload_type: Option<u8>,
     /// `a=fmtp` parameters to offer; empty for none.
     pub fmtp: &'static str,
+    /// A packet may carry a coarse copy of the one before: worth waiting for when packets get lost.
+    pub redundancy: bool,
     /// Packet times in milliseconds that the encoder can make.
     pub ptimes: &'static [u8],
     /// Duration of a payload in ticks of the RTP clock; `None` if the payload is malformed.

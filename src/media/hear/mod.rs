@@ -1,20 +1,25 @@
 //! How much of what was said was heard: two recordings compared.
 //!
 //! Codecs change waveforms freely but keep the rise and fall of speech, so the comparison is of
-//! envelopes: the energy in bands of 10 ms frames, on a logarithmic scale. The lag is the shift at which the envelopes
-//! correlate best; a stretch of speech counts as heard if, at that lag, its own envelope correlates
-//! well and is about as loud. This says whether speech came through, where, and with what delay; it is no measure of
-//! beauty (PESQ and its like are).
+//! envelopes: the level of 10 ms windows in three bands, on a logarithmic scale. The lag is the shift at which the
+//! envelopes correlate best, refined by the waveforms. A piece of speech counts as heard if, near that lag,
+//! its own envelope correlates well and it is about as loud. This says whether speech came through, how much of it and
+//! with what delay; it is no measure of beauty (PESQ and its like are).
 
 use super::resample::Resampler;
 
 /// Both recordings are brought to this rate.
 const RATE: u32 = 8000;
+/// Centre (Hz) and Q of the bands whose envelopes are compared: voice, and the two formants that tell vowels apart.
+const BANDS: [(f64, f64); 3] = [(350.0, 0.8), (1100.0, 1.2), (2400.0, 1.5)];
 /// Envelope step: 5 ms.
 const STEP: usize = RATE as usize / 200;
-/// Speech is judged in pieces of 200 ms.
-const PIECE: usize = 40;
-const LIKE: f64 = 0.6;
+/// Speech is judged in pieces of 600 ms.
+const PIECE: usize = 120;
+/// Correlation of a piece that is heard within 20 ms of where the piece before it was,
+const NEAR: (i64, f64) = (4, 0.8);
+/// and of one that moved up to 200 ms, which chance finds more easily.
+const FAR: (i64, f64) = (40, 0.95);
 /// A piece may come out this much fainter (12 dB) and still count.
 const FAINTER: f64 = 0.25;
 /// Louder than this share of the loudest frame is speech (-34 dB).
@@ -45,30 +50,37 @@ pub struct Heard {
 /// Compares what was sent with what was recorded at the other end. Lags up to `max_lag_ms` either way are tried.
 pub fn compare(sent: Recording<'_>, received: Recording<'_>, max_lag_ms: u32) -> Heard {
     let (said, heard) = (at_rate(sent), at_rate(received));
-    let (spoken, echoed) = (envelope(&said), envelope(&heard));
-    let loudest = spoken.iter().copied().fold(0.0, f64::max);
-    if loudest < 10.0 || echoed.is_empty() {
+    let (spoken, echoed) = (Envelope::of(&said), Envelope::of(&heard));
+    let loudest = spoken.level.iter().copied().fold(0.0, f64::max);
+    let steps = spoken.level.len();
+    if loudest < 10.0 || echoed.level.is_empty() {
         return Heard::default();
     }
     let widest = i64::from(max_lag_ms) / 5;
-    let (lag, correlation) = (-widest..=widest)
-        .map(|lag| (lag, likeness(&spoken, 0, spoken.len(), &echoed, lag)))
-        .fold((0, f64::MIN), |best, next| if next.1 > best.1 { next } else { best });
-    let (mut speech, mut good) = (0, 0);
-    for start in (0..spoken.len()).step_by(PIECE) {
-        let end = (start + PIECE).min(spoken.len());
-        let voiced = spoken[start..end].iter().filter(|level| **level > loudest * SPEECH).count();
-        if voiced < PIECE / 4 {
+    let best = |lags: std::ops::RangeInclusive<i64>, start: usize, end: usize| {
+        lags.map(|lag| (lag, likeness(&spoken, start, end, &echoed, lag)))
+            .fold((0, f64::MIN), |best, next| if next.1 > best.1 { next } else { best })
+    };
+    let (lag, correlation) = best(-widest..=widest, 0, steps);
+    let (mut speech, mut good, mut tracked) = (0, 0, lag);
+    for start in (0..steps).step_by(PIECE) {
+        let end = (start + PIECE).min(steps);
+        let voiced = spoken.level[start..end].iter().filter(|level| **level > loudest * SPEECH).count();
+        if voiced < PIECE / 8 {
             continue;
         }
         speech += voiced;
-        // A piece may have been moved a little by the jitter buffer.
-        let local = (lag - 12..=lag + 12).map(|lag| (likeness(&spoken, start, end, &echoed, lag), lag));
-        let (like, at) = local.fold((f64::MIN, lag), |best, next| if next.0 > best.0 { next } else { best });
-        let level = |envelope: &[f64], shift: i64| -> f64 {
+        // The jitter buffer moves speech when its delay changes.
+        let found = [NEAR, FAR].into_iter().find_map(|(reach, enough)| {
+            let (at, like) = best(tracked - reach..=tracked + reach, start, end);
+            (like > enough).then_some(at)
+        });
+        let Some(at) = found else { continue };
+        tracked = at;
+        let loudness = |envelope: &[f64], shift: i64| -> f64 {
             (start..end).map(|i| sample(envelope, i as i64 + shift)).sum::<f64>()
         };
-        if like > LIKE && level(&echoed, at) > level(&spoken, 0) * FAINTER {
+        if loudness(&echoed.level, at) > loudness(&spoken.level, 0) * FAINTER {
             good += voiced;
         }
     }
@@ -89,30 +101,67 @@ fn at_rate(recording: Recording<'_>) -> Vec<i16> {
     out
 }
 
-/// Root mean square of 10 ms windows, every 5 ms.
-fn envelope(samples: &[i16]) -> Vec<f64> {
-    let steps: Vec<f64> = samples
-        .chunks(STEP)
-        .map(|chunk| chunk.iter().map(|s| f64::from(*s).powi(2)).sum::<f64>() / chunk.len() as f64)
-        .collect();
-    (0..steps.len()).map(|i| ((steps[i] + steps.get(i + 1).copied().unwrap_or_default()) / 2.0).sqrt()).collect()
+/// Level of 10 ms windows, every 5 ms.
+struct Envelope {
+    /// Root mean square of the whole.
+    level: Vec<f64>,
+    /// The same in each of the [`BANDS`], on a compressed scale so that soft sounds count too; silence is 0.
+    scaled: [Vec<f64>; BANDS.len()],
 }
 
-fn sample(envelope: &[f64], at: i64) -> f64 {
-    usize::try_from(at).ok().and_then(|at| envelope.get(at)).copied().unwrap_or_default()
-}
-
-/// Correlation of `said[start..end]` with `heard` shifted by `lag`, on a compressed scale so that soft sounds count too.
-fn likeness(said: &[f64], start: usize, end: usize, heard: &[f64], lag: i64) -> f64 {
-    let scale = |level: f64| (1.0 + level / 30.0).ln();
-    let n = (end - start).max(1) as f64;
-    let (mut a, mut b, mut aa, mut bb, mut ab) = (0.0, 0.0, 0.0, 0.0, 0.0);
-    for (i, level) in said.iter().enumerate().take(end).skip(start) {
-        let (x, y) = (scale(*level), scale(sample(heard, i as i64 + lag)));
-        (a, b, aa, bb, ab) = (a + x, b + y, aa + x * x, bb + y * y, ab + x * y);
+impl Envelope {
+    fn of(samples: &[i16]) -> Envelope {
+        let plain: Vec<f64> = samples.iter().map(|sample| f64::from(*sample)).collect();
+        let bands = BANDS.map(|(centre, q)| levels(&band_pass(&plain, centre, q)));
+        let level = levels(&plain);
+        let scaled = bands.map(|band| band.iter().map(|level| (1.0 + level / 30.0).ln()).collect());
+        Envelope { level, scaled }
     }
-    let (va, vb) = (aa / n - (a / n).powi(2), bb / n - (b / n).powi(2));
-    if va <= 1e-9 || vb <= 1e-9 { 0.0 } else { (ab / n - a / n * b / n) / (va * vb).sqrt() }
+}
+
+fn levels(samples: &[f64]) -> Vec<f64> {
+    let power: Vec<f64> =
+        samples.chunks(STEP).map(|chunk| chunk.iter().map(|s| s * s).sum::<f64>() / chunk.len() as f64).collect();
+    let next = power.iter().skip(1).chain(std::iter::once(&0.0));
+    power.iter().zip(next).map(|(a, b)| ((a + b) / 2.0).sqrt()).collect()
+}
+
+/// A second-order resonance of gain 1 at its centre (Hz).
+fn band_pass(samples: &[f64], centre: f64, q: f64) -> Vec<f64> {
+    let turn = std::f64::consts::TAU * centre / f64::from(RATE);
+    let alpha = turn.sin() / (2.0 * q);
+    let (gain, a1, a2) = (alpha / (1.0 + alpha), -2.0 * turn.cos() / (1.0 + alpha), (1.0 - alpha) / (1.0 + alpha));
+    let (mut x1, mut x2, mut y1, mut y2) = (0.0, 0.0, 0.0, 0.0);
+    samples
+        .iter()
+        .map(|x| {
+            let y = gain * (x - x2) - a1 * y1 - a2 * y2;
+            (x2, x1, y2, y1) = (x1, *x, y1, y);
+            y
+        })
+        .collect()
+}
+
+fn sample(series: &[f64], at: i64) -> f64 {
+    usize::try_from(at).ok().and_then(|at| series.get(at)).copied().unwrap_or_default()
+}
+
+/// Correlation of `said` from `start` to `end` with `heard`, which is later by `lag` steps: over all bands
+/// together, each about its own mean.
+fn likeness(said: &Envelope, start: usize, end: usize, heard: &Envelope, lag: i64) -> f64 {
+    let n = (end - start).max(1) as f64;
+    let (mut va, mut vb, mut cov) = (0.0, 0.0, 0.0);
+    for (said, heard) in said.scaled.iter().zip(&heard.scaled) {
+        let (mut a, mut b, mut aa, mut bb, mut ab) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        for (i, x) in said.iter().enumerate().take(end).skip(start) {
+            let y = sample(heard, i as i64 + lag);
+            (a, b, aa, bb, ab) = (a + x, b + y, aa + x * x, bb + y * y, ab + x * y);
+        }
+        va += aa / n - (a / n).powi(2);
+        vb += bb / n - (b / n).powi(2);
+        cov += ab / n - a / n * b / n;
+    }
+    if va <= 1e-9 || vb <= 1e-9 { 0.0 } else { cov / (va * vb).sqrt() }
 }
 
 /// Refines a lag in envelope steps to a sample, by the waveforms; codecs that keep no waveform leave the coarse one.

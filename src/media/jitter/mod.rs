@@ -2,9 +2,12 @@
 //!
 //! It measures how much later than the fastest packet each one arrives, keeps a forgetting histogram
 //! of that, and aims at the delay below which 97 % of the packets stay. A packet later than the aim
-//! raises the aim at once; it sinks again by 20 ms a second. The delay in force follows the aim: it grows
+//! raises the aim at once; that sinks again by 40 ms a second. The delay in force follows the aim: it grows
 //! when playout waits for a packet that may still come, and shrinks when whoever plays throws away a
 //! packet that this buffer calls surplus (in silence, or in speech with a blend).
+//!
+//! With a codec that carries a copy of each packet in the next one, and a path that loses packets, it
+//! stays behind by one more packet, so that the copy is at hand when it is needed.
 //!
 //! Time is continuous here, packets may be of any duration, and pauses of the sender (DTX, hold, DTMF)
 //! end in a fresh start of the timeline. Left for later work: stretching and squeezing of speech, so
@@ -28,7 +31,12 @@ const LEAST_AIM_US: i64 = 5_000;
 const LONGEST_DELAY_US: i64 = 500_000;
 /// A sender whose timestamps leap further than this has started anew.
 const LEAP_US: i64 = 10_000_000;
-const PEAK_FALL_US_PER_S: i64 = 20_000;
+const PEAK_FALL_US_PER_S: i64 = 40_000;
+/// The share of lost packets is an average over about so many.
+const LOSS_MEMORY: f32 = 128.0;
+/// Shares at which waiting for the copy in the next packet begins and ends.
+const LOSSY: f32 = 0.012;
+const LOSSLESS: f32 = 0.004;
 const SURPLUS_SLACK_US: i64 = 5_000;
 /// After so many packets in a row beyond the longest delay the path itself has become slower.
 const MISFITS: u32 = 10;
@@ -75,6 +83,7 @@ struct Held {
 /// See the module. One for each stream that is received.
 pub struct JitterBuffer {
     clock_rate: i64,
+    redundancy: bool,
     /// By extended timestamp.
     held: BTreeMap<i64, Held>,
     /// Extended timestamp of the newest packet.
@@ -84,6 +93,8 @@ pub struct JitterBuffer {
     usual_duration: u32,
     fastest: Fastest,
     spread: Vec<f32>,
+    loss: f32,
+    lossy: bool,
     peak_us: i64,
     peak_at: Instant,
     misfits: u32,
@@ -94,16 +105,19 @@ pub struct JitterBuffer {
 }
 
 impl JitterBuffer {
-    /// An empty buffer for a stream with this RTP clock (Hz).
-    pub fn new(clock_rate: u32) -> Self {
+    /// An empty buffer for a stream with this RTP clock (Hz); `redundancy`: packets carry copies of the ones before.
+    pub fn new(clock_rate: u32, redundancy: bool) -> Self {
         JitterBuffer {
             clock_rate: i64::from(clock_rate.max(1)),
+            redundancy,
             held: BTreeMap::new(),
             newest: None,
             position: None,
             usual_duration: clock_rate / 50,
             fastest: Fastest::default(),
             spread: vec![0.0; BINS],
+            loss: 0.0,
+            lossy: false,
             peak_us: FIRST_AIM_US,
             peak_at: Instant::ZERO,
             misfits: 0,
@@ -116,6 +130,9 @@ impl JitterBuffer {
 
     /// Takes a packet that arrived at `now`; `duration` in RTP clock ticks.
     pub fn insert(&mut self, now: Instant, timestamp: u32, duration: u32, payload: Bytes) -> Arrival {
+        if self.newest.is_none() {
+            self.peak_at = self.peak_at.max(now);
+        }
         let ts = self.extend(timestamp);
         let transit = micros(now) - self.us(ts);
         let delay = transit - self.fastest.update(now, transit);
@@ -160,11 +177,15 @@ impl JitterBuffer {
             }
             match gap {
                 Some(0) => return self.play(at, ts, age, aim),
-                _ if age >= aim => return self.play(at, ts, age, aim),
+                _ if age >= aim => {
+                    self.missed(gap.is_some_and(|gap| gap <= 2 * i64::from(self.usual_duration)));
+                    return self.play(at, ts, age, aim);
+                }
                 // What is missing before this packet may still come.
                 Some(gap) if age + self.us(gap) >= aim => {
                     let ticks = gap.min(i64::from(self.usual_duration));
                     let next = (ticks == gap).then(|| held.payload.clone());
+                    self.missed(true);
                     self.position = Some(ts - gap + ticks);
                     return Pull::Lost { ticks: ticks as u32, next };
                 }
@@ -195,7 +216,8 @@ impl JitterBuffer {
             below >= total * QUANTILE
         });
         let usual = if total > 0.0 { bin.map_or(0, |bin| (bin as i64 + 1) * BIN_US) } else { 0 };
-        usual.max(self.peak(now)).clamp(LEAST_AIM_US, LONGEST_DELAY_US)
+        let copy = if self.lossy { self.us(i64::from(self.usual_duration)) } else { 0 };
+        (usual.max(self.peak(now)).max(LEAST_AIM_US) + copy).min(LONGEST_DELAY_US)
     }
 
     /// Mean time from arrival to playout over the last packets, in microseconds.
@@ -211,10 +233,16 @@ impl JitterBuffer {
     fn play(&mut self, at: Instant, ts: i64, age: i64, aim: i64) -> Pull {
         let Some((_, held)) = self.held.pop_first() else { return Pull::Nothing };
         self.position = Some(ts + i64::from(held.duration));
+        self.missed(false);
         let waited = at.since(held.arrived).as_micros() as f64;
         self.delay_us += (waited - self.delay_us) / if self.delay_us == 0.0 { 1.0 } else { 16.0 };
         let surplus = age - self.us(i64::from(held.duration)) >= aim + SURPLUS_SLACK_US && !self.held.is_empty();
         Pull::Play { payload: held.payload, surplus }
+    }
+
+    fn missed(&mut self, missed: bool) {
+        self.loss += (f32::from(u8::from(missed)) - self.loss) / LOSS_MEMORY;
+        self.lossy = self.redundancy && self.loss > if self.lossy { LOSSLESS } else { LOSSY };
     }
 
     fn measure(&mut self, now: Instant, delay: i64) {

@@ -78,7 +78,14 @@ impl Reporter {
     }
 
     /// The report that is due, with its successor scheduled.
-    pub fn report(&mut self, now: Instant, ssrc: u32, sent: Sent, source: Option<&mut Reception>, rng: &mut Rng) -> Bytes {
+    pub fn report(
+        &mut self,
+        now: Instant,
+        ssrc: u32,
+        sent: Sent,
+        source: Option<&mut Reception>,
+        rng: &mut Rng,
+    ) -> Bytes {
         let bytes = write(&self.compound(now, ssrc, sent, source));
         self.measure(bytes.len());
         self.initial = false;

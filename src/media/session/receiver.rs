@@ -44,7 +44,7 @@ impl Receiver {
         Ok(Receiver {
             codec: config.codec,
             decoder: (config.codec.decoder)()?,
-            jitter: JitterBuffer::new(config.codec.clock_rate),
+            jitter: JitterBuffer::new(config.codec.clock_rate, config.codec.redundancy),
             source: None,
             candidate: None,
             listener: Listener::default(),
@@ -60,15 +60,10 @@ impl Receiver {
     }
 
     /// Takes a packet in; a digit if it is the first of an event.
-    pub(super) fn receive(
-        &mut self,
-        now: Instant,
-        packet: Packet,
-        config: &Config,
-        stats: &mut Stats,
-    ) -> Option<char> {
+    pub(super) fn receive(&mut self, now: Instant, packet: Packet, config: &Config, stats: &mut Stats) -> Option<char> {
         let is_event = config.telephone_event.is_some_and(|(payload_type, _)| payload_type == packet.payload_type);
-        let duration = if packet.payload_type == config.payload_type { (self.codec.duration)(&packet.payload) } else { None };
+        let duration =
+            if packet.payload_type == config.payload_type { (self.codec.duration)(&packet.payload) } else { None };
         if !is_event && duration.is_none() || !self.accept(&packet, stats) {
             stats.refused += 1;
             return None;

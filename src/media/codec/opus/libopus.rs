@@ -34,8 +34,7 @@ impl RawEncoder {
     pub(super) fn encode(&mut self, pcm: &[i16], out: &mut [u8]) -> Result<usize, i32> {
         let (samples, room) = (length(pcm.len()), length(out.len()));
         // SAFETY: both slices are valid for the lengths given, mono, and the state is ours alone.
-        let written =
-            unsafe { ffi::opus_encode(self.0.as_ptr(), pcm.as_ptr(), samples, out.as_mut_ptr(), room) };
+        let written = unsafe { ffi::opus_encode(self.0.as_ptr(), pcm.as_ptr(), samples, out.as_mut_ptr(), room) };
         usize::try_from(written).map_err(|_| written)
     }
 

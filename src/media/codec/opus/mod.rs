@@ -24,6 +24,7 @@ pub const CODEC: Codec = Codec {
     channels: 2,
     static_payload_type: None,
     fmtp: "useinbandfec=1",
+    redundancy: true,
     ptimes: &[10, 20, 40, 60],
     duration,
     encoder: || Ok(Box::new(OpusEncoder(engine::RawEncoder::new(BITRATE, EXPECTED_LOSS).map_err(library)?))),
