@@ -131,7 +131,8 @@ impl Phone {
         }
     }
 
-    /// What the phone heard in its latest call, once it is at least `seconds` long.
+    /// What the phone heard in its latest call, once that has ended and is at least `seconds` long; the file's header
+    /// is written at the end.
     pub fn heard(&self, seconds: f64) -> Sound {
         eventually("baresip's recording is complete", || {
             let newest = fs::read_dir(&self.dir)

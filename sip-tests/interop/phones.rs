@@ -81,11 +81,15 @@ fn talk(codec: Codec, name: &str, transport: Transport) {
     // The phone calls the other peer's user.
     phone.command("dial", &ring.aor("bob"));
     phone.wait_for("CALL_ESTABLISHED");
-    let heard = phone.heard(SECONDS);
-    let status = bob.status();
-    assert_eq!(status["calls"][0]["codec"].as_str().map(str::to_lowercase).as_deref(), Some(name), "{status}");
+    let call = eventually("they talk", || {
+        let status = bob.status();
+        let call = &status["calls"][0];
+        if call["talk_s"].as_f64() >= Some(SECONDS) { Ok(call.clone()) } else { Err(call.to_string()) }
+    });
+    assert_eq!(call["codec"].as_str().map(str::to_lowercase).as_deref(), Some(name), "{call}");
     phone.command("hangup", "");
     phone.wait_for("CALL_CLOSED");
+    let heard = phone.heard(SECONDS - 1.0);
     assert_heard("the phone that called", &said, &heard);
     let heard = recording(Path::new(&to_bob));
     assert_heard("the peer that was called", &said, &heard);
