@@ -20,7 +20,7 @@ impl RecoverySheet {
         Ok(RecoverySheet { overlay: canonical_overlay(overlay)?, root: KeyPair::generate(rng) })
     }
 
-    /// The secret as groups of symbols: 11 or so, for paper. The office's name is not in it and is written beside it.
+    /// The secret as 14 groups of symbols, for paper. The office's name is not in it and is written beside it.
     pub fn secret_text(&self) -> String {
         let mut bytes = Zeroizing::new(vec![MARK]);
         bytes.extend_from_slice(&**self.root.seed().reveal());

@@ -90,7 +90,8 @@ pub(super) fn sink(text: &str) -> Result<SinkSpec, String> {
     text.parse::<SinkSpec>().map_err(|e| e.to_string())
 }
 
-/// Hands what the media threads say to the node. What does not fit is dropped but for the last figures, which wait.
+/// Hands what the media threads say to the node. They must not wait for it: what does not fit is dropped, and a call whose
+/// last figures were dropped is reported without.
 pub(super) fn tell(node: &mpsc::Sender<MediaInput>, event: Event) {
     let input = match event {
         Event::Dtmf { call, digit } => MediaInput::Dtmf { call: CallId(call), digit },
@@ -98,13 +99,13 @@ pub(super) fn tell(node: &mpsc::Sender<MediaInput>, event: Event) {
             let s = stats.session;
             let stats =
                 MediaStats { sent: s.sent, received: s.received, lost: s.lost, jitter_ms: s.jitter_ms, rtt_ms: s.rtt_ms };
-            let closed = MediaInput::Closed { call: CallId(call), stats };
-            let _ = node.blocking_send(closed);
-            return;
+            MediaInput::Closed { call: CallId(call), stats }
         }
         Event::Failed { call, error } => MediaInput::Failed { call: CallId(call), why: error.to_string() },
         Event::AudioFailed { call, error } => return tracing::warn!(call, %error, "audio"),
         Event::Started { .. } | Event::SourceEnded { .. } | Event::RemoteBye { .. } | Event::Stats { .. } => return,
     };
-    let _ = node.try_send(input);
+    if node.try_send(input).is_err() {
+        tracing::warn!("the node is too busy to hear from the media threads");
+    }
 }

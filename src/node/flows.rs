@@ -241,9 +241,4 @@ impl Flows {
             wire.push(Wire::Close { conn });
         }
     }
-
-    /// Open and opening connections.
-    pub fn len(&self) -> usize {
-        self.connections.len()
-    }
 }

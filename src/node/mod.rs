@@ -32,8 +32,9 @@ use crate::identity::{Identity, Verified};
 use crate::overlay::Overlay;
 use crate::overlay::carry::Carry;
 use crate::pbx::registrar::Registrar;
-use crate::pbx::router::Router;
+use crate::pbx::router::{BranchId, Router};
 use crate::pbx::Domain;
+use crate::sip::msg::Message;
 use crate::sip::tx::{self, ClientTxId};
 use crate::ua::{CallId, MediaOpened, MediaPlan, MediaStats, Ua};
 use bytes::Bytes;
@@ -246,7 +247,7 @@ pub enum Output {
 enum Owner {
     Overlay(crate::overlay::RpcId),
     Ua(crate::ua::RequestKey),
-    Router,
+    Router(BranchId),
 }
 
 /// One node.
@@ -266,6 +267,8 @@ pub struct Node {
     router: Router,
     publisher: Publisher,
     owners: BTreeMap<ClientTxId, Owner>,
+    /// Requests that went over TCP only for their size, until they are answered.
+    large: BTreeMap<ClientTxId, (Message, Flow)>,
     ring: ring::Ring,
     calls: calls::Calls,
     wire: Vec<Wire>,
@@ -291,6 +294,7 @@ impl Node {
             router: parts.router,
             publisher: Publisher::new(setup.lifetime()),
             owners: BTreeMap::new(),
+            large: BTreeMap::new(),
             ring: ring::Ring::new(&setup),
             calls: calls::Calls::default(),
             wire: Vec::new(),

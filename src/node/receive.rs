@@ -62,6 +62,7 @@ impl Node {
                 Output::ServerTimeout { .. } | Output::ServerTransportError { .. } => {}
                 Output::Terminated { tx: TxId::Client(tx) } => {
                     self.owners.remove(&tx);
+                    self.large.remove(&tx);
                 }
                 Output::Terminated { tx: TxId::Server(_) } => {}
             }
@@ -84,17 +85,25 @@ impl Node {
         match self.owners.get(&tx) {
             Some(Owner::Overlay(rpc)) => self.on_overlay_response(now, *rpc, &message),
             Some(Owner::Ua(key)) => self.ua.on_response(now, *key, tx, &message),
-            Some(Owner::Router) => self.router.on_response(now, tx, message),
+            Some(Owner::Router(_)) => self.router.on_response(now, tx, message),
             None => self.count("responses that nobody waits for"),
         }
     }
 
     fn on_no_response(&mut self, now: Instant, tx: tx::ClientTxId, status: u16) {
-        match self.owners.remove(&tx) {
+        let owner = self.owners.remove(&tx);
+        // RFC 3261 section 18.1.1: what went over TCP for its size alone goes over UDP when TCP is not taken there.
+        if let (503, Some((message, flow)), Some(owner)) = (status, self.large.remove(&tx), owner) {
+            let branch = tx::new_branch(&mut self.rng);
+            if let Some(again) = self.send_on(now, message, flow, &branch, owner) {
+                return self.sent_again(owner, again);
+            }
+        }
+        match owner {
             Some(Owner::Overlay(rpc)) => self.on_overlay_failed(now, rpc),
             Some(Owner::Ua(key)) => self.ua.on_failure(now, key, status),
-            Some(Owner::Router) if status == 408 => self.router.on_timeout(now, tx),
-            Some(Owner::Router) => self.router.on_transport_error(now, tx),
+            Some(Owner::Router(_)) if status == 408 => self.router.on_timeout(now, tx),
+            Some(Owner::Router(_)) => self.router.on_transport_error(now, tx),
             None => {}
         }
     }
@@ -110,17 +119,36 @@ impl Node {
     pub(super) fn send_branch(
         &mut self,
         now: Instant,
-        mut message: Message,
+        message: Message,
         hop: &Hop,
         branch: &str,
         owner: Owner,
     ) -> Option<tx::ClientTxId> {
         let size = message.to_bytes().len() + VIA_SIZE;
         let flow = self.flow_to(hop, size)?;
+        let small = self.flow_to(hop, 0).filter(|small| small.transport != flow.transport);
+        let copy = small.map(|small| (message.clone(), small));
+        let tx = self.send_on(now, message, flow, branch, owner)?;
+        if let Some(copy) = copy {
+            self.large.insert(tx, copy);
+        }
+        Some(tx)
+    }
+
+    fn send_on(&mut self, now: Instant, mut message: Message, flow: Flow, branch: &str, owner: Owner) -> Option<tx::ClientTxId> {
         message.push_front(HeaderName::Via, self.via(&flow, branch));
         let tx = self.tx.send_request(now, message, flow);
         self.owners.insert(tx, owner);
         Some(tx)
+    }
+
+    /// A request goes by another transaction than its owner was told.
+    fn sent_again(&mut self, owner: Owner, new: tx::ClientTxId) {
+        match owner {
+            Owner::Ua(key) => self.ua.sent(key, new),
+            Owner::Router(branch) => self.router.forwarded(branch, new),
+            Owner::Overlay(_) => {}
+        }
     }
 
     /// Sends a message outside of any transaction: an ACK for a 2xx.

@@ -40,7 +40,7 @@ impl Node {
                 match policy::admit(&mut self.registrar, &self.router, unix, &message) {
                     Ok(origin) => origin,
                     Err(refusal) => {
-                        self.tx.respond(now, tx, refusal);
+                        self.tx.respond(now, tx, *refusal);
                         return;
                     }
                 }
@@ -121,7 +121,7 @@ impl Node {
             Output::Forward { branch, message, target, via_branch } => {
                 let hop = hop_of(&target);
                 let hop = if matches!(target, Target::Ua { .. }) { crate::ua::Hop::Flow(self.internal_flow()) } else { hop };
-                match self.send_branch(now, message, &hop, &via_branch, Owner::Router) {
+                match self.send_branch(now, message, &hop, &via_branch, Owner::Router(branch)) {
                     Some(client) => self.router.forwarded(branch, client),
                     None => self.router.unsendable(now, branch),
                 }

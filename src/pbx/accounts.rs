@@ -222,38 +222,34 @@ fn csv_fields(row: &str) -> Result<Vec<String>, AccountError> {
     let mut fields = Vec::new();
     let mut rest = row;
     loop {
-        let field_end;
-        match rest.strip_prefix('"') {
-            Some(quoted) => {
-                let mut field = String::new();
-                let mut chars = quoted.char_indices().peekable();
-                let closed = loop {
-                    match chars.next() {
-                        Some((_, '"')) if chars.peek().is_some_and(|(_, c)| *c == '"') => {
-                            chars.next();
-                            field.push('"');
-                        }
-                        Some((at, '"')) => break at,
-                        Some((_, c)) => field.push(c),
-                        None => return Err(AccountError::Fields),
-                    }
-                };
-                fields.push(field);
-                field_end = quoted.get(closed + 1..).unwrap_or_default().trim_start();
-            }
+        let (field, tail) = match rest.strip_prefix('"') {
+            Some(quoted) => quoted_field(quoted)?,
             None => {
-                let end = rest.find(',').unwrap_or(rest.len());
-                let (field, tail) = rest.split_at(end);
-                fields.push(field.trim().to_owned());
-                field_end = tail;
+                let (field, tail) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
+                (field.trim().to_owned(), tail)
             }
-        }
-        rest = match field_end.strip_prefix(',') {
+        };
+        fields.push(field);
+        rest = match tail.strip_prefix(',') {
             Some(next) => next.trim_start(),
-            None if field_end.is_empty() => return Ok(fields),
+            None if tail.is_empty() => return Ok(fields),
             None => return Err(AccountError::Fields),
         };
     }
+}
+
+/// The field behind an opening quote, and what follows its closing one.
+fn quoted_field(quoted: &str) -> Result<(String, &str), AccountError> {
+    let mut field = String::new();
+    let mut chars = quoted.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' if chars.next_if(|(_, c)| *c == '"').is_some() => field.push('"'),
+            '"' => return Ok((field, quoted.get(at + 1..).unwrap_or_default().trim_start())),
+            c => field.push(c),
+        }
+    }
+    Err(AccountError::Fields)
 }
 
 fn to_hex(bytes: &[u8]) -> String {

@@ -99,9 +99,14 @@ pub fn decide(
 ///
 /// # Errors
 /// The response to refuse it with: 400, 403 or 407.
-pub fn admit(registrar: &mut Registrar, router: &Router, unix: UnixTime, request: &Message) -> Result<Origin, Message> {
+pub fn admit(
+    registrar: &mut Registrar,
+    router: &Router,
+    unix: UnixTime,
+    request: &Message,
+) -> Result<Origin, Box<Message>> {
     let Ok(from) = request.from() else {
-        return Err(registrar.refuse(request, 400, "Malformed From header field"));
+        return Err(Box::new(registrar.refuse(request, 400, "Malformed From header field")));
     };
     let claims = registrar.domain().user_of(&from.uri);
     let in_dialog = claims.is_some() && router.proves_dialog(request);
@@ -109,8 +114,8 @@ pub fn admit(registrar: &mut Registrar, router: &Router, unix: UnixTime, request
     let auth = registrar.auth();
     match decide(claims.as_deref(), in_dialog, auth, |_| held, || registrar.authenticate(unix, request)) {
         Decision::Admit(origin) => Ok(origin),
-        Decision::Challenge { stale } => Err(registrar.challenge(unix, request, stale)),
-        Decision::Refuse => Err(registrar.refuse(request, 403, "Forbidden")),
+        Decision::Challenge { stale } => Err(Box::new(registrar.challenge(unix, request, stale))),
+        Decision::Refuse => Err(Box::new(registrar.refuse(request, 403, "Forbidden"))),
     }
 }
 

@@ -185,12 +185,4 @@ impl Network {
         let at = (now + self.delay(host, end.host)).max(end.free_at);
         self.schedule(at, end.host, Arrival::Closed { conn: end.conn });
     }
-
-    /// A host dies without a word; its kernel is gone too, so the other ends hear nothing.
-    pub fn silence(&mut self, host: Host) {
-        let own: Vec<_> = self.streams.range((host, ConnId(0))..=(host, ConnId(u64::MAX))).map(|(k, _)| *k).collect();
-        for key in own {
-            self.streams.remove(&key);
-        }
-    }
 }

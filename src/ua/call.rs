@@ -131,8 +131,6 @@ pub(super) struct Leg {
     pub target: Target,
     pub invite: Message,
     pub tx: Option<ClientTxId>,
-    pub from_tag: String,
-    pub call_id: String,
     pub cseq: u32,
     /// Credentials were sent with it.
     pub authorized: bool,

@@ -78,8 +78,6 @@ impl Ua {
                 target: Target { uri: target.uri, hop: hop.clone() },
                 invite: invite.clone(),
                 tx: None,
-                from_tag,
-                call_id,
                 cseq: 1,
                 authorized: false,
                 ended: None,
@@ -293,10 +291,16 @@ impl Ua {
         self.out.push_back(Output::Request { key: RequestKey::InDialog(id), message: bye, hop });
     }
 
-    /// Ends a call for which no final answer came from anybody.
+    /// Ends a call that cannot go on: nobody was found, or there is no voice.
     pub fn give_up(&mut self, now: Instant, id: CallId, status: u16, reason: String) {
-        if self.calls.get(&id).is_some_and(|c| c.invitation.is_some() && c.talk.is_none()) {
-            return self.refuse(now, id, status, "Server Internal Error", Ending::Failed);
+        let Some(call) = self.calls.get(&id) else { return };
+        match call.state {
+            State::Incoming | State::Answering => {
+                return self.refuse(now, id, status, "Server Internal Error", Ending::Failed);
+            }
+            State::Calling | State::Ringing => self.cancel_legs(id, None),
+            State::Answered => self.send_bye(id),
+            State::LookingUp | State::Ending | State::Over => {}
         }
         self.finish(now, id, Ending::of_status(status), status, reason);
     }

@@ -8,6 +8,7 @@
 mod tests;
 pub mod wav;
 
+use crate::media::hear::{self, Heard, Recording};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -144,6 +145,14 @@ impl fmt::Display for SinkSpec {
             SinkSpec::Null => f.write_str("null"),
         }
     }
+}
+
+/// How much of one WAV file is heard in another, see [`hear::compare`].
+pub fn compare_files(sent: &Path, received: &Path, max_lag_ms: u32) -> Result<Heard, AudioError> {
+    let (mut sent, mut received) = (wav::WavReader::open(sent)?, wav::WavReader::open(received)?);
+    let (said, heard) = (sent.read_all()?, received.read_all()?);
+    let said = Recording { samples: &said, rate: sent.rate() };
+    Ok(hear::compare(said, Recording { samples: &heard, rate: received.rate() }, max_lag_ms))
 }
 
 fn file(text: &str) -> Result<PathBuf, AudioError> {

@@ -13,6 +13,8 @@
 //! Sources and sinks have their second 0 logged on [`clock`]: the moment at which the first sample of a
 //! source is spoken, and at which the first sample of a sink is heard.
 //!
+//! Files are read and written on the media thread, through the page cache: a disk that stalls stalls its calls.
+//!
 //! Left out until later work: media encryption, ICE, forwarding and mixing.
 
 mod call;

@@ -35,6 +35,7 @@ mod dial;
 mod link;
 mod listen;
 mod shared;
+mod shell;
 mod stream;
 mod udp;
 

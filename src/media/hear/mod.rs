@@ -7,6 +7,7 @@
 //! with what delay; it is no measure of beauty (PESQ and its like are).
 
 use super::resample::Resampler;
+use std::ops::RangeInclusive;
 
 /// Both recordings are brought to this rate.
 const RATE: u32 = 8000;
@@ -16,6 +17,8 @@ const BANDS: [(f64, f64); 3] = [(350.0, 0.8), (1100.0, 1.2), (2400.0, 1.5)];
 const STEP: usize = RATE as usize / 200;
 /// Speech is judged in pieces of 600 ms.
 const PIECE: usize = 120;
+/// Correlation of the whole above which pieces of less, down to 150 ms, count as well.
+const ALIKE: f64 = 0.4;
 /// Correlation of a piece that is heard within 20 ms of where the piece before it was,
 const NEAR: (i64, f64) = (4, 0.8);
 /// and of one that moved up to 200 ms, which chance finds more easily.
@@ -56,39 +59,69 @@ pub fn compare(sent: Recording<'_>, received: Recording<'_>, max_lag_ms: u32) ->
     if loudest < 10.0 || echoed.level.is_empty() {
         return Heard::default();
     }
+    let mut judge = Judge { spoken, echoed, floor: loudest * SPEECH, tracked: 0, smallest: PIECE, speech: 0, good: 0 };
     let widest = i64::from(max_lag_ms) / 5;
-    let best = |lags: std::ops::RangeInclusive<i64>, start: usize, end: usize| {
-        lags.map(|lag| (lag, likeness(&spoken, start, end, &echoed, lag)))
-            .fold((0, f64::MIN), |best, next| if next.1 > best.1 { next } else { best })
-    };
-    let (lag, correlation) = best(-widest..=widest, 0, steps);
-    let (mut speech, mut good, mut tracked) = (0, 0, lag);
+    let (lag, correlation) = judge.best(-widest..=widest, 0, steps);
+    judge.tracked = lag;
+    // Short pieces are found by chance: they prove nothing unless the whole is alike.
+    judge.smallest = if correlation > ALIKE { PIECE / 4 } else { PIECE };
     for start in (0..steps).step_by(PIECE) {
-        let end = (start + PIECE).min(steps);
-        let voiced = spoken.level[start..end].iter().filter(|level| **level > loudest * SPEECH).count();
-        if voiced < PIECE / 8 {
-            continue;
-        }
-        speech += voiced;
-        // The jitter buffer moves speech when its delay changes.
-        let found = [NEAR, FAR].into_iter().find_map(|(reach, enough)| {
-            let (at, like) = best(tracked - reach..=tracked + reach, start, end);
-            (like > enough).then_some(at)
-        });
-        let Some(at) = found else { continue };
-        tracked = at;
-        let loudness = |envelope: &[f64], shift: i64| -> f64 {
-            (start..end).map(|i| sample(envelope, i as i64 + shift)).sum::<f64>()
-        };
-        if loudness(&echoed.level, at) > loudness(&spoken.level, 0) * FAINTER {
-            good += voiced;
-        }
+        judge.piece(start, (start + PIECE).min(steps));
     }
     Heard {
-        share: if speech == 0 { 0.0 } else { good as f64 / speech as f64 },
+        share: if judge.speech == 0 { 0.0 } else { judge.good as f64 / judge.speech as f64 },
         lag_ms: fine_lag(&said, &heard, lag),
         correlation,
-        speech_ms: speech as u64 * 5,
+        speech_ms: judge.speech as u64 * 5,
+    }
+}
+
+struct Judge {
+    spoken: Envelope,
+    echoed: Envelope,
+    /// Level above which a step is speech.
+    floor: f64,
+    /// Where the last piece was found.
+    tracked: i64,
+    /// Pieces are not cut shorter than this many steps.
+    smallest: usize,
+    /// Steps of speech looked at, and those that were heard.
+    speech: usize,
+    good: usize,
+}
+
+impl Judge {
+    /// Looks for a piece of what was said; what is not found as a whole (the delay changed within it) in
+    /// halves and quarters, which have to be the more alike the shorter they are.
+    fn piece(&mut self, start: usize, end: usize) {
+        let voiced = self.spoken.level[start..end].iter().filter(|level| **level > self.floor).count();
+        if voiced < (end - start) / 8 {
+            return;
+        }
+        let strictness = (end - start) as f64 / PIECE as f64;
+        let found = [NEAR, FAR].into_iter().find_map(|(reach, enough)| {
+            let (at, like) = self.best(self.tracked - reach..=self.tracked + reach, start, end);
+            (like > 1.0 - (1.0 - enough) * strictness).then_some(at)
+        });
+        if let Some(at) = found {
+            self.tracked = at;
+            let loudness =
+                |level: &[f64], lag: i64| -> f64 { (start..end).map(|i| sample(level, i as i64 + lag)).sum() };
+            let loud_enough = loudness(&self.echoed.level, at) > loudness(&self.spoken.level, 0) * FAINTER;
+            self.speech += voiced;
+            self.good += if loud_enough { voiced } else { 0 };
+        } else if end - start > self.smallest {
+            let middle = start + (end - start) / 2;
+            self.piece(start, middle);
+            self.piece(middle, end);
+        } else {
+            self.speech += voiced;
+        }
+    }
+
+    fn best(&self, lags: RangeInclusive<i64>, start: usize, end: usize) -> (i64, f64) {
+        lags.map(|lag| (lag, likeness(&self.spoken, start, end, &self.echoed, lag)))
+            .fold((0, f64::MIN), |best, next| if next.1 > best.1 { next } else { best })
     }
 }
 

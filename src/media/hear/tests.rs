@@ -63,6 +63,18 @@ fn half_of_it_is_half_of_it() {
     assert!((0.35..0.6).contains(&heard.share), "{heard:?}");
 }
 
+/// A jitter buffer that grows by 80 ms in the middle of speech and later comes back costs little.
+#[test]
+fn a_delay_that_changes_is_followed() {
+    let said = speech(6, 8_000, 6);
+    let mut got = later(&said, 400);
+    let gap = got[16_000 - 640..16_000].to_vec();
+    got.splice(16_000..16_000, gap);
+    got.drain(33_000..33_640);
+    let heard = compare(at(&said, 8_000), at(&got, 8_000), 1000);
+    assert!(heard.share > 0.85, "{heard:?}");
+}
+
 #[test]
 fn something_else_is_not_it() {
     let said = speech(4, 8_000, 6);

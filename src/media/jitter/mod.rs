@@ -294,8 +294,10 @@ impl Fastest {
     const WINDOW_US: u128 = 4_000_000;
 
     fn update(&mut self, now: Instant, transit: i64) -> i64 {
-        if now.since(self.since).as_micros() >= Self::WINDOW_US {
-            self.previous = self.current.take();
+        let elapsed = now.since(self.since).as_micros();
+        if elapsed >= Self::WINDOW_US {
+            // After a long pause nothing that was learnt before it holds.
+            self.previous = self.current.take().filter(|_| elapsed < 2 * Self::WINDOW_US);
             self.since = now;
         }
         self.current = Some(self.current.map_or(transit, |least| least.min(transit)));

@@ -204,6 +204,24 @@ fn a_pause_of_the_sender_is_no_loss() {
 }
 
 #[test]
+fn a_sender_whose_clock_stood_still_is_heard_at_once() {
+    let mut buffer = JitterBuffer::new(CLOCK, false);
+    let mut now = Instant::from_millis(1000);
+    let mut played = Vec::new();
+    for n in 0..100u32 {
+        if n == 50 {
+            now += Duration::from_secs(60);
+        }
+        buffer.insert(now, n * TICKS, TICKS, Bytes::copy_from_slice(&[n as u8]));
+        now += Duration::from_millis(20);
+        if let Pull::Play { payload, .. } = buffer.pull(now) {
+            played.push(payload[0]);
+        }
+    }
+    assert_eq!(played, (0..100).collect::<Vec<u8>>());
+}
+
+#[test]
 fn a_stranger_cannot_make_it_grow() {
     let mut rng = Rng::from_seed(3);
     let mut buffer = JitterBuffer::new(CLOCK, false);

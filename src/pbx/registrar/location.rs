@@ -79,25 +79,33 @@ impl Location {
 
     /// Replaces a user's bindings.
     pub fn set(&mut self, user: &str, entries: Vec<Entry>) {
-        let Some(first) = entries.iter().map(|e| e.expires).min() else {
-            if let Some((user, _)) = self.users.remove_entry(user) {
+        let (user, old) = match self.users.remove_entry(user) {
+            Some((user, old)) => (user, old),
+            None => (user.into(), Vec::new()),
+        };
+        self.put(user, &old, entries);
+    }
+
+    fn put(&mut self, user: Arc<str>, old: &[Entry], entries: Vec<Entry>) {
+        for conn in old.iter().filter_map(|e| e.flow.conn) {
+            if !entries.iter().any(|e| e.flow.conn == Some(conn)) {
+                self.streams.remove(&(conn, user.clone()));
+            }
+        }
+        for conn in entries.iter().filter(|e| !e.closed).filter_map(|e| e.flow.conn) {
+            self.streams.insert((conn, user.clone()));
+        }
+        match entries.iter().map(|e| e.expires).min() {
+            Some(first) => {
+                if self.timers.deadline(&user) != Some(first) {
+                    self.timers.set(user.clone(), first);
+                }
+                self.users.insert(user, entries);
+            }
+            None => {
                 self.timers.cancel(&user);
             }
-            return;
-        };
-        let user: Arc<str> = match self.users.get_key_value(user) {
-            Some((known, _)) => known.clone(),
-            None => user.into(),
-        };
-        if self.timers.deadline(&user) != Some(first) {
-            self.timers.set(user.clone(), first);
         }
-        for conn in entries.iter().filter_map(|e| e.flow.conn) {
-            if !self.streams.contains(&(conn, user.clone())) {
-                self.streams.insert((conn, user.clone()));
-            }
-        }
-        self.users.insert(user, entries);
     }
 
     pub fn targets(&self, now: Instant, user: &str) -> Vec<Candidate> {
@@ -136,13 +144,22 @@ impl Location {
     /// Drops what has expired; gives one user at a time who lost the last binding.
     pub fn expire(&mut self, now: Instant) -> Option<Arc<str>> {
         while let Some(user) = self.timers.pop(now) {
-            let mut entries = self.users.remove(&user).unwrap_or_default();
-            entries.retain(|e| e.expires > now);
-            if entries.is_empty() {
+            let old = self.users.remove(&user).unwrap_or_default();
+            let left: Vec<_> = old.iter().filter(|e| e.expires > now).cloned().collect();
+            let gone = left.is_empty();
+            self.put(user.clone(), &old, left);
+            if gone {
                 return Some(user);
             }
-            self.set(&user, entries);
         }
         None
+    }
+}
+
+#[cfg(test)]
+impl Location {
+    /// Streams that are remembered.
+    pub fn streams(&self) -> usize {
+        self.streams.len()
     }
 }

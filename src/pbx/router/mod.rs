@@ -23,187 +23,23 @@
 
 mod best;
 mod context;
+mod output;
 mod pass;
 mod path;
+mod plan;
 #[cfg(test)]
 mod tests;
 
-use super::policy::Origin;
-use super::{Candidate, Domain, Target};
-use crate::core::{Flow, Id, Instant, Queue, Rng, TimerQueue, Transport};
-use crate::sip::msg::{HeaderName, Message, Method, Scheme, Uri};
+pub use output::{BranchId, Config, Counters, Link, Output, QueryId, Resolution, Scope};
+
+use super::{Domain, Origin, Target};
+use crate::core::{Flow, Instant, Queue, Rng, TimerQueue};
+use crate::sip::msg::{HeaderName, Message, Method};
 use crate::sip::tx::{ClientTxId, ServerTxId};
 use context::{Context, Start};
 use pass::Passes;
-use path::{Path, Side};
+use plan::{Plan, Refusal};
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
-use std::time::Duration;
-
-/// What a router is told once.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The overlay and our addresses, that of the links included.
-    pub domain: Domain,
-    /// Where phones reach us over UDP. Its address stands in for that of a socket bound to "any".
-    pub udp: SocketAddr,
-    /// Where phones reach us over TCP.
-    pub tcp: SocketAddr,
-    /// Where peers reach us.
-    pub link: Option<Link>,
-    /// Secret behind passes and loop marks; dialogs survive a restart if it does.
-    pub key: [u8; 32],
-    /// Timer C, above 3 minutes (RFC 3261 section 16.6 step 11).
-    pub timer_c: Duration,
-    /// How long an answered INVITE is kept for more 2xx: 64*T1.
-    pub linger: Duration,
-    /// How long an [`Output::Resolve`] may take before 504.
-    pub resolve: Duration,
-    /// Requests at a time.
-    pub max_contexts: usize,
-    /// Targets of one request.
-    pub max_targets: usize,
-}
-
-impl Config {
-    /// Usual values: Timer C 185 s, 32 s, 10 s, 65,536 requests, 32 targets each.
-    pub fn new(domain: Domain, udp: SocketAddr, tcp: SocketAddr, key: [u8; 32]) -> Config {
-        Config {
-            domain,
-            udp,
-            tcp,
-            link: None,
-            key,
-            timer_c: Duration::from_secs(185),
-            linger: Duration::from_secs(32),
-            resolve: Duration::from_secs(10),
-            max_contexts: 65_536,
-            max_targets: 32,
-        }
-    }
-}
-
-/// Our end of the overlay's links.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// Where we take links.
-    pub address: SocketAddr,
-    /// TLS, or TCP or UDP in a laboratory in clear.
-    pub transport: Transport,
-    /// Our peer-ID.
-    pub id: Id,
-}
-
-/// An [`Output::Resolve`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct QueryId(u64);
-
-/// One copy of a request.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct BranchId {
-    context: u64,
-    index: u16,
-}
-
-/// How far to look for a user.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Scope {
-    /// This node only: its registrar and its own user agent.
-    Here,
-    /// The overlay too.
-    Overlay,
-}
-
-/// What was found for a user.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Resolution {
-    /// These; empty is the same as [`NotRegistered`](Resolution::NotRegistered).
-    Targets(Vec<Candidate>),
-    /// The user exists and is nowhere now: 480.
-    NotRegistered,
-    /// No such user: 404.
-    NotFound,
-    /// Several users claim the name; these URIs tell them apart: 485.
-    Ambiguous(Vec<String>),
-    /// The overlay gave no answer that can be trusted: 504.
-    Failed,
-}
-
-/// What the router wants.
-#[derive(Clone, Debug)]
-pub enum Output {
-    /// To know where a user is; answered with [`Router::resolved`].
-    Resolve {
-        /// To answer with.
-        query: QueryId,
-        /// Canonical AOR, `sip:USER@OVERLAY`.
-        aor: String,
-        /// Its user part.
-        user: String,
-        /// How far to look.
-        scope: Scope,
-        /// The request is inside a dialog: if the node's own user agent has that dialog, it is the only target.
-        in_dialog: bool,
-    },
-    /// A request to be sent: push a Via with `via_branch`, send it in a client transaction, and say so with
-    /// [`Router::forwarded`], or [`Router::unsendable`] where there is no way.
-    Forward {
-        /// To answer with.
-        branch: BranchId,
-        /// The request without our Via.
-        message: Message,
-        /// The next hop.
-        target: Target,
-        /// The branch parameter for our Via.
-        via_branch: String,
-    },
-    /// A response for a server transaction.
-    Respond {
-        /// The transaction.
-        tx: ServerTxId,
-        /// The response.
-        message: Message,
-    },
-    /// A client transaction to be cancelled.
-    Cancel {
-        /// The transaction.
-        tx: ClientTxId,
-    },
-    /// A request to be sent outside of any transaction: an ACK for a 2xx.
-    ForwardStateless {
-        /// The request without our Via.
-        message: Message,
-        /// The next hop.
-        target: Target,
-        /// The branch parameter for our Via.
-        via_branch: String,
-    },
-}
-
-/// What happened so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Requests taken.
-    pub requests: u64,
-    /// Copies sent.
-    pub forwarded: u64,
-    /// Requests refused before anybody was asked, loops among them.
-    pub refused: u64,
-    /// Loops.
-    pub loops: u64,
-    /// Requests refused because a stranger wanted them carried elsewhere.
-    pub relay_denied: u64,
-    /// Requests answered 503 because too many are on their way.
-    pub overload: u64,
-    /// ACKs that belong to no dialog of ours.
-    pub acks_dropped: u64,
-    /// Responses that nobody waits for.
-    pub responses_dropped: u64,
-    /// Targets beyond the limit.
-    pub targets_dropped: u64,
-    /// Requests other than INVITE that no target answered in time (RFC 4320).
-    pub left_unanswered: u64,
-}
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 enum Timer {
@@ -232,15 +68,6 @@ pub struct Router {
     /// Answered INVITEs in the order in which they go.
     lingering: VecDeque<(Instant, u64)>,
     last: u64,
-}
-
-/// A response of our own to a request that goes nowhere.
-struct Refusal(u16, &'static str);
-
-/// Where a request goes.
-enum Plan {
-    Look { user: String, scope: Scope },
-    Go(Target),
 }
 
 impl Router {
@@ -530,77 +357,6 @@ impl Router {
 }
 
 impl Core {
-    /// Sections 16.3 to 16.5, credentials apart.
-    fn route(&mut self, request: &mut Message, flow: &Flow, origin: &Origin) -> Result<(Plan, String), Refusal> {
-        let uri = Uri::parse(request.request_uri()).map_err(|_| Refusal(400, "Malformed Request-URI"))?;
-        if !matches!(uri.scheme, Scheme::Sip | Scheme::Tel) {
-            return Err(Refusal(416, "Unsupported URI Scheme"));
-        }
-        match request.max_forwards() {
-            Some(0) => return Err(Refusal(483, "Too Many Hops")),
-            None if request.has(HeaderName::MaxForwards) => {
-                return Err(Refusal(400, "Malformed Max-Forwards header field"));
-            }
-            _ => {}
-        }
-        if request.has(HeaderName::ProxyRequire) {
-            return Err(Refusal(420, "Bad Extension"));
-        }
-        let entered = path::enter(request, flow, &self.config.domain, &self.passes);
-        let path = entered.map_err(|path::Unreadable(what)| Refusal(400, what))?;
-        let mark = self.passes.mark(request);
-        if pass::has_mark(request, &mark) {
-            self.counters.loops += 1;
-            return Err(Refusal(482, "Loop Detected"));
-        }
-        let scope = match origin {
-            Origin::Phone { .. } | Origin::Ua { .. } => Scope::Overlay,
-            // A peer has looked already; a stranger may not.
-            Origin::Peer { .. } | Origin::Dialog | Origin::Outside => Scope::Here,
-        };
-        let plan = self.plan(request, path, origin.is_member(), scope)?;
-        Ok((plan, mark))
-    }
-
-    fn plan(&mut self, request: &mut Message, path: Path, member: bool, scope: Scope) -> Result<Plan, Refusal> {
-        let may_go = path.proven || member;
-        if let Some(flow) = path.flow {
-            if let Some(next) = &path.next {
-                path::adapt_to_strict(request, next);
-            }
-            return Ok(Plan::Go(Target::Flow { uri: request.request_uri().to_owned(), flow }));
-        }
-        if path.next.is_none() {
-            if let Some(user) = self.config.domain.callee_of(&path.uri) {
-                return Ok(Plan::Look { user, scope });
-            }
-            if self.config.domain.covers(&path.uri) {
-                return Err(match request.method() {
-                    Method::Options => Refusal(200, "OK"),
-                    _ => Refusal(405, "Method Not Allowed"),
-                });
-            }
-        }
-        if !may_go {
-            self.counters.relay_denied += 1;
-            return Err(Refusal(403, "Relaying Denied"));
-        }
-        let target = match &path.next {
-            Some(next) => {
-                path::adapt_to_strict(request, next);
-                Target::of(next)
-            }
-            None => Target::of(&path.uri),
-        };
-        Ok(Plan::Go(target))
-    }
-
-    /// An ACK goes where a pass of ours lets it, or to a user hosted here.
-    fn route_ack(&mut self, ack: &mut Message, flow: &Flow) -> Option<Plan> {
-        let path = path::enter(ack, flow, &self.config.domain, &self.passes).ok()?;
-        self.plan(ack, path, false, Scope::Here).ok()
-    }
-
     fn send_ack(&mut self, mut message: Message, target: Target, rewrite: bool) {
         let via_branch = format!("{}{}", crate::sip::msg::MAGIC_COOKIE, self.passes.stateless(&message));
         context::prepare(&mut message, &target, rewrite);
@@ -611,64 +367,6 @@ impl Core {
         self.timers.set(Timer::Query(id), now + self.config.resolve);
         let aor = self.config.domain.aor(&user);
         self.say(Output::Resolve { query: QueryId(id), aor, user, scope, in_dialog });
-    }
-
-    /// Takes out what is for us or what only we may say.
-    fn strip(&self, request: &mut Message, origin: &Origin) {
-        if request.has(HeaderName::ProxyAuthorization) {
-            let ours = format!("realm=\"{}\"", self.config.domain.overlay());
-            let others: Vec<String> = request.headers(HeaderName::ProxyAuthorization).map(str::to_owned).collect();
-            request.remove(HeaderName::ProxyAuthorization);
-            for value in others.iter().filter(|value| !value.contains(&ours)) {
-                request.push(HeaderName::ProxyAuthorization, value);
-            }
-        }
-        // Asserted by whom we do not trust (RFC 3325 section 5).
-        if !matches!(origin, Origin::Peer { .. } | Origin::Ua { .. }) && request.has(HeaderName::PAssertedIdentity) {
-            request.remove(HeaderName::PAssertedIdentity);
-        }
-    }
-
-    /// Our side towards whoever sent a request; none for our own user agent.
-    fn side_from(&self, request: &Message, flow: &Flow, origin: &Origin) -> Option<Side> {
-        match origin {
-            Origin::Ua { .. } => None,
-            Origin::Peer { .. } => self.link_side(),
-            _ => Some(self.clear_side(flow, context::pinned(request, flow))),
-        }
-    }
-
-    /// Our side towards a target; none for our own user agent.
-    fn side_to(&self, target: &Target) -> Option<Side> {
-        match target {
-            Target::Ua { .. } => None,
-            Target::Peer { .. } => self.link_side(),
-            Target::Flow { flow, .. } => Some(self.clear_side(flow, Some(*flow))),
-            Target::Uri { uri } => {
-                let uri = Uri::parse(uri).ok();
-                let transport = uri.as_ref().and_then(|uri| uri.params.get("transport")).and_then(Transport::from_name);
-                let (transport, address) = match transport {
-                    Some(Transport::Tcp) => (Transport::Tcp, self.config.tcp),
-                    _ => (Transport::Udp, self.config.udp),
-                };
-                Some(Side::clear(transport, address, None))
-            }
-        }
-    }
-
-    fn link_side(&self) -> Option<Side> {
-        self.config.link.as_ref().map(|link| Side::link(link.address, link.transport, &link.id))
-    }
-
-    fn clear_side(&self, flow: &Flow, kept: Option<Flow>) -> Side {
-        let ours = if flow.transport == Transport::Udp { self.config.udp } else { self.config.tcp };
-        // Of a connection that we opened, the local port is nobody's address.
-        let address = if ours.ip().is_unspecified() || ours.is_ipv4() != flow.local.is_ipv4() {
-            SocketAddr::new(flow.local.ip(), ours.port())
-        } else {
-            ours
-        };
-        Side::clear(flow.transport, address, kept)
     }
 
     fn reply(&mut self, request: &Message, status: u16, reason: &str) -> Message {

@@ -56,6 +56,9 @@ pub(super) fn enter(
         if !domain.covers(&route.uri) {
             break Some(route.uri);
         }
+        if passed.len() >= OURS {
+            return Err(Unreadable("Too Many Entries Of Ours In Route"));
+        }
         passed.push(pass_in(&route.uri, &call_id, passes));
         request.remove_first_value(HeaderName::Route);
     };
@@ -145,3 +148,6 @@ fn same_flow(a: &Flow, b: &Flow) -> bool {
             (a, b) => a == b,
         }
 }
+
+/// Entries of ours that one Route may hold: two for each time that a dialog spirals through here.
+const OURS: usize = 8;

@@ -1,6 +1,7 @@
 //! TLS: who is let in as whom.
 
-use super::super::link::{Tls, shell};
+use super::super::link::Tls;
+use super::super::shell::{pkcs8, shell};
 use super::*;
 use crate::identity::{Chain, IdentityError};
 use tokio_rustls::TlsConnector;
@@ -220,12 +221,7 @@ async fn a_certificate_without_its_key_gets_nowhere() {
     let mut a = Node::member(&alice);
     let certificate = shell(&bob.device, Some(&bob.chain)).expect("made");
     let with_key_of = |who: &Identity| {
-        let der = [&super::super::link::PKCS8_PREFIX[..], &**who.device.seed().reveal()].concat();
-        let der = rustls_pki_types::PrivateKeyDer::Pkcs8(der.into());
-        let key = ring::sign::any_eddsa_type(match &der {
-            rustls_pki_types::PrivateKeyDer::Pkcs8(key) => key,
-            _ => panic!("as made"),
-        });
+        let key = ring::sign::any_eddsa_type(&pkcs8(&who.device).into());
         let certified = CertifiedKey::new(vec![certificate.clone()], key.expect("a key"));
         careless().with_client_cert_resolver(Arc::new(Impostor(Arc::new(certified))))
     };

@@ -2,7 +2,7 @@
 //!
 //! The codec itself is one of three libraries, chosen by feature: `libopus` (built from source) before
 //! `system-opus` (the distribution's) before `ropus` (pure Rust). Each sits in one file behind the same
-//! two types. Left out for now and not faked: deep concealment and DRED, which only `libopus` has.
+//! two types. Left out: deep concealment and DRED, which only `libopus` has, and stretching; they belong to the concealment in the playout.
 
 #[cfg(feature = "libopus")]
 #[path = "libopus.rs"]
