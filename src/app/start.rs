@@ -7,7 +7,7 @@ use crate::config::{Config, ConfigError};
 use crate::io::disk::{DataDir, Lock};
 use crate::io::media::clock;
 use crate::io::{launch, office};
-use crate::node::control::Event;
+use crate::node::control::{CommandError, Event};
 use crate::sim;
 use serde_json::json;
 use std::io::IsTerminal;
@@ -175,7 +175,7 @@ pub fn simulate(args: &SimArgs, json: bool) -> Result<(), Failure> {
     }
     if report.joined < report.peers || report.found < report.lookups {
         let what = format!("{} peers did not join, {} lookups failed", report.peers - report.joined, report.lookups - report.found);
-        return Err(Failure::said(what, "repeat it with the same --seed and look at the log with --log debug"));
+        return Err(Failure::Reported(CommandError::new(what, "repeat it with the same --seed; it fails in the same way")));
     }
     Ok(())
 }

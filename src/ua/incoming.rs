@@ -24,7 +24,7 @@ impl Ua {
             }
             (Method::Invite, Some(id), _) => self.on_reinvite(now, tx, id, request, flow),
             (Method::Bye, Some(id), _) => self.on_bye(now, tx, id, request),
-            (_, None, true) => {
+            (Method::Bye, None, _) | (_, None, true) => {
                 let gone = self.reply(request, 481, "Call/Transaction Does Not Exist");
                 self.respond(tx, gone);
             }
