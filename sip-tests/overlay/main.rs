@@ -3,3 +3,4 @@
 mod chord;
 mod conformance;
 mod net;
+mod traces;

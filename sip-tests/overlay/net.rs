@@ -385,7 +385,11 @@ impl Users {
     }
 
     pub fn user(&mut self, name: &str) -> Identity {
-        Identity::open(OVERLAY, name, UNIX, &mut self.rng).expect("a good name")
+        self.user_of(OVERLAY, name)
+    }
+
+    pub fn user_of(&mut self, overlay: &str, name: &str) -> Identity {
+        Identity::open(overlay, name, UNIX, &mut self.rng).expect("a good name")
     }
 }
 

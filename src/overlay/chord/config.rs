@@ -59,6 +59,13 @@ pub struct Config {
     pub max_relays: usize,
 }
 
+impl Config {
+    /// How many distinct holders make a read or a write: two, or one where only one is kept.
+    pub fn quorum(&self) -> usize {
+        (1 + self.successor_replicas + usize::from(self.scattered)).min(2)
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Config {

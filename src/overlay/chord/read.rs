@@ -10,8 +10,6 @@ use crate::overlay::{LookupError, Mode, OpId, Output, PeerRef, Request, Response
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Holders whose answers make a read.
-const HOLDERS: usize = 2;
 /// Holders asked at most.
 const MAX_HOLDERS: usize = 6;
 
@@ -128,7 +126,7 @@ impl Chord {
         holders.sort_unstable();
         holders.dedup();
         let something = read.answers.iter().any(|(_, _, entries)| !entries.is_empty());
-        if something && holders.len() >= HOLDERS {
+        if something && holders.len() >= self.config.quorum() {
             return self.end_read(now, id, op);
         }
         if read.waiting > 0 {
@@ -136,7 +134,7 @@ impl Chord {
             return;
         }
         let next = loop {
-            if read.queue.is_empty() || read.asked >= MAX_HOLDERS {
+            if read.queue.is_empty() || read.asked >= MAX_HOLDERS || self.config.successor_replicas == 0 {
                 break None;
             }
             let peer = read.queue.remove(0);

@@ -30,7 +30,7 @@ impl Chord {
             .map(|(slot, _)| *slot)
             .filter(|(key, n)| space.in_open_closed(&space.replica_position(key, *n), &from, &new.id))
             .collect();
-        if slots.is_empty() {
+        if slots.is_empty() && self.table.contact(&new.id).is_none_or(|c| !c.reached) {
             // Nothing to say to it, but it may be named to others only once it has answered.
             self.probe(now, new);
         }

@@ -9,9 +9,6 @@ use crate::core::{Id, Instant};
 use crate::identity::SignedEntry;
 use crate::overlay::{Mode, OpId, Output, PeerRef, PutError, Request, Response, Route};
 
-/// Distinct holders whose acknowledgement makes a write.
-const HOLDERS: usize = 2;
-
 /// A put under way.
 pub(super) struct Write {
     key: Id,
@@ -189,8 +186,9 @@ impl Chord {
         let trace = op.trace(now);
         let (settled, mut again) = (op.settled, false);
         let Goal::Put { op: name, write } = &mut op.goal else { return };
-        let enough = write.acked.len() >= if write.alone { 1 } else { HOLDERS };
-        if enough && !write.reported && (settled || write.acked.len() >= HOLDERS) {
+        let quorum = self.config.quorum();
+        let enough = write.acked.len() >= if write.alone { 1 } else { quorum };
+        if enough && !write.reported && (settled || write.acked.len() >= quorum) {
             write.reported = true;
             let acks = write.acks();
             self.out.push_back(Output::PutDone { op: *name, acks, result: Ok(()), trace });
