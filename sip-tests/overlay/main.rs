@@ -5,3 +5,4 @@ mod chord;
 mod conformance;
 mod net;
 mod traces;
+mod scratch;

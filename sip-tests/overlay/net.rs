@@ -4,10 +4,10 @@ use chordial::core::{Id, Instant, Rng, UnixTime};
 use chordial::identity::{Entry, EntryKind, Identity, SignedEntry, resource_key};
 use chordial::overlay::carry::{Carry, is_overlay};
 use chordial::overlay::{
-    Command, Input, LookupError, Mode, OpId, Output, Overlay, PeerRef, PutError, Request, Response, RpcId, Token, Trace,
+    Command, Input, LookupError, Mode, OpId, Output, Overlay, PeerRef, PutError, Request, Response, Route, RpcId, Token, Trace,
 };
 use chordial::sip::msg::Message;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -56,6 +56,12 @@ pub struct Net<O> {
     make: Box<dyn Fn(PeerRef, Rng) -> O>,
     events: BTreeMap<(Instant, u64), Event>,
     tokens: BTreeMap<Token, (usize, usize, RpcId, Request)>,
+    /// Who has answered whom: only they may be named to others.
+    reached: BTreeSet<(usize, Id)>,
+    /// Cut off: nothing goes in or out.
+    pub isolated: BTreeSet<usize>,
+    /// These never pass a request on, nor say so.
+    pub swallows: BTreeSet<usize>,
     /// Every message goes through SIP bytes and back.
     pub wire: Option<fn(PeerRef) -> Carry>,
     wire_rng: Rng,
@@ -80,6 +86,9 @@ impl<O: Overlay> Net<O> {
             make: Box::new(make),
             events: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            reached: BTreeSet::new(),
+            isolated: BTreeSet::new(),
+            swallows: BTreeSet::new(),
             wire: None,
             wire_rng: Rng::from_seed(seed),
             next: 0,
@@ -131,6 +140,16 @@ impl<O: Overlay> Net<O> {
             self.peers[peer].overlay.handle(self.now, input);
             self.drain(peer);
         }
+    }
+
+    /// The same peer again, with nothing in its memory.
+    pub fn restart(&mut self, peer: usize) {
+        let rng = self.rng.fork();
+        let mut overlay = (self.make)(self.peers[peer].me, rng);
+        overlay.handle(self.now, Input::Clock { unix: UNIX });
+        self.peers[peer].overlay = overlay;
+        self.peers[peer].alive = true;
+        self.reached.retain(|(by, _)| *by != peer);
     }
 
     pub fn crash(&mut self, peer: usize) {
@@ -283,6 +302,17 @@ impl<O: Overlay> Net<O> {
                     }
                     return;
                 }
+                let recursive = matches!(
+                    &request,
+                    Request::Query { route: Route::Recursive { .. }, .. }
+                        | Request::Fetch { route: Route::Recursive { .. }, .. }
+                );
+                if self.isolated.contains(&i)
+                    || self.isolated.contains(&from)
+                    || recursive && self.swallows.contains(&i)
+                {
+                    return;
+                }
                 if named.is_some_and(|id| id != self.peers[i].me.id) {
                     return self.fail(from, rpc);
                 }
@@ -292,7 +322,10 @@ impl<O: Overlay> Net<O> {
                 let from = Some(self.peers[from].me);
                 self.input(i, Input::Request { from, token, request });
             }
-            Event::Response { to, rpc, from, response } => self.input(to, Input::Response { rpc, from, response }),
+            Event::Response { to, rpc, from, response } => {
+                self.reached.insert((to, from.id));
+                self.input(to, Input::Response { rpc, from, response });
+            }
             Event::Failed { to, rpc } => self.input(to, Input::RpcFailed { rpc }),
         }
     }
@@ -315,6 +348,7 @@ impl<O: Overlay> Net<O> {
                     self.messages += 1;
                     let (by, to, rpc, request) = self.tokens.remove(&token).expect("a request is answered once");
                     assert_eq!(by, i);
+                    self.check_named(i, &response);
                     if self.record {
                         self.answered.push((self.peers[i].me, self.peers[to].me, request.clone(), response.clone()));
                     }
@@ -351,6 +385,27 @@ impl<O: Overlay> Net<O> {
         let (sender, decoded) = asking.decode_response(&message, request.kind()).expect("it is an overlay message");
         assert_eq!((sender, &decoded), (Some(self.peers[by].me), &response));
         decoded
+    }
+
+    /// Nobody names a peer that has not answered it.
+    fn check_named(&self, by: usize, response: &Response) {
+        let (closer, links) = match response {
+            Response::Redirect { closer, links } => (Some(closer), links),
+            Response::Admitted { links } | Response::Stored { links } => (None, links),
+            Response::Responsible { links, .. } | Response::Entries { links, .. } => (None, links),
+            _ => return,
+        };
+        // What is passed back is what the last of the path said.
+        let by = match response {
+            Response::Responsible { path, .. } | Response::Entries { path, .. } => {
+                path.last().and_then(|p| self.peers.iter().position(|q| q.me == *p)).unwrap_or(by)
+            }
+            _ => by,
+        };
+        for named in closer.into_iter().chain(links.peers()) {
+            let known = named.id == self.peers[by].me.id || self.reached.contains(&(by, named.id));
+            assert!(known, "{:?} names {named:?}, which it never reached", self.peers[by].me);
+        }
     }
 
     fn fail(&mut self, to: usize, rpc: RpcId) {

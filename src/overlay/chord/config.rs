@@ -82,7 +82,7 @@ impl Default for Config {
             leave_deadline: Duration::from_secs(2),
             stabilise_min: Duration::from_millis(250),
             stabilise_max: Duration::from_secs(8),
-            heartbeat: Duration::from_secs(15),
+            heartbeat: Duration::from_secs(30),
             fingers: Duration::from_secs(60),
             maintain: Duration::from_secs(10),
             scatter: Duration::from_secs(300),

@@ -182,9 +182,9 @@ impl Chord {
         let Some(mut op) = self.ops.remove(&id) else { return };
         if op.settled {
             self.ops.insert(id, op);
-        } else if std::mem::take(&mut op.recursing) {
+        } else if op.recursing {
             op.retries = op.retries.saturating_add(1);
-            self.step(now, id, op);
+            self.go_iterative(now, id, op);
         } else {
             op.restart();
             self.round(now, id, op);
@@ -291,7 +291,7 @@ impl Chord {
                 let trace = op.trace(now);
                 self.out.push_back(Output::FindDone { op: *name, result: Err(LookupError::Deadline), trace });
             }
-            Goal::Get { .. } => self.end_read(now, id, op),
+            Goal::Get { .. } => self.end_read(now, id, op, true),
             Goal::Put { op: name, write } => {
                 if !write.reported {
                     self.counters.lookups_failed += 1;
@@ -366,15 +366,21 @@ impl Chord {
     }
 
     /// From the recursive half of a round to the iterative one.
-    fn unrecurse(&mut self, now: Instant, id: u64, mut op: Box<Op>) {
-        if !std::mem::take(&mut op.recursing) {
+    fn unrecurse(&mut self, now: Instant, id: u64, op: Box<Op>) {
+        if op.recursing {
+            self.timers.cancel(&Timer::Again(id));
+            self.go_iterative(now, id, op);
+        } else {
             // The iterative half is under way already.
             self.ops.insert(id, op);
-            return;
         }
-        self.timers.cancel(&Timer::Again(id));
-        // Whom the other way led over may be asked again, but last.
-        op.tried.clear();
+    }
+
+    /// Begins the iterative half with another peer than the recursive one, which may still be asked later on.
+    fn go_iterative(&mut self, now: Instant, id: u64, mut op: Box<Op>) {
+        op.recursing = false;
+        let tried = std::mem::take(&mut op.tried);
+        op.preferred = self.table.next_hop(&op.target, |p| tried.contains(p));
         self.step(now, id, op);
     }
 
@@ -382,15 +388,7 @@ impl Chord {
         match (recursive, op.mode) {
             (false, _) => self.step(now, id, op),
             (true, Mode::Recursive) => self.recurse(now, id, op),
-            (true, _) if op.recursing => {
-                let mut op = op;
-                op.recursing = false;
-                self.timers.cancel(&Timer::Again(id));
-                self.step(now, id, op);
-            }
-            (true, _) => {
-                self.ops.insert(id, op);
-            }
+            (true, _) => self.unrecurse(now, id, op),
         }
     }
 

@@ -39,6 +39,7 @@ use lookup::{Goal, Op};
 use rpc::Rpc;
 use serve::Relay;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::time::Duration;
 use store::{Slot, Store};
 use table::Table;
@@ -90,6 +91,7 @@ pub struct Chord {
     out: VecDeque<Output>,
     clock: (Instant, UnixTime),
     pace: Duration,
+    homes: Vec<SocketAddr>,
     stabilising: bool,
     predecessor_asked: Instant,
     next_id: u64,
@@ -116,6 +118,7 @@ impl Chord {
             out: VecDeque::new(),
             clock: (Instant::ZERO, UnixTime(0)),
             pace: config.stabilise_min,
+            homes: Vec::new(),
             stabilising: false,
             predecessor_asked: Instant::ZERO,
             next_id: 0,

@@ -80,12 +80,14 @@ impl Chord {
         self.advance_read(now, id, op);
     }
 
-    /// Ends the get with what is known.
-    pub(super) fn end_read(&mut self, now: Instant, id: u64, op: Box<Op>) {
+    /// Ends the get with what is known; `late`: because its time is over.
+    pub(super) fn end_read(&mut self, now: Instant, id: u64, op: Box<Op>, late: bool) {
         self.forget_op(id);
         let trace = op.trace(now);
         let Goal::Get { op: name, read } = op.goal else { return };
-        if read.answers.is_empty() {
+        // "Nothing" of which half the witnesses were not heard is no answer.
+        let nothing = read.answers.iter().all(|(_, _, entries)| entries.is_empty());
+        if read.answers.is_empty() || late && nothing && read.answers.len() < self.config.quorum() {
             self.counters.lookups_failed += 1;
             self.out.push_back(Output::GetDone { op: name, result: Err(LookupError::Deadline), trace });
             return;
@@ -127,7 +129,7 @@ impl Chord {
         holders.dedup();
         let something = read.answers.iter().any(|(_, _, entries)| !entries.is_empty());
         if something && holders.len() >= self.config.quorum() {
-            return self.end_read(now, id, op);
+            return self.end_read(now, id, op, false);
         }
         if read.waiting > 0 {
             self.ops.insert(id, op);
@@ -159,7 +161,7 @@ impl Chord {
             op.retarget(target, mode);
             return self.round(now, id, op);
         }
-        self.end_read(now, id, op);
+        self.end_read(now, id, op, false);
     }
 
     /// The entries that verify. What another holder sent bit for bit is not checked twice.

@@ -61,6 +61,7 @@ impl Chord {
         }
         let wait = self.about(self.config.maintain);
         self.timers.set(Timer::Maintain, now + wait);
+        self.look_for_others(now);
         self.counters.expired += self.store.expire(self.unix(now));
         let holders: Vec<Id> =
             self.table.successors().iter().take(self.config.successor_replicas).map(|s| s.id).collect();

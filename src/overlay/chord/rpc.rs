@@ -158,6 +158,7 @@ impl Chord {
         self.counters.peers_failed += 1;
         self.out.push_back(Output::Drop { peer });
         if neighbour {
+            self.note_home(peer.addr);
             self.changed(now);
         }
     }

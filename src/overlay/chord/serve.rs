@@ -153,6 +153,8 @@ impl Chord {
             Route::Recursive { hops, path } => {
                 let failure = if path.iter().any(|p| p.id == self.table.me.id) {
                     Some(Failure::Loop)
+                } else if path.last().is_none_or(|p| p.id != from.id) {
+                    Some(Failure::Bad)
                 } else if *hops == 0 || path.len() >= MAX_PATH {
                     Some(Failure::TooManyHops)
                 } else if self.relays.len() >= self.config.max_relays {

@@ -15,6 +15,8 @@ const JOIN_STEPS: usize = 40;
 const JOIN_AGAIN: Duration = Duration::from_millis(250);
 /// A bootstrap peer's link has to be made first, and its name is not known.
 const JOIN_PATIENCE: Duration = Duration::from_secs(2);
+/// Addresses remembered of neighbours that were lost.
+const HOMES: usize = 8;
 /// Signs of life asked for in one stabilisation.
 const PROBES: usize = 4;
 /// After a change: how soon the records are looked through.
@@ -42,6 +44,7 @@ impl Chord {
 
     pub(super) fn join(&mut self, now: Instant, bootstrap: SocketAddr) {
         if self.state == State::Outside && self.joining.is_none() {
+            self.note_home(bootstrap);
             self.begin_join(now, bootstrap, false);
         }
     }
@@ -214,6 +217,9 @@ impl Chord {
         let links = self.table.links(self.config.successors, true);
         if old.is_some_and(|p| p.id == from.id) {
             self.reply(token, Response::Admitted { links });
+            // It may have been restarted, and have nothing of what it held.
+            let before = self.table.predecessors().get(1).and_then(|id| self.table.peer(id));
+            self.hand_over(now, before, from);
             return;
         }
         if self.table.may_precede(&from.id) {
@@ -326,6 +332,22 @@ impl Chord {
         }
     }
 
+    /// An address to come back by when everybody else seems dead.
+    pub(super) fn note_home(&mut self, addr: SocketAddr) {
+        if !self.homes.contains(&addr) {
+            self.homes.truncate(HOMES - 1);
+            self.homes.insert(0, addr);
+        }
+    }
+
+    /// Alone, but not always so: has the network come back?
+    pub(super) fn look_for_others(&mut self, now: Instant) {
+        if self.joining.is_none() && self.table.rows().next().is_none() && !self.homes.is_empty() {
+            self.homes.rotate_left(1);
+            self.begin_join(now, self.homes[0], true);
+        }
+    }
+
     /// Predecessor or successors changed: stabilise quickly again, look through the records soon.
     pub(super) fn changed(&mut self, now: Instant) {
         self.out.push_back(Output::NeighboursChanged);
@@ -370,8 +392,10 @@ impl Chord {
             self.enter(now);
         }
         self.adopt_successors(now, by, &links.successors);
-        if let Some((p, rest)) = links.predecessors.split_first()
-            && p.id != self.table.me.id
+        // Who was here before, and was restarted, finds itself there.
+        let me = self.table.me.id;
+        let before: Vec<PeerRef> = links.predecessors.into_iter().filter(|p| p.id != me).collect();
+        if let Some((p, rest)) = before.split_first()
             && self.table.predecessor().is_none()
         {
             self.table.set_predecessor(*p, rest, now);
