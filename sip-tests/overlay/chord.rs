@@ -363,3 +363,26 @@ fn what_is_passed_on_is_bounded() {
     assert_eq!(ask(0, vec![asker]), Response::Failed(Failure::TooManyHops));
     assert_eq!(ask(9, vec![asker]), Response::Failed(Failure::Busy));
 }
+
+#[test]
+fn silence_does_not_multiply() {
+    let mut net = Net::new(1200, make);
+    net.ring(60);
+    net.death = Death::Silent;
+    for _ in 0..12 {
+        let living = net.living();
+        let victim = living[net.draw(living.len())];
+        net.crash(victim);
+    }
+    let before = net.messages;
+    for i in 0..100 {
+        let living = net.living();
+        let peer = living[net.draw(living.len())];
+        let target = Id::sha1(format!("target {i}").as_bytes());
+        let (found, trace) = net.find(peer, target, Mode::Auto);
+        assert!(found.is_ok(), "{trace:?}");
+    }
+    // Upkeep included: the ring heals meanwhile.
+    let each = (net.messages - before) / 100;
+    assert!(each < 300, "{each} messages a lookup");
+}

@@ -28,6 +28,7 @@ enum Event {
     Request { to: SocketAddr, from: usize, rpc: RpcId, named: Option<Id>, request: Request },
     Response { to: usize, rpc: RpcId, from: PeerRef, response: Response },
     Failed { to: usize, rpc: RpcId },
+    LinkDown { to: usize, peer: Id },
 }
 
 pub struct Peer<O> {
@@ -154,6 +155,14 @@ impl<O: Overlay> Net<O> {
 
     pub fn crash(&mut self, peer: usize) {
         self.peers[peer].alive = false;
+        if self.death == Death::Refused {
+            // The system closes its connections.
+            let id = self.peers[peer].me.id;
+            let others: Vec<usize> = self.living().into_iter().filter(|i| self.reached.contains(&(*i, id))).collect();
+            for to in others {
+                self.schedule(Event::LinkDown { to, peer: id });
+            }
+        }
     }
 
     /// Runs for `span` of virtual time.
@@ -326,6 +335,7 @@ impl<O: Overlay> Net<O> {
                 self.reached.insert((to, from.id));
                 self.input(to, Input::Response { rpc, from, response });
             }
+            Event::LinkDown { to, peer } => self.input(to, Input::LinkDown { peer }),
             Event::Failed { to, rpc } => self.input(to, Input::RpcFailed { rpc }),
         }
     }

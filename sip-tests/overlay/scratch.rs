@@ -14,7 +14,7 @@ fn rss() -> usize {
 fn big() {
     let n: usize = std::env::var("N").ok().and_then(|v| v.parse().ok()).unwrap_or(200);
     let before = rss();
-    let mut net = Net::new(1, make);
+    let mut net = Net::new(std::env::var("SEED").ok().and_then(|v| v.parse().ok()).unwrap_or(1), make);
     let t = std::time::Instant::now();
     for i in 0..n {
         let peer = net.add(Id::sha1(format!("peer {i}").as_bytes()));
@@ -40,7 +40,7 @@ fn big() {
         }
         println!("{mode:?} mean hops {}", hops as f64 / 500.0);
     }
-    // churn
+    let mut latest = std::collections::BTreeMap::new();
     let mut users = Users::new(1);
     let people: Vec<_> = (0..50).map(|i| users.user(&format!("u{i}"))).collect();
     for (i, u) in people.iter().enumerate() {
@@ -64,7 +64,17 @@ fn big() {
                 let living = net.around();
                 let p = living[net.draw(living.len())];
                 let u = net.draw(people.len());
+                if net.draw(4) == 0 {
+                    let e = entry(&people[u], 10 + total as u64 + if death == Death::Silent { 100000 } else { 0 }, format!("{total}").as_bytes(), 86400);
+                    let (acks, r, tr) = net.put(p, &e);
+                    if r.is_err() { println!("put {acks} {r:?} {tr:?}"); }
+                    latest.insert(u, e.entry().sequence);
+                }
+                let living = net.around();
+                let p = living[net.draw(living.len())];
                 let (r, tr) = net.get(p, key_of(&people[u]), Mode::Auto);
+                if let Ok(f) = &r && let Some(e) = f.first() && latest.get(&u).is_some_and(|s| *s != e.entry().sequence) { let k = key_of(&people[u]); println!("STALE u{u} want {:?} got {} owner {:?} {tr:?}", latest.get(&u), e.entry().sequence, net.peers[net.owner(&k)].me.id);
+ for i in net.living() { for s in 0..2 { if net.peers[i].overlay.resources().contains(&(k, s)) { println!("   held by {:?} slot {s} {:?}", net.peers[i].me.id, net.peers[i].overlay.sequences(&(k, s))); } } }  }
                 total += 1;
                 if r.as_ref().map(|f| f.len()) != Ok(1) { bad += 1; println!("bad {r:?} {tr:?}"); }
                 worst = worst.max(tr.took);

@@ -17,6 +17,9 @@ use std::time::Duration;
 
 /// Peers asked in one lookup.
 const MAX_ASKED: usize = 64;
+/// Peers asked in one round to which no answer led: when those next to the target know no way, those further off do not
+/// either, and the ring may have healed by the next round.
+const MAX_GUESSES: u8 = 5;
 /// Peers remembered from answers in one round.
 const MAX_CANDIDATES: usize = 96;
 /// The wait before the second round; it grows by as much with each further one.
@@ -73,6 +76,7 @@ pub(super) struct Op {
     candidates: Vec<PeerRef>,
     preferred: Option<PeerRef>,
     redirections: u8,
+    guesses: u8,
 }
 
 /// Where a lookup ended.
@@ -80,6 +84,8 @@ pub(super) struct Found {
     pub owner: PeerRef,
     /// The peers around the owner that may hold replicas, likeliest first.
     pub replicas: Vec<PeerRef>,
+    /// The owner says so itself; else it holds a replica.
+    pub responsible: bool,
     /// What the owner, or a holder on the way to it, holds (a get's lookup only).
     pub entries: Option<Vec<SignedEntry>>,
 }
@@ -117,6 +123,7 @@ impl Op {
         self.candidates.clear();
         self.preferred = None;
         self.redirections = 0;
+        self.guesses = 0;
     }
 
     fn upkeep(&self) -> bool {
@@ -157,6 +164,7 @@ impl Chord {
             candidates: Vec::new(),
             preferred,
             redirections: 0,
+            guesses: 0,
         });
         self.timers.set(Timer::Op(id), now + self.config.op_deadline);
         self.round(now, id, op);
@@ -167,7 +175,7 @@ impl Chord {
     pub(super) fn round(&mut self, now: Instant, id: u64, mut op: Box<Op>) {
         if self.table.is_responsible(&op.target) {
             let me = self.table.me;
-            let found = Found { owner: me, replicas: self.table.successors(), entries: None };
+            let found = Found { owner: me, replicas: self.table.successors(), responsible: true, entries: None };
             op.hops = 0;
             op.via = Mode::Iterative;
             return self.found(now, id, op, found);
@@ -209,7 +217,7 @@ impl Chord {
         match response {
             Some(Response::Responsible { links, path, .. }) if !matches!(op.goal, Goal::Get { .. }) => {
                 let owner = self.arrived(&mut op, recursive, from, &path);
-                self.found(now, id, op, Found { owner, replicas: links.successors, entries: None });
+                self.found(now, id, op, Found { owner, replicas: links.successors, responsible: true, entries: None });
             }
             Some(Response::Entries { entries, responsible, links, path }) if matches!(op.goal, Goal::Get { .. }) => {
                 if recursive && entries.is_empty() && op.mode == Mode::Auto {
@@ -232,7 +240,7 @@ impl Chord {
                     }
                     replicas = around;
                 }
-                self.found(now, id, op, Found { owner, replicas, entries: Some(entries) });
+                self.found(now, id, op, Found { owner, replicas, responsible, entries: Some(entries) });
             }
             Some(Response::Redirect { closer, links }) => {
                 op.redirections = op.redirections.saturating_add(1);
@@ -394,7 +402,11 @@ impl Chord {
 
     fn step(&mut self, now: Instant, id: u64, mut op: Box<Op>) {
         let me = self.table.me.id;
-        let next = op.preferred.take().filter(|p| p.id != me && !op.tried.contains(&p.id)).or_else(|| self.best(&op));
+        let mut next = op.preferred.take().filter(|p| p.id != me && !op.tried.contains(&p.id));
+        if next.is_none() && op.guesses < MAX_GUESSES {
+            op.guesses += 1;
+            next = self.best(&op);
+        }
         let Some(next) = next.filter(|_| op.tried.len() < MAX_ASKED) else { return self.put_off(now, id, op) };
         op.tried.push(next.id);
         op.note_asked(next);

@@ -137,6 +137,8 @@ impl Chord {
         self.store.slots().map(|(slot, _)| *slot).collect()
     }
 
+    pub fn sequences(&self, slot: &(Id, u8)) -> Vec<u64> { self.store.get(slot, UnixTime(0)).iter().map(|e| e.entry().sequence).collect() } // DBGX
+
     /// True when this peer is responsible for `target`, as far as it knows.
     pub fn is_responsible(&self, target: &Id) -> bool {
         self.state == State::Joined && self.table.is_responsible(target)

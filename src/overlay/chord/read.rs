@@ -10,6 +10,8 @@ use crate::overlay::{LookupError, Mode, OpId, Output, PeerRef, Request, Response
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Holders asked after a replica answered first, in the hope of the responsible peer: the one before it and the one after.
+const WITNESSES: usize = 2;
 /// Holders asked at most.
 const MAX_HOLDERS: usize = 6;
 
@@ -22,6 +24,8 @@ pub(super) struct Read {
     replica: u8,
     aor: Option<Arc<str>>,
     answers: Vec<Answer>,
+    /// One of them is responsible.
+    responsible: bool,
     waiting: usize,
     queue: Vec<PeerRef>,
     asked: usize,
@@ -37,7 +41,7 @@ impl Chord {
     pub(super) fn get(&mut self, now: Instant, op: OpId, key: Id, aor: Option<Arc<str>>, mode: Mode) {
         let held = self.store.get(&(key, 0), self.unix(now));
         let mut read =
-            Read { key, replica: 0, aor, answers: Vec::new(), waiting: 0, queue: Vec::new(), asked: 0 };
+            Read { key, replica: 0, aor, answers: Vec::new(), responsible: false, waiting: 0, queue: Vec::new(), asked: 0 };
         if !held.is_empty() {
             read.answers.push((self.table.me, 0, held));
         }
@@ -49,6 +53,7 @@ impl Chord {
         let unix = self.unix(now);
         let Goal::Get { read, .. } = &mut op.goal else { return };
         read.queue = found.replicas;
+        read.responsible |= found.responsible;
         match found.entries {
             Some(entries) => {
                 let valid = self.valid(&read.key, entries, &read.answers, unix);
@@ -71,7 +76,8 @@ impl Chord {
         let Goal::Get { read, .. } = &mut op.goal else { return };
         read.waiting = read.waiting.saturating_sub(1);
         match response {
-            Some(Response::Entries { entries, .. }) => {
+            Some(Response::Entries { entries, responsible, .. }) => {
+                read.responsible |= responsible;
                 let valid = self.valid(&read.key, entries, &read.answers, unix);
                 read.answers.push((from, read.replica, valid));
             }
@@ -128,7 +134,8 @@ impl Chord {
         holders.sort_unstable();
         holders.dedup();
         let something = read.answers.iter().any(|(_, _, entries)| !entries.is_empty());
-        if something && holders.len() >= self.config.quorum() {
+        let certain = read.responsible || read.asked >= WITNESSES;
+        if something && certain && holders.len() >= self.config.quorum() {
             return self.end_read(now, id, op, false);
         }
         if read.waiting > 0 {

@@ -54,20 +54,23 @@ impl Store {
     /// Takes a verified entry.
     pub fn put(&mut self, slot: Slot, entry: SignedEntry, config: &Config, now: Instant) -> Kept {
         let key = entry.dictionary_key();
-        if let Some(resource) = self.resources.get_mut(&slot) {
-            resource.sent = now;
-        }
         let bytes = |r: &Resource| r.entries.iter().map(|(_, e)| e.encoded().len()).sum::<usize>();
         let heavy = self.resources.get(&slot).map_or(0, bytes) + entry.encoded().len() > config.max_resource_bytes;
-        if let Some(held) = self.resources.get_mut(&slot).and_then(|r| r.entries.iter_mut().find(|(k, _)| *k == key)) {
-            let verdict = compare(&held.1, &entry);
-            match &verdict {
-                Kept::New if heavy && entry.encoded().len() > held.1.encoded().len() => return Kept::Full,
-                Kept::New => held.1 = entry,
-                Kept::Conflict(first) if self.proofs.len() < PROOFS => self.proofs.push([first.clone(), entry]),
-                _ => {}
+        if let Some(resource) = self.resources.get_mut(&slot) {
+            resource.sent = now;
+            if let Some((_, held)) = resource.entries.iter_mut().find(|(k, _)| *k == key) {
+                let verdict = compare(held, &entry);
+                match &verdict {
+                    Kept::New if heavy && entry.encoded().len() > held.encoded().len() => return Kept::Full,
+                    Kept::New => {
+                        *held = entry;
+                        resource.placed.clear();
+                    }
+                    Kept::Conflict(first) if self.proofs.len() < PROOFS => self.proofs.push([first.clone(), entry]),
+                    _ => {}
+                }
+                return verdict;
             }
-            return verdict;
         }
         let signed = self.signers.get(&key.device).copied().unwrap_or(0);
         let in_resource = self.resources.get(&slot).map_or(0, |r| r.entries.len());
@@ -83,6 +86,7 @@ impl Store {
         let resource =
             self.resources.entry(slot).or_insert_with(|| Resource { scattered: now, sent: now, ..Resource::default() });
         resource.entries.push((key, entry));
+        resource.placed.clear();
         Kept::New
     }
 

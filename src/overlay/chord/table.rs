@@ -208,6 +208,11 @@ impl Table {
         self.fingers.clear();
     }
 
+    /// True when the peer is still believed in.
+    pub fn contacts_contain(&self, id: Option<&Id>) -> bool {
+        id.is_some_and(|id| self.contacts.contains_key(id))
+    }
+
     pub fn contact(&self, id: &Id) -> Option<&Contact> {
         self.contacts.get(id)
     }

@@ -17,6 +17,8 @@ pub(super) struct Write {
     acked: Vec<Id>,
     /// Stores out, the scattered copy's lookup included.
     waiting: usize,
+    /// The responsible peer, as long as it has neither acknowledged nor failed: who reads next asks it first.
+    owner: Option<Id>,
     /// The responsible peer is alone in its ring.
     alone: bool,
     pub reported: bool,
@@ -45,7 +47,7 @@ impl Chord {
             return self.put_failed(op, PutError::Invalid);
         }
         let write =
-            Write { key, entry: entry.clone(), acked: Vec::new(), waiting: 0, alone: false, reported: false };
+            Write { key, entry: entry.clone(), acked: Vec::new(), waiting: 0, owner: None, alone: false, reported: false };
         let id = self.start(now, Goal::Put { op, write }, key, Mode::Auto);
         if self.config.scattered && self.table.successor().is_some() {
             if let Some(Goal::Put { write, .. }) = self.ops.get_mut(&id).map(|op| &mut op.goal) {
@@ -65,6 +67,7 @@ impl Chord {
         holders.extend(found.replicas.into_iter().filter(|p| p.id != found.owner.id));
         holders.truncate(1 + self.config.successor_replicas);
         write.alone = holders.len() == 1 && found.owner.id == self.table.me.id;
+        write.owner = Some(found.owner.id).filter(|id| *id != self.table.me.id);
         let mut refused = None;
         for (i, holder) in holders.into_iter().enumerate() {
             let Goal::Put { write, .. } = &mut op.goal else { return };
@@ -95,6 +98,10 @@ impl Chord {
         let Goal::Put { write, .. } = &mut op.goal else { return };
         if current {
             write.waiting = write.waiting.saturating_sub(1);
+        }
+        // Who refers to another peer is not the responsible one: another round.
+        if write.owner == Some(from.id) && !matches!(response, Some(Response::Redirect { .. })) {
+            write.owner = None;
         }
         match response {
             Some(Response::Stored { .. }) => write.ack(from.id),
@@ -188,7 +195,7 @@ impl Chord {
         let Goal::Put { op: name, write } = &mut op.goal else { return };
         let quorum = self.config.quorum();
         let enough = write.acked.len() >= if write.alone { 1 } else { quorum };
-        if enough && !write.reported && (settled || write.acked.len() >= quorum) {
+        if enough && settled && write.owner.is_none() && !write.reported {
             write.reported = true;
             let acks = write.acks();
             self.out.push_back(Output::PutDone { op: *name, acks, result: Ok(()), trace });
