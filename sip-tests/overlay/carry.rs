@@ -23,7 +23,12 @@ fn small(me: u8) -> Carry {
     fn contrived(aor: &str) -> Id {
         Id::from_u64(if aor == "sip:alice@p2psip.org" { 5 } else { 12 })
     }
-    Carry { space: IdSpace::new(4), peer_id: Some(by_address), resource_id: contrived, ..Carry::new("chat", peer(me), 600) }
+    Carry {
+        space: IdSpace::new(4),
+        peer_id: Some(by_address),
+        resource_id: contrived,
+        ..Carry::new("chat", peer(me), 600)
+    }
 }
 
 fn big(n: u8) -> PeerRef {
@@ -128,7 +133,8 @@ fn responses_of_the_drafts() {
 #[test]
 fn forms_of_a_peer_uri() {
     let id = "ed57487add0123456789ed57487add0123456789";
-    let expected = PeerRef { id: Id::from_hex(id).expect("hexadecimal"), addr: "10.6.5.5:5060".parse().expect("it is") };
+    let expected =
+        PeerRef { id: Id::from_hex(id).expect("hexadecimal"), addr: "10.6.5.5:5060".parse().expect("it is") };
     for form in [
         "<sip:peer@10.6.5.5:5060;peer-ID=ID>;algorithm=sha1;dht=Chord1.0;overlay=lab.example;expires=600",
         "<sip:peer@10.6.5.5;peer-ID=ID>;algorithm=sha1;dht=Chord1.0;overlay=lab.example",
@@ -176,8 +182,16 @@ fn faults_have_their_status() {
         ("DHT-PeerID:", "DHT-Nothing:", 400),
         ("Expires: 600\n", "", 400),
         // Third parties register no peers.
-        (&*format!("To: <sip:peer@127.0.0.1:5002;peer-ID={mine}"), &*format!("To: <sip:peer@127.0.0.1:5002;peer-ID={other}"), 493),
-        (&*format!("Contact: <sip:peer@127.0.0.1:5002;peer-ID={mine}"), "Contact: <sip:peer@127.0.0.1:5002;peer-ID=abc", 493),
+        (
+            &*format!("To: <sip:peer@127.0.0.1:5002;peer-ID={mine}"),
+            &*format!("To: <sip:peer@127.0.0.1:5002;peer-ID={other}"),
+            493,
+        ),
+        (
+            &*format!("Contact: <sip:peer@127.0.0.1:5002;peer-ID={mine}"),
+            "Contact: <sip:peer@127.0.0.1:5002;peer-ID=abc",
+            493,
+        ),
     ] {
         assert!(good.contains(from), "{from}");
         let message = draft(&good.replace(from, to));
@@ -236,7 +250,9 @@ fn samples() -> (Vec<Request>, Vec<(RequestKind, Response)>) {
         requests.push(Request::Fetch { key, replica: 0, aor: Some(bob.aor().into()), route: route.clone() });
         requests.push(Request::Fetch { key, replica: 1, aor: None, route });
     }
-    for (entries, route) in [(vec![contact.clone()], Route::Iterative), (vec![removal.clone(), contact.clone()], Route::Here)] {
+    for (entries, route) in
+        [(vec![contact.clone()], Route::Iterative), (vec![removal.clone(), contact.clone()], Route::Here)]
+    {
         requests.push(Request::Store { key, replica: 1, entries, route });
     }
     let responses = vec![
@@ -245,8 +261,24 @@ fn samples() -> (Vec<Request>, Vec<(RequestKind, Response)>) {
         (RequestKind::Leave, Response::Bye),
         (RequestKind::Query, Response::Responsible { exact: true, links: links.clone(), path: vec![] }),
         (RequestKind::Query, Response::Responsible { exact: false, links: links.clone(), path: path.clone() }),
-        (RequestKind::Fetch, Response::Entries { entries: vec![contact.clone()], responsible: true, links: links.clone(), path: path.clone() }),
-        (RequestKind::Fetch, Response::Entries { entries: vec![contact.clone()], responsible: false, links: Links::default(), path: vec![] }),
+        (
+            RequestKind::Fetch,
+            Response::Entries {
+                entries: vec![contact.clone()],
+                responsible: true,
+                links: links.clone(),
+                path: path.clone(),
+            },
+        ),
+        (
+            RequestKind::Fetch,
+            Response::Entries {
+                entries: vec![contact.clone()],
+                responsible: false,
+                links: Links::default(),
+                path: vec![],
+            },
+        ),
         (RequestKind::Fetch, Response::Entries { entries: vec![], responsible: true, links: links.clone(), path }),
         (RequestKind::Store, Response::Stored { links }),
         (RequestKind::Store, Response::Refused { current: vec![contact] }),
@@ -302,8 +334,7 @@ fn mutated_messages_do_no_harm() {
     }
     let pieces: [&[u8]; 12] =
         [b";", b"<", b">", b",", b"\"", b"=", b"sip:", b"peer-ID=", b"\r\n", b"99999999999999999999", b"\x80", b"[::"];
-    let kinds =
-        [RequestKind::Register, RequestKind::Leave, RequestKind::Query, RequestKind::Fetch, RequestKind::Store];
+    let kinds = [RequestKind::Register, RequestKind::Leave, RequestKind::Query, RequestKind::Fetch, RequestKind::Store];
     let (mut read, mut refused) = (0u32, 0u32);
     for round in 0..60_000u64 {
         let (bytes, kind) = &seeds[(round as usize) % seeds.len()];

@@ -4,8 +4,8 @@ use crate::conformance as conform;
 use crate::net::{Death, Net, OVERLAY, Users, entry, key_of};
 use chordial::core::{Id, Rng};
 use chordial::identity::{TrustAnchor, Verifier};
-use chordial::overlay::chord::{Chord, Config};
 use chordial::overlay::carry::Carry;
+use chordial::overlay::chord::{Chord, Config};
 use chordial::overlay::{
     Command, Failure, IdSpace, Input, Mode, Output, Overlay, PeerRef, Request, Response, Route, Token,
 };
@@ -168,7 +168,9 @@ fn half_of_the_ring_dies() {
         // Of four replicas all may be among the dead; whatever survived is found by everybody.
         let survived: Vec<bool> = people
             .iter()
-            .map(|u| net.around().iter().any(|i| net.peers[*i].overlay.resources().iter().any(|(k, _)| *k == key_of(u))))
+            .map(|u| {
+                net.around().iter().any(|i| net.peers[*i].overlay.resources().iter().any(|(k, _)| *k == key_of(u)))
+            })
             .collect();
         assert!(survived.iter().filter(|s| **s).count() >= 15);
         for peer in net.around() {
@@ -385,4 +387,36 @@ fn silence_does_not_multiply() {
     // Upkeep included: the ring heals meanwhile.
     let each = (net.messages - before) / 100;
     assert!(each < 300, "{each} messages a lookup");
+}
+
+#[test]
+fn no_lookup_fails_while_peers_come_and_go() {
+    let mut net = Net::new(1300, make);
+    net.ring(30);
+    let mut users = Users::new(1300);
+    let people: Vec<_> = (0..20).map(|i| users.user(&format!("user{i}"))).collect();
+    for (i, user) in people.iter().enumerate() {
+        assert_eq!(net.put(i, &entry(user, 1, b"kept", 86400)).1, Ok(()));
+    }
+    // A crash and a join every two and a half seconds: each peer lives for little more than a minute.
+    for round in 0..60u64 {
+        let around = net.around();
+        let victim = around[net.draw(around.len())];
+        net.crash(victim);
+        let peer = net.add(Id::sha1(format!("late {round}").as_bytes()));
+        let around = net.around();
+        let by = around[net.draw(around.len())];
+        net.join(peer, by);
+        let end = net.now + Duration::from_millis(2500);
+        while net.now < end {
+            let around = net.around();
+            let peer = around[net.draw(around.len())];
+            let user = &people[net.draw(people.len())];
+            let (found, trace) = net.get(peer, key_of(user), Mode::Auto);
+            assert_eq!(found.map(|f| f.len()), Ok(1), "round {round} {trace:?}");
+            assert!(trace.took < Duration::from_secs(2), "{trace:?}");
+        }
+    }
+    net.run(Duration::from_secs(60));
+    assert_eq!(net.wrong(8), Vec::<String>::new());
 }

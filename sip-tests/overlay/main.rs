@@ -5,4 +5,3 @@ mod chord;
 mod conformance;
 mod net;
 mod traces;
-mod scratch;

@@ -4,7 +4,8 @@ use chordial::core::{Id, Instant, Rng, UnixTime};
 use chordial::identity::{Entry, EntryKind, Identity, SignedEntry, resource_key};
 use chordial::overlay::carry::{Carry, is_overlay};
 use chordial::overlay::{
-    Command, Input, LookupError, Mode, OpId, Output, Overlay, PeerRef, PutError, Request, Response, Route, RpcId, Token, Trace,
+    Command, Input, LookupError, Mode, OpId, Output, Overlay, PeerRef, PutError, Request, Response, Route, RpcId,
+    Token, Trace,
 };
 use chordial::sip::msg::Message;
 use std::collections::{BTreeMap, BTreeSet};
@@ -221,12 +222,7 @@ impl<O: Overlay> Net<O> {
     }
 
     /// Reads and waits.
-    pub fn get(
-        &mut self,
-        peer: usize,
-        key: Id,
-        mode: Mode,
-    ) -> (Result<Vec<SignedEntry>, LookupError>, Trace) {
+    pub fn get(&mut self, peer: usize, key: Id, mode: Mode) -> (Result<Vec<SignedEntry>, LookupError>, Trace) {
         let op = self.op();
         self.command(peer, Command::Get { op, key, aor: None, mode });
         let ended = |n: &Self| n.reports.iter().any(|(_, o)| matches!(o, Output::GetDone { op: o, .. } if *o == op));
@@ -281,8 +277,7 @@ impl<O: Overlay> Net<O> {
         let mut wrong = Vec::new();
         for (at, i) in ring.iter().enumerate() {
             let status = self.peers[*i].overlay.status();
-            let expected: Vec<Id> =
-                (1..=successors.min(n - 1)).map(|d| self.peers[ring[(at + d) % n]].me.id).collect();
+            let expected: Vec<Id> = (1..=successors.min(n - 1)).map(|d| self.peers[ring[(at + d) % n]].me.id).collect();
             let got: Vec<Id> = status.successors.iter().map(|p| p.id).collect();
             if got != expected {
                 wrong.push(format!("{:?}: successors {got:?}, should be {expected:?}", self.peers[*i].me.id));

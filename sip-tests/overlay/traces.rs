@@ -186,10 +186,7 @@ fn from_an_empty_overlay_to_a_stable_ring_of_three() {
     // Peer 2 joins by way of peer 10, which refers it to peer 3, which hands bob over.
     let two = lab.peer(2);
     lab.net.join(two, ten);
-    assert_eq!(
-        lab.settle(false),
-        ["2->10 REGISTER: 302 3", "2->3 REGISTER: 200 P1=10 S1=10", "3->2 STORE 11: 200"]
-    );
+    assert_eq!(lab.settle(false), ["2->10 REGISTER: 302 3", "2->3 REGISTER: 200 P1=10 S1=10", "3->2 STORE 11: 200"]);
     assert_eq!(lab.state(two), (3, Some(10), vec![11]));
     assert_eq!(lab.state(three), (10, Some(2), vec![]));
     assert_eq!(lab.state(ten), (3, Some(3), vec![8]));

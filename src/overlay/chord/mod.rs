@@ -14,11 +14,12 @@
 //! request that came in is answered once.
 //!
 //! Files: `table` (who is known), `store` (what is held), `rpc` (requests out, deadlines, failures), `serve` (requests in),
-//! `upkeep` (join, stabilise, fingers, leave), `replicate` (hand-over and replicas), `lookup`, `read`, `write`.
+//! `join`, `upkeep` (stabilise, fingers, leave), `replicate` (hand-over and replicas), `lookup`, `read`, `write`.
 //!
 //! Absent: merging two rings that grew apart, lookups over several disjoint paths at once, fingers chosen by proximity.
 
 mod config;
+mod join;
 mod lookup;
 mod read;
 mod replicate;
@@ -31,10 +32,9 @@ mod write;
 
 pub use config::Config;
 
-use super::{
-    Command, Counters, Input, LookupError, OpId, Output, Overlay, PeerRef, PutError, Status, Trace, Verify,
-};
+use super::{Command, Counters, Input, LookupError, OpId, Output, Overlay, PeerRef, PutError, Status, Trace, Verify};
 use crate::core::{Id, Instant, Rng, TimerQueue, UnixTime};
+use join::Joining;
 use lookup::{Goal, Op};
 use rpc::Rpc;
 use serve::Relay;
@@ -43,7 +43,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use store::{Slot, Store};
 use table::Table;
-use upkeep::Joining;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 enum Timer {
@@ -136,8 +135,6 @@ impl Chord {
     pub fn resources(&self) -> Vec<(Id, u8)> {
         self.store.slots().map(|(slot, _)| *slot).collect()
     }
-
-    pub fn sequences(&self, slot: &(Id, u8)) -> Vec<u64> { self.store.get(slot, UnixTime(0)).iter().map(|e| e.entry().sequence).collect() } // DBGX
 
     /// True when this peer is responsible for `target`, as far as it knows.
     pub fn is_responsible(&self, target: &Id) -> bool {

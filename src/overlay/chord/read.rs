@@ -1,9 +1,9 @@
 //! Gets: two holders asked, their answers merged, the stale one repaired.
 
+use super::Chord;
 use super::lookup::{Found, Goal, Op};
 use super::rpc::Why;
 use super::store::{Kept, compare};
-use super::Chord;
 use crate::core::{Id, Instant};
 use crate::identity::{DictionaryKey, SignedEntry};
 use crate::overlay::{LookupError, Mode, OpId, Output, PeerRef, Request, Response, Route};
@@ -40,8 +40,16 @@ impl Read {
 impl Chord {
     pub(super) fn get(&mut self, now: Instant, op: OpId, key: Id, aor: Option<Arc<str>>, mode: Mode) {
         let held = self.store.get(&(key, 0), self.unix(now));
-        let mut read =
-            Read { key, replica: 0, aor, answers: Vec::new(), responsible: false, waiting: 0, queue: Vec::new(), asked: 0 };
+        let mut read = Read {
+            key,
+            replica: 0,
+            aor,
+            answers: Vec::new(),
+            responsible: false,
+            waiting: 0,
+            queue: Vec::new(),
+            asked: 0,
+        };
         if !held.is_empty() {
             read.answers.push((self.table.me, 0, held));
         }
@@ -203,8 +211,7 @@ impl Chord {
                     self.store.put((read.key, *replica), entry, &self.config, now);
                 }
             } else {
-                let request =
-                    Request::Store { key: read.key, replica: *replica, entries: missing, route: Route::Here };
+                let request = Request::Store { key: read.key, replica: *replica, entries: missing, route: Route::Here };
                 self.send(now, *peer, request, Why::Repair);
             }
         }

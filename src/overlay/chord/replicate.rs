@@ -9,8 +9,8 @@ use super::rpc::Why;
 use super::store::Slot;
 use super::{Chord, State, Timer};
 use crate::core::{Id, Instant};
-use std::time::Duration;
 use crate::overlay::{Mode, PeerRef, Request, Response, Route};
+use std::time::Duration;
 
 /// Copies on their way at once.
 const WINDOW: usize = 8;

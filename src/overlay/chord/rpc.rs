@@ -72,7 +72,8 @@ impl Chord {
         let id = self.fresh();
         let recursive = matches!(
             request,
-            Request::Query { route: Route::Recursive { .. }, .. } | Request::Fetch { route: Route::Recursive { .. }, .. }
+            Request::Query { route: Route::Recursive { .. }, .. }
+                | Request::Fetch { route: Route::Recursive { .. }, .. }
         );
         self.timers.set(Timer::Rpc(id), now + wait);
         self.rpcs.insert(id, Rpc { to, named, why, sent: now, recursive });
@@ -83,9 +84,9 @@ impl Chord {
     /// How long an answer of this peer is waited for.
     pub(super) fn patience(&self, peer: &Id) -> Duration {
         match self.table.contact(peer) {
-            Some(c) if c.srtt > 0 => (Duration::from_micros(u64::from(c.srtt)) * 3)
-                .max(self.config.rpc_floor)
-                .min(self.config.rpc_ceiling),
+            Some(c) if c.srtt > 0 => {
+                (Duration::from_micros(u64::from(c.srtt)) * 3).max(self.config.rpc_floor).min(self.config.rpc_ceiling)
+            }
             _ => self.config.rpc_first,
         }
     }

@@ -59,11 +59,7 @@ impl Chord {
                 if self.table.is_responsible(&target) {
                     let exact = target == self.table.me.id;
                     let path = self.path_here(route);
-                    let links = if exact {
-                        self.table.links(self.config.successors, true)
-                    } else {
-                        self.short_links()
-                    };
+                    let links = if exact { self.table.links(self.config.successors, true) } else { self.short_links() };
                     self.reply(token, Response::Responsible { exact, links, path });
                 } else {
                     self.onward(now, from, token, target, request);
@@ -73,7 +69,11 @@ impl Chord {
                 let position = self.config.space.replica_position(&key, replica);
                 let entries = self.store.get(&(key, replica), self.unix(now));
                 let responsible = self.table.is_responsible(&position);
-                if responsible || !entries.is_empty() || *route == Route::Here {
+                // A replica may answer for the responsible peer, an old copy that has its time here behind it may not.
+                let replica = replica == 0
+                    && !entries.is_empty()
+                    && self.table.is_replica(&position, self.config.successor_replicas);
+                if responsible || replica || *route == Route::Here {
                     let (path, links) = (self.path_here(route), self.short_links());
                     self.reply(token, Response::Entries { entries, responsible, links, path });
                 } else {

@@ -339,9 +339,7 @@ impl Table {
         if fit(target) {
             return self.peer(target);
         }
-        if let Some(s) =
-            self.successors.iter().filter(|s| fit(s)).find(|s| self.space.in_open_closed(target, &me, s))
-        {
+        if let Some(s) = self.successors.iter().filter(|s| fit(s)).find(|s| self.space.in_open_closed(target, &me, s)) {
             return self.peer(s);
         }
         for pair in self.predecessors.windows(2) {

@@ -1,10 +1,10 @@
 //! Puts: to the responsible peer, its successors and the scattered position; done when two distinct holders have
 //! acknowledged, or all that the ring has.
 
+use super::Chord;
 use super::lookup::{Found, Goal, Op};
 use super::rpc::Why;
 use super::store::Slot;
-use super::Chord;
 use crate::core::{Id, Instant};
 use crate::identity::SignedEntry;
 use crate::overlay::{Mode, OpId, Output, PeerRef, PutError, Request, Response, Route};
@@ -46,8 +46,15 @@ impl Chord {
             self.counters.invalid += 1;
             return self.put_failed(op, PutError::Invalid);
         }
-        let write =
-            Write { key, entry: entry.clone(), acked: Vec::new(), waiting: 0, owner: None, alone: false, reported: false };
+        let write = Write {
+            key,
+            entry: entry.clone(),
+            acked: Vec::new(),
+            waiting: 0,
+            owner: None,
+            alone: false,
+            reported: false,
+        };
         let id = self.start(now, Goal::Put { op, write }, key, Mode::Auto);
         if self.config.scattered && self.table.successor().is_some() {
             if let Some(Goal::Put { write, .. }) = self.ops.get_mut(&id).map(|op| &mut op.goal) {
@@ -172,9 +179,7 @@ impl Chord {
         let Goal::Put { op: name, write } = &op.goal else { return };
         let (ours, unix) = (write.entry.clone(), self.unix(now));
         let key = ours.dictionary_key();
-        let held = current
-            .into_iter()
-            .find(|e| e.dictionary_key() == key && self.verify.verify(e, &write.key, unix));
+        let held = current.into_iter().find(|e| e.dictionary_key() == key && self.verify.verify(e, &write.key, unix));
         let Some(held) = held.filter(|h| h.entry().sequence >= ours.entry().sequence) else {
             // It refuses and cannot show why.
             return self.advance_write(now, id, op);
