@@ -16,24 +16,33 @@
 //! Left out, each to come with the work that needs it: revocation, renewal of certificates before they run out, the
 //! password login, enrolment by a short code between two screens, asking an enroller for adapter certificates over a link.
 
+mod armour;
 mod cbor;
 mod certificate;
 mod chain;
+mod code;
 mod contact;
+mod enrol;
+mod enroller;
 mod entry;
 mod error;
 mod key;
 mod name;
 mod own;
+mod recovery;
 
 pub use certificate::{Certificate, Claims};
 pub use chain::{Chain, TrustAnchor, Verified, Verifier};
+pub use code::{InviteCode, MAX_CODE_ADDRS, RootFingerprint};
 pub use contact::ContactBody;
+pub use enrol::{ENROLMENT_TYPE, JoinAnswer, JoinRequest, Joining};
+pub use enroller::{Enroller, INVITE_LIFETIME, MAX_INVITES, MAX_SOURCES, MAX_WRONG_CODES, Member, THROTTLE_WINDOW};
 pub use entry::{DictionaryKey, Entry, EntryKind, SignedEntry};
 pub use error::{EnrolError, IdentityError, RecordError};
 pub use key::{KeyPair, PublicKey, Purpose};
 pub use name::{aor, canonical_overlay, canonical_user, resource_key, split_aor};
 pub use own::Identity;
+pub use recovery::RecoverySheet;
 
 use std::time::Duration;
 
@@ -47,5 +56,9 @@ pub const MAX_ENTRY_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The life of a certificate issued here.
 pub const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(3653 * 24 * 3600);
 
+#[cfg(test)]
+mod enrol_tests;
+#[cfg(test)]
+mod mutation_tests;
 #[cfg(test)]
 mod tests;
