@@ -167,34 +167,34 @@ fn find(bytes: &[u8], wanted: &[u8], from: usize) -> Option<usize> {
     Some(from + place)
 }
 
-/// The value of Content-Length in a header section, which ends in an empty line.
+/// The value of Content-Length in a header section, which ends in an empty line. Lines end in CRLF and nothing else:
+/// what the parser takes for one field must not be two here.
 fn content_length(head: &[u8]) -> Result<usize, FrameError> {
     let mut found = None;
-    let mut lines = head.split(|&b| b == b'\n').peekable();
-    while let Some(line) = lines.next() {
-        let folded = lines.peek().is_some_and(|next| matches!(next.first(), Some(b' ' | b'\t')));
-        if !matches!(line.first(), Some(b'c' | b'C' | b'l' | b'L')) {
-            continue;
+    let mut at = 0;
+    while let Some(mut end) = find(head, b"\r\n", at) {
+        while matches!(head.get(end + 2), Some(b' ' | b'\t')) {
+            end = find(head, b"\r\n", end + 2).unwrap_or(head.len());
         }
-        let Some(colon) = line.iter().position(|&b| b == b':') else { continue };
-        let (name, value) = line.split_at(colon);
-        let name = std::str::from_utf8(name.trim_ascii_end()).unwrap_or_default();
-        if HeaderName::new(name) != HeaderName::ContentLength {
-            continue;
-        }
-        let mut value = value.get(1..).unwrap_or_default().trim_ascii().to_vec();
-        if folded {
-            while let Some(more) = lines.next_if(|next| matches!(next.first(), Some(b' ' | b'\t'))) {
-                value.extend_from_slice(more.trim_ascii());
-            }
-        }
-        let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-        let number = std::str::from_utf8(&value).ok().filter(|_| digits).map(|text| text.parse().unwrap_or(usize::MAX));
-        let number = number.ok_or(FrameError::ContentLength)?;
+        let field = head.get(at..end).unwrap_or_default();
+        at = end + 2;
+        let Some(value) = length_field(field) else { continue };
+        let digits = std::str::from_utf8(value).ok().filter(|v| !v.is_empty() && v.bytes().all(|b| b.is_ascii_digit()));
+        let number = digits.map(|digits| digits.parse().unwrap_or(usize::MAX)).ok_or(FrameError::ContentLength)?;
         if found.is_some_and(|first| first != number) {
             return Err(FrameError::ContentLength);
         }
         found = Some(number);
     }
     found.ok_or(FrameError::NoContentLength)
+}
+
+/// The value of the field, if it is Content-Length.
+fn length_field(field: &[u8]) -> Option<&[u8]> {
+    if !matches!(field.first(), Some(b'c' | b'C' | b'l' | b'L')) {
+        return None;
+    }
+    let (name, value) = field.split_at(field.iter().position(|&b| b == b':')?);
+    let name = std::str::from_utf8(name).ok()?.trim_end();
+    (HeaderName::new(name) == HeaderName::ContentLength).then(|| value.get(1..).unwrap_or_default().trim_ascii())
 }

@@ -24,6 +24,18 @@ fn any_cut_gives_the_same_messages() {
 }
 
 #[test]
+fn a_short_message_behind_a_long_one_that_came_in_pieces() {
+    let long = [b"OPTIONS sip:a@b SIP/2.0\r\nX: ".as_slice(), &[b'y'; 500], b"\r\nl: 0\r\n\r\n"].concat();
+    let mut framer = Framer::new();
+    let mut frames = Vec::new();
+    for piece in [long.as_slice(), TWO].concat().chunks(100) {
+        framer.push(piece);
+        frames.extend(all(&mut framer));
+    }
+    assert_eq!(frames, [long.as_slice(), TWO].map(|m| Frame::Message(Bytes::copy_from_slice(m))));
+}
+
+#[test]
 fn keep_alives_between_messages() {
     let mut framer = Framer::new();
     framer.push(b"\r\n\r\n");
@@ -51,7 +63,9 @@ fn a_ping_in_halves_is_a_ping() {
 
 #[test]
 fn what_cannot_be_cut_is_refused_for_good() {
-    let cases: [(&[u8], FrameError); 5] = [
+    let cases: [(&[u8], FrameError); 7] = [
+        (b"OPTIONS sip:a@b SIP/2.0\r\nl: 1\r\n 2\r\n\r\n", FrameError::ContentLength),
+        (b"OPTIONS sip:a@b SIP/2.0\r\nX: y\nl: 2\r\n\r\n", FrameError::NoContentLength),
         (b"OPTIONS sip:a@b SIP/2.0\r\nVia: x\r\n\r\n", FrameError::NoContentLength),
         (b"OPTIONS sip:a@b SIP/2.0\r\nContent-Length: -1\r\n\r\n", FrameError::ContentLength),
         (b"OPTIONS sip:a@b SIP/2.0\r\nContent-Length: 1\r\nl: 2\r\n\r\n", FrameError::ContentLength),

@@ -52,7 +52,7 @@ impl Message {
         let at = self.positions(name).next()?;
         let field = *self.fields.get(at)?;
         let value = self.wire_value(&field);
-        let end = lex::find_outside(value, b",");
+        let end = lex::find_outside(value, b',');
         let first = value.get(..end).unwrap_or_default().to_vec();
         let rest = value.get(end + 1..).unwrap_or_default();
         let skip = rest.iter().take_while(|&&b| b == b',' || lex::is_space(b)).count();
@@ -73,7 +73,7 @@ impl Message {
         let Some(at) = self.positions(name.into()).next() else { return false };
         let Some(field) = self.fields.get(at).copied() else { return false };
         let old = self.wire_value(&field);
-        let rest = old.get(lex::find_outside(old, b",")..).unwrap_or_default().to_vec();
+        let rest = old.get(lex::find_outside(old, b',')..).unwrap_or_default().to_vec();
         let value = value.to_string();
         self.rewrite(at, &[one_line(&value).as_bytes(), &rest]);
         self.edited(field.code);
@@ -172,7 +172,7 @@ impl Message {
     }
 
     /// Lets go of text that no field uses any more, so that a message edited for ever does not grow for ever.
-    fn tidy(&mut self) {
+    pub(super) fn tidy(&mut self) {
         let spans = |m: &Message| m.fields.iter().map(|f| f.line.len() + f.view.len()).sum::<usize>() + m.line.len();
         if self.own.len() < 4096 || self.own.len() < 2 * spans(self) {
             return;

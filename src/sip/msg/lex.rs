@@ -26,27 +26,24 @@ pub(super) fn trim_str(text: &str) -> &str {
     text.trim_matches(|c| matches!(c, ' ' | '\t' | '\r' | '\n'))
 }
 
-/// The index of the first of `stops` outside quoted strings and angle brackets, or the length.
+/// The index of the first `stop` outside quoted strings and angle brackets, or the length.
 /// An open quote or bracket runs to the end: the caller's grammar then refuses the piece.
-pub(super) fn find_outside(bytes: &[u8], stops: &[u8]) -> usize {
-    let (mut quoted, mut escaped, mut angle) = (false, false, false);
-    for (i, &b) in bytes.iter().enumerate() {
-        if escaped {
-            escaped = false;
-        } else if quoted {
-            match b {
-                b'\\' => escaped = true,
-                b'"' => quoted = false,
-                _ => {}
-            }
-        } else if angle {
-            angle = b != b'>';
-        } else if stops.contains(&b) {
-            return i;
-        } else if b == b'"' {
-            quoted = true;
-        } else if b == b'<' {
-            angle = true;
+pub(super) fn find_outside(bytes: &[u8], stop: u8) -> usize {
+    let mut at = 0;
+    while let Some(rest) = bytes.get(at..) {
+        let Some(found) = rest.iter().position(|&b| b == stop || b == b'"' || b == b'<') else { break };
+        at += found;
+        let tail = bytes.get(at..).unwrap_or_default();
+        match tail.first() {
+            Some(&b) if b == stop => return at,
+            Some(b'"') => match quoted_end(tail) {
+                Some(end) => at += end,
+                None => break,
+            },
+            _ => match tail.iter().position(|&b| b == b'>') {
+                Some(end) => at += end + 1,
+                None => break,
+            },
         }
     }
     bytes.len()
@@ -54,7 +51,7 @@ pub(super) fn find_outside(bytes: &[u8], stops: &[u8]) -> usize {
 
 /// `text` cut at the first `stop` outside quotes and brackets.
 pub(super) fn split_outside(text: &str, stop: u8) -> (&str, Option<&str>) {
-    let at = find_outside(text.as_bytes(), &[stop]);
+    let at = find_outside(text.as_bytes(), stop);
     (text.get(..at).unwrap_or(text), text.get(at + 1..))
 }
 

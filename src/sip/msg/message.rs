@@ -189,6 +189,7 @@ impl Message {
             status => format!("SIP/2.0 {status:03} "),
         };
         let after = if self.status == 0 { " SIP/2.0\r\n" } else { "\r\n" };
+        self.tidy();
         let line = self.keep(&[before.as_bytes(), subject.as_bytes(), after.as_bytes()]);
         let from = line.from + before.len() as u32;
         self.line = line;

@@ -15,6 +15,9 @@ pub struct Params {
     uri: bool,
 }
 
+/// Reads and checks one parameter: its name, and its value where it has one.
+type ReadParam = fn(&str) -> Option<(&str, Option<&str>)>;
+
 impl Params {
     /// No parameters.
     pub const fn new() -> Params {
@@ -44,7 +47,7 @@ impl Params {
         Ok(Params { uri: true, ..Params::read(list, uri_param)? })
     }
 
-    fn read(list: &str, one: fn(&str) -> Option<(&str, Option<&str>)>) -> Result<Params, ParseError> {
+    fn read(list: &str, one: ReadParam) -> Result<Params, ParseError> {
         let mut params = Vec::new();
         let mut rest = Some(list);
         while let Some(list) = rest {
@@ -66,7 +69,7 @@ impl Params {
         Params::each(list, uri_param)
     }
 
-    fn each(list: &str, one: fn(&str) -> Option<(&str, Option<&str>)>) -> Result<(), ParseError> {
+    fn each(list: &str, one: ReadParam) -> Result<(), ParseError> {
         let mut rest = Some(list);
         while let Some(list) = rest {
             let (param, tail) = lex::split_outside(list, b';');

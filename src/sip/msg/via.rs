@@ -131,7 +131,8 @@ pub(super) fn check(text: &str) -> Result<(), ParseError> {
 /// The sequence number and the method of CSeq.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CSeq {
-    /// Below 2^31 (RFC 3261 section 8.1.1.5).
+    /// A sender keeps it below 2^31 (RFC 3261 section 8.1.1.5); a receiver takes all of 32 bits (RFC 4475 section
+    /// 3.1.2.4).
     pub number: u32,
     /// The method.
     pub method: Method,
@@ -141,14 +142,14 @@ impl CSeq {
     /// Reads the value of the field.
     ///
     /// # Errors
-    /// [`ParseError::Header`], or [`ParseError::Range`] for 2^31 and above.
+    /// [`ParseError::Header`], or [`ParseError::Range`] for more than 32 bits.
     pub fn parse(text: &str) -> Result<CSeq, ParseError> {
         let mut words = text.split([' ', '\t', '\r', '\n']).filter(|w| !w.is_empty());
         let (Some(number), Some(method), None) = (words.next(), words.next(), words.next()) else {
             return Err(ParseError::Header("CSeq"));
         };
         let number = lex::number(number).ok_or(ParseError::Header("CSeq"))?;
-        let number = number.and_then(|n| u32::try_from(n).ok()).filter(|n| *n < 1 << 31);
+        let number = number.and_then(|n| u32::try_from(n).ok());
         let method = Method::from_bytes(method.as_bytes()).map_err(|_| ParseError::Header("CSeq"))?;
         Ok(CSeq { number: number.ok_or(ParseError::Range("CSeq"))?, method })
     }
