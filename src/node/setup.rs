@@ -6,8 +6,8 @@ use crate::config::Config;
 use crate::config::PhoneAuth;
 use crate::core::{Id, Instant, Redacted, Rng, Transport, UnixTime};
 use crate::identity::{Identity, Verifier};
-use crate::overlay::chord::{self, Chord};
 use crate::overlay::carry::{Carry, address_peer_id};
+use crate::overlay::chord::{self, Chord};
 use crate::overlay::{Overlay, PeerRef};
 use crate::pbx::registrar::{self, Registrar};
 use crate::pbx::router::{self, Router};
@@ -50,7 +50,13 @@ pub struct Setup {
 
 impl Setup {
     /// With the addresses that others are told, listening on the same.
-    pub fn new(config: Config, identity: Option<Identity>, sip: SocketAddr, overlay: SocketAddr, unix: UnixTime) -> Setup {
+    pub fn new(
+        config: Config,
+        identity: Option<Identity>,
+        sip: SocketAddr,
+        overlay: SocketAddr,
+        unix: UnixTime,
+    ) -> Setup {
         let name = identity.as_ref().map_or_else(|| config.overlay.name.clone(), |i| i.overlay().to_owned());
         Setup {
             config,

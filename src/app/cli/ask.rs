@@ -5,7 +5,7 @@ use super::{password, print};
 use crate::app::Failure;
 use crate::io::audio::SourceSpec;
 use crate::io::control::Client;
-use crate::node::control::{CommandError, CallReport, Command, Event, LookupReport, Reply};
+use crate::node::control::{CallReport, Command, CommandError, Event, LookupReport, Reply};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::cell::Cell;
