@@ -85,7 +85,7 @@ fn requests_of_the_drafts() {
     );
     let error = small(14).decode_request(&store).expect_err("no entries");
     assert_eq!((&error, error.status()), (&CarryError::MediaType, 415));
-    assert_eq!(small(14).refuse(&store, &error).header("Accept"), Some(RECORD_TYPE));
+    assert_eq!(small(14).refuse(&store, &error, &mut Rng::from_seed(1)).header("Accept"), Some(RECORD_TYPE));
 }
 
 #[test]
@@ -171,6 +171,7 @@ fn faults_have_their_status() {
          DHT-PeerID: {uri};algorithm=sha1;dht=Chord1.0;overlay={OVERLAY};expires=600\n"
     );
     assert_eq!(carry().decode_request(&draft(&good)), Ok((big(2), Request::Register { expires: 600 })));
+    let mut rng = Rng::from_seed(1);
     let other = big(3).id.to_string();
     let mine = id.to_string();
     for (from, to, status) in [
@@ -197,7 +198,7 @@ fn faults_have_their_status() {
         let message = draft(&good.replace(from, to));
         let error = carry().decode_request(&message).expect_err(to);
         assert_eq!(error.status(), status, "{to}: {error}");
-        let refusal = carry().refuse(&message, &error);
+        let refusal = carry().refuse(&message, &error, &mut rng);
         assert_eq!(refusal.status(), status);
         if status == 420 {
             assert_eq!(refusal.header("Unsupported"), Some("teleport"));
@@ -211,7 +212,6 @@ fn faults_have_their_status() {
     assert!(carry().decode_request(&draft(&open)).is_ok());
 
     // A key that is not the resource's.
-    let mut rng = Rng::from_seed(1);
     let bob = Users::new(1).user("bob");
     let e = entry(&bob, 1, b"x", 60);
     let key = e.entry().resource_key();
@@ -371,7 +371,7 @@ fn mutated_messages_do_no_harm() {
         let good = if message.is_request() {
             let decoded = carry().decode_request(&message);
             if let Err(error) = &decoded {
-                let status = carry().refuse(&message, error).status();
+                let status = carry().refuse(&message, error, &mut rng).status();
                 assert!((400..500).contains(&status));
             }
             if let Ok((_, request)) = &decoded {

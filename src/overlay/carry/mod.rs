@@ -35,7 +35,7 @@ mod request;
 mod response;
 
 use super::{IdSpace, PeerRef};
-use crate::core::Id;
+use crate::core::{Id, Rng};
 use crate::identity::resource_key;
 use crate::sip::msg::{Message, Method, ParseError};
 use std::net::SocketAddr;
@@ -79,9 +79,10 @@ impl Carry {
         }
     }
 
-    /// A final answer to a request that [`Carry::decode_request`] refused, without To tag and Via changes of its own.
-    pub fn refuse(&self, request: &Message, error: &CarryError) -> Message {
+    /// The answer to a request that [`Carry::decode_request`] refused. The tag of To is drawn from `rng`.
+    pub fn refuse(&self, request: &Message, error: &CarryError, rng: &mut Rng) -> Message {
         let mut message = Message::reply(request, error.status(), error.reason());
+        message.set_to_tag(&rng.token(4));
         match error {
             CarryError::Extension(unknown) => message.push("Unsupported", unknown),
             CarryError::MediaType => message.push("Accept", RECORD_TYPE),
@@ -89,6 +90,7 @@ impl Carry {
             _ => {}
         }
         message.push("DHT-PeerID", self.own_peer_id(false));
+        message.set_body("", Vec::new());
         message
     }
 }
