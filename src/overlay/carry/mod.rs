@@ -35,7 +35,7 @@ mod request;
 mod response;
 
 use super::{IdSpace, PeerRef};
-use crate::core::{Id, Rng};
+use crate::core::Id;
 use crate::identity::resource_key;
 use crate::sip::msg::{Message, Method, ParseError};
 use std::net::SocketAddr;
@@ -79,10 +79,10 @@ impl Carry {
         }
     }
 
-    /// The answer to a request that [`Carry::decode_request`] refused. The tag of To is drawn from `rng`.
-    pub fn refuse(&self, request: &Message, error: &CarryError, rng: &mut Rng) -> Message {
+    /// The answer to a request that [`Carry::decode_request`] refused. The caller gives To its tag
+    /// ([`Message::set_to_tag`]).
+    pub fn refuse(&self, request: &Message, error: &CarryError) -> Message {
         let mut message = Message::reply(request, error.status(), error.reason());
-        message.set_to_tag(&rng.token(4));
         match error {
             CarryError::Extension(unknown) => message.push("Unsupported", unknown),
             CarryError::MediaType => message.push("Accept", RECORD_TYPE),
