@@ -1,3 +1,7 @@
 //! The `chordial` program: parses its arguments and calls the library's `app`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    chordial::app::main(std::env::args_os())
+}

@@ -1,4 +1,11 @@
 //! io
 pub mod audio;
+pub mod control;
+pub mod disk;
+pub mod driver;
+pub mod launch;
 pub mod media;
+pub mod office;
+pub mod seed;
 pub mod transport;
+mod voice;

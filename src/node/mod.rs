@@ -1,1 +1,418 @@
-//! node
+//! L4: one node, composed of everything below and driven from outside. Bytes, connections, commands and the
+//! clock come in by [`Node::handle`] and [`Node::handle_timeout`]; what to send, open, show and keep
+//! comes out of [`Node::poll_output`]; [`Node::poll_timeout`] says when to come back.
+//!
+//! `io` drives it with sockets, `sim` with a virtual network; it is the same code, byte for byte.
+//!
+//! | file | what |
+//! |---|---|
+//! | `flows` | connections: which leads where, what waits for it |
+//! | `receive` | bytes to messages to transactions, and requests to whoever answers them |
+//! | `ring` | the overlay: its messages as SIP, lookups, what is written |
+//! | `calls` | the user agent: targets, media, reports |
+//! | `route` | the registrar and the proxy for standard phones |
+//! | `enrol` | invites, and strangers who redeem them |
+//! | `command` | what a person or a script asks |
+
+mod calls;
+mod command;
+pub mod control;
+mod enrol;
+mod flows;
+mod publish;
+mod receive;
+mod ring;
+mod route;
+mod setup;
+
+pub use setup::Setup;
+
+use crate::core::{ConnId, Flow, Id, Instant, Rng, Transport, UnixTime};
+use crate::identity::{Identity, Verified};
+use crate::overlay::Overlay;
+use crate::overlay::carry::Carry;
+use crate::pbx::registrar::Registrar;
+use crate::pbx::router::{BranchId, Router};
+use crate::pbx::Domain;
+use crate::sip::msg::Message;
+use crate::sip::tx::{self, ClientTxId};
+use crate::ua::{CallId, MediaOpened, MediaPlan, MediaStats, Ua};
+use bytes::Bytes;
+use control::{Command, CommandError, Event, Reply, RequestId};
+use flows::{Flows, Wire};
+use publish::Publisher;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// What comes from outside.
+#[derive(Debug)]
+pub enum Input {
+    /// A datagram arrived.
+    Datagram {
+        /// Our socket and the sender.
+        flow: Flow,
+        /// All of it.
+        bytes: Bytes,
+    },
+    /// A connection was accepted; its number has the highest bit set.
+    Accepted {
+        /// With its number.
+        flow: Flow,
+        /// Who proved to be at the other end of a link.
+        peer: Option<Arc<Verified>>,
+    },
+    /// A connection of [`Output::Connect`] is open.
+    Connected {
+        /// Which.
+        conn: ConnId,
+        /// Who proved to be at the other end of a link.
+        peer: Option<Arc<Verified>>,
+    },
+    /// A connection of [`Output::Connect`] could not be opened.
+    ConnectFailed {
+        /// Which.
+        conn: ConnId,
+        /// Why, for the log.
+        why: String,
+    },
+    /// One message arrived on a connection.
+    Frame {
+        /// Which.
+        conn: ConnId,
+        /// The message.
+        bytes: Bytes,
+    },
+    /// A connection was closed, by either end.
+    Closed {
+        /// Which.
+        conn: ConnId,
+    },
+    /// The wall clock, at the start and when it jumps.
+    Clock {
+        /// Now.
+        unix: UnixTime,
+    },
+    /// Somebody asks something.
+    Command {
+        /// Comes back with the answer.
+        request: RequestId,
+        /// What.
+        command: Command,
+    },
+    /// Whoever asked has gone; a call that they placed ends.
+    Abort {
+        /// Of [`Input::Command`].
+        request: RequestId,
+    },
+    /// From the media threads.
+    Media(MediaInput),
+}
+
+/// What the media threads say.
+#[derive(Debug)]
+pub enum MediaInput {
+    /// Sockets were taken for a call.
+    Opened {
+        /// Which call.
+        call: CallId,
+        /// Where.
+        opened: MediaOpened,
+    },
+    /// They could not be, or the audio source or sink could not be opened.
+    Failed {
+        /// Which call.
+        call: CallId,
+        /// Why, for a person.
+        why: String,
+    },
+    /// A digit was heard.
+    Dtmf {
+        /// In which call.
+        call: CallId,
+        /// `0-9`, `*`, `#`, `A-D`.
+        digit: char,
+    },
+    /// Sockets were closed; the last figures.
+    Closed {
+        /// Which call.
+        call: CallId,
+        /// All packets counted.
+        stats: MediaStats,
+    },
+}
+
+/// What the media threads are asked.
+#[derive(Debug)]
+pub enum MediaCommand {
+    /// Take sockets.
+    Open {
+        /// For which call.
+        call: CallId,
+    },
+    /// Let voice flow by this plan; again when it changes.
+    Start {
+        /// In which call.
+        call: CallId,
+        /// What was agreed.
+        plan: Box<MediaPlan>,
+    },
+    /// Send a digit.
+    Dtmf {
+        /// In which call.
+        call: CallId,
+        /// `0-9`, `*`, `#`, `A-D`.
+        digit: char,
+    },
+    /// Close sockets and report.
+    Close {
+        /// Of which call.
+        call: CallId,
+    },
+}
+
+/// What is to be kept over a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Saved {
+    /// Keys, chain, and an enroller's book: secret.
+    Identity,
+    /// Accounts of standard phones: digest secrets.
+    Phones,
+    /// Addresses of peers to join by, one IP:PORT a line.
+    Peers,
+}
+
+/// What is to be done outside.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a datagram.
+    Datagram {
+        /// From our socket to the other end.
+        flow: Flow,
+        /// All of it.
+        bytes: Bytes,
+    },
+    /// Open a connection and report it.
+    Connect {
+        /// Its number from now on.
+        conn: ConnId,
+        /// TCP in clear, or TLS for a link.
+        transport: Transport,
+        /// Where to.
+        remote: SocketAddr,
+        /// Who must be there.
+        expect: Option<Id>,
+    },
+    /// Write a message on a connection.
+    Write {
+        /// Which.
+        conn: ConnId,
+        /// The message.
+        bytes: Bytes,
+    },
+    /// Close a connection.
+    Close {
+        /// Which.
+        conn: ConnId,
+    },
+    /// For the media threads.
+    Media(MediaCommand),
+    /// The final answer to a command.
+    Reply {
+        /// Of [`Input::Command`].
+        request: RequestId,
+        /// Answer or failure.
+        result: Result<Reply, CommandError>,
+    },
+    /// Something happened: for whoever asked, or for everybody.
+    Event {
+        /// Whose command it belongs to.
+        request: Option<RequestId>,
+        /// What.
+        event: Event,
+    },
+    /// Keep this over a restart, before anything that follows is sent.
+    Save {
+        /// What it is.
+        what: Saved,
+        /// The whole new content.
+        bytes: Bytes,
+    },
+    /// The node has left the ring and is done.
+    Stopped,
+}
+
+/// Who waits for the answer to a request of ours.
+#[derive(Debug, Clone, Copy)]
+enum Owner {
+    Overlay(crate::overlay::RpcId),
+    Ua(crate::ua::RequestKey),
+    Router(BranchId),
+}
+
+/// One node.
+pub struct Node {
+    setup: Setup,
+    rng: Rng,
+    /// A point where both clocks were known.
+    clock: (Instant, UnixTime),
+    identity: Option<Identity>,
+    tx: tx::Layer,
+    flows: Flows,
+    overlay: Option<Box<dyn Overlay + Send>>,
+    carry: Option<Carry>,
+    ua: Ua,
+    domain: Domain,
+    registrar: Registrar,
+    router: Router,
+    publisher: Publisher,
+    owners: BTreeMap<ClientTxId, Owner>,
+    /// Requests that went over TCP only for their size, until they are answered.
+    large: BTreeMap<ClientTxId, (Message, Flow)>,
+    ring: ring::Ring,
+    calls: calls::Calls,
+    wire: Vec<Wire>,
+    out: VecDeque<Output>,
+    counters: BTreeMap<&'static str, u64>,
+    stopping: Option<RequestId>,
+}
+
+impl Node {
+    /// A node that begins to join, found or register, as its setup says.
+    pub fn new(now: Instant, setup: Setup, mut rng: Rng) -> Node {
+        let parts = setup::parts(now, &setup, &mut rng);
+        let mut node = Node {
+            clock: (now, setup.unix),
+            identity: setup.identity.clone(),
+            tx: tx::Layer::new(rng.fork(), tx::Config::default()),
+            flows: Flows::new(setup.locals()),
+            overlay: parts.overlay,
+            carry: parts.carry,
+            ua: parts.ua,
+            domain: parts.domain,
+            registrar: parts.registrar,
+            router: parts.router,
+            publisher: Publisher::new(setup.lifetime()),
+            owners: BTreeMap::new(),
+            large: BTreeMap::new(),
+            ring: ring::Ring::new(&setup),
+            calls: calls::Calls::default(),
+            wire: Vec::new(),
+            out: VecDeque::new(),
+            counters: BTreeMap::new(),
+            stopping: None,
+            setup,
+            rng,
+        };
+        node.begin(now);
+        node.settle(now);
+        node
+    }
+
+    /// Takes one input.
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Datagram { flow, bytes } => self.on_bytes(now, flow, bytes),
+            Input::Frame { conn, bytes } => match self.flows.flow(conn) {
+                Some(flow) => self.on_bytes(now, flow, bytes),
+                None => self.count("frames without a connection"),
+            },
+            Input::Accepted { flow, peer } => self.flows.accepted(flow, peer),
+            Input::Connected { conn, peer } => self.flows.connected(conn, peer, &mut self.wire),
+            Input::ConnectFailed { conn, why } => self.on_gone(now, conn, Some(&why)),
+            Input::Closed { conn } => self.on_gone(now, conn, None),
+            Input::Clock { unix } => self.set_clock(now, unix),
+            Input::Command { request, command } => self.on_command(now, request, command),
+            Input::Abort { request } => self.on_abort(now, request),
+            Input::Media(media) => self.on_media(now, media),
+        }
+        self.settle(now);
+    }
+
+    /// Fires what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.tx.handle_timeout(now);
+        self.ua.handle_timeout(now);
+        self.registrar.handle_timeout(now);
+        self.router.handle_timeout(now);
+        if let Some(overlay) = self.overlay.as_mut() {
+            overlay.handle_timeout(now);
+        }
+        self.ring_timeout(now);
+        self.settle(now);
+    }
+
+    /// The next thing to do outside.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// When [`Node::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let overlay = self.overlay.as_ref().and_then(|o| o.poll_timeout());
+        let times =
+            [self.tx.poll_timeout(), self.ua.poll_timeout(), self.registrar.poll_timeout(), self.router.poll_timeout()];
+        times.into_iter().chain([overlay, self.next_ring_timeout()]).flatten().min()
+    }
+
+    /// The wall-clock time at `now`.
+    pub fn unix(&self, now: Instant) -> UnixTime {
+        self.clock.1 + now.since(self.clock.0)
+    }
+
+    fn set_clock(&mut self, now: Instant, unix: UnixTime) {
+        self.clock = (now, unix);
+        if let Some(overlay) = self.overlay.as_mut() {
+            overlay.handle(now, crate::overlay::Input::Clock { unix });
+        }
+    }
+
+    /// Lets the machines answer each other until none has anything to say.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            let mut quiet = !self.settle_tx(now);
+            quiet &= !self.settle_overlay(now);
+            quiet &= !self.settle_ua(now);
+            quiet &= !self.settle_pbx(now);
+            quiet &= !self.write_due(now);
+            if quiet {
+                break;
+            }
+        }
+        for wire in std::mem::take(&mut self.wire) {
+            self.out.push_back(match wire {
+                Wire::Datagram { flow, bytes } => Output::Datagram { flow, bytes },
+                Wire::Connect { conn, transport, remote, expect } => Output::Connect { conn, transport, remote, expect },
+                Wire::Write { conn, bytes } => Output::Write { conn, bytes },
+                Wire::Close { conn } => Output::Close { conn },
+            });
+        }
+    }
+
+    fn on_gone(&mut self, now: Instant, conn: ConnId, why: Option<&str>) {
+        if let Some(why) = why {
+            tracing::debug!(%why, "connection failed");
+        }
+        let peer = self.flows.peer_of(conn);
+        let Some(flow) = self.flows.gone(conn) else { return };
+        self.tx.flow_failed(flow);
+        self.registrar.flow_closed(conn);
+        if let (Some(peer), Some(overlay)) = (peer, self.overlay.as_mut())
+            && !self.flows.has_peer(&peer)
+        {
+            overlay.handle(now, crate::overlay::Input::LinkDown { peer });
+        }
+    }
+
+    fn count(&mut self, what: &'static str) {
+        *self.counters.entry(what).or_default() += 1;
+    }
+
+    fn event(&mut self, request: Option<RequestId>, event: Event) {
+        self.out.push_back(Output::Event { request, event });
+    }
+
+    fn reply(&mut self, request: RequestId, result: Result<Reply, CommandError>) {
+        self.out.push_back(Output::Reply { request, result });
+    }
+}

@@ -1,1 +1,352 @@
-//! ua
+//! L3: the user agent. Calls (RFC 3261 sections 8, 9, 13, 14, 15) of one user: placed to one or more
+//! devices at once, received, answered, held by the other end, ended; OPTIONS; and the registration of a
+//! plain SIP phone with an outside registrar.
+//!
+//! [`Ua`] is handed requests and responses that the transaction layer has sorted, and says what to send and
+//! which media to open. It knows nothing of the overlay: whoever places a call hands it the targets.
+//!
+//! Left out until it is built: hold and transfer by this end, PRACK and UPDATE (neither is offered in
+//! `Allow` or `Supported`), call waiting beyond a bound of simultaneous calls.
+
+mod account;
+mod call;
+mod incoming;
+mod media;
+mod outgoing;
+
+pub use account::{Account, AccountConfig};
+pub use call::{CallId, Direction, Ending, Report, State, Summary};
+pub use media::{MediaOpened, MediaPlan, MediaStats};
+
+use crate::core::{Flow, Id, Instant, Redacted, Rng, TimerQueue};
+use crate::sip::msg::{HeaderName, Message, Method, Uri};
+use crate::sip::tx::{ClientTxId, ServerTxId};
+use call::Call;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Methods that this user agent takes.
+pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS";
+
+/// Who this user agent is and how it behaves.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// Address of record, for From and To.
+    pub aor: String,
+    /// Contact for whoever comes by a peer's link; empty for a plain SIP phone.
+    pub link_contact: String,
+    /// Contact for whoever comes over UDP or TCP in clear.
+    pub clear_contact: String,
+    /// `User-Agent` and `Server`.
+    pub software: String,
+    /// Codec names in the order of preference.
+    pub codecs: Vec<String>,
+    /// Answer at once.
+    pub auto_answer: bool,
+    /// How long a call rings, either way.
+    pub ring: Duration,
+    /// Calls at once; a further one is answered 486.
+    pub max_calls: usize,
+    /// User and password for a challenge to a request of ours.
+    pub credentials: Option<(String, Redacted<String>)>,
+    /// Every request outside a dialog goes here first.
+    pub outbound_proxy: Option<Uri>,
+}
+
+/// Where a request goes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Hop {
+    /// A peer's link.
+    Peer {
+        /// Peer-ID that it must prove.
+        id: Id,
+        /// Its overlay address.
+        addr: SocketAddr,
+    },
+    /// A SIP URI (RFC 3263).
+    Uri(Uri),
+    /// The flow that something came in on.
+    Flow(Flow),
+}
+
+impl Hop {
+    /// A URI that carries a peer-ID and an address is that peer; any other stays a URI.
+    pub fn of(uri: Uri) -> Hop {
+        let id = uri.params.get("peer-ID").and_then(Id::from_hex);
+        match (id, uri.ip(), uri.port) {
+            (Some(id), Some(ip), Some(port)) => Hop::Peer { id, addr: SocketAddr::new(ip, port) },
+            _ => Hop::Uri(uri),
+        }
+    }
+}
+
+/// One place to ring.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    /// Request-URI of the INVITE.
+    pub uri: String,
+    /// Where it is sent.
+    pub hop: Hop,
+}
+
+/// Names a request of the user agent's while its transaction runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RequestKey {
+    /// The INVITE of a leg of a call.
+    Invite(CallId, usize),
+    /// A request within a call's dialog whose answer changes nothing.
+    InDialog(CallId),
+    /// The account's REGISTER.
+    Register,
+}
+
+/// What the user agent wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a request by a client transaction and tell [`Ua::sent`]. The Via is the sender's.
+    Request {
+        /// Comes back with the response.
+        key: RequestKey,
+        /// The request without Via.
+        message: Message,
+        /// Where to.
+        hop: Hop,
+    },
+    /// Send an ACK to a 2xx, outside of any transaction.
+    Ack {
+        /// The ACK without Via.
+        message: Message,
+        /// Where to.
+        hop: Hop,
+    },
+    /// Answer a request.
+    Respond {
+        /// Its transaction.
+        tx: ServerTxId,
+        /// The response.
+        message: Message,
+    },
+    /// Cancel an INVITE (RFC 3261 section 9.1).
+    Cancel {
+        /// Its transaction.
+        tx: ClientTxId,
+    },
+    /// Take sockets for a call's voice and tell [`Ua::media_opened`] or [`Ua::media_failed`].
+    OpenMedia {
+        /// Which call.
+        call: CallId,
+    },
+    /// Voice flows, or flows differently than before.
+    StartMedia {
+        /// Which call.
+        call: CallId,
+        /// What was agreed and what is played and recorded.
+        plan: Box<MediaPlan>,
+    },
+    /// Send a DTMF digit (RFC 4733).
+    SendDtmf {
+        /// Which call.
+        call: CallId,
+        /// The digit.
+        digit: char,
+    },
+    /// The call's voice is over; its last figures go to [`Ua::media_closed`].
+    CloseMedia {
+        /// Which call.
+        call: CallId,
+    },
+    /// Something for the user.
+    Event {
+        /// What.
+        event: UaEvent,
+    },
+}
+
+/// What the user hears of.
+#[derive(Debug, Clone, PartialEq)]
+pub enum UaEvent {
+    /// A call rings here.
+    Incoming {
+        /// Which.
+        call: CallId,
+        /// The caller's URI as it says it is.
+        from: String,
+    },
+    /// The other end rings.
+    Ringing {
+        /// Which.
+        call: CallId,
+    },
+    /// Answered; the codec's name.
+    Answered {
+        /// Which.
+        call: CallId,
+        /// From the command, or the INVITE's arrival, to the answer.
+        setup: Duration,
+        /// Codec agreed.
+        codec: String,
+    },
+    /// Over, with its last figures.
+    Ended {
+        /// Which.
+        call: CallId,
+        /// How it went.
+        report: Box<Report>,
+    },
+    /// The account is registered for this long.
+    Registered {
+        /// Until it has to be renewed.
+        expires: Duration,
+    },
+    /// The account is not registered.
+    RegistrationFailed {
+        /// SIP status, 0 when nobody answered.
+        status: u16,
+        /// The reason phrase.
+        reason: String,
+    },
+}
+
+/// What falls due in a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Timer {
+    /// Nobody answered.
+    Ring(CallId),
+    /// The talk's agreed end.
+    Talk(CallId),
+    /// A 2xx is retransmitted, or its ACK given up.
+    Accepted(CallId),
+    /// The media's last figures did not come.
+    Figures(CallId),
+    /// The account's registration is renewed.
+    Register,
+}
+
+/// The user agent.
+pub struct Ua {
+    profile: Profile,
+    rng: Rng,
+    calls: BTreeMap<CallId, Call>,
+    next_call: u64,
+    account: Option<Account>,
+    timers: TimerQueue<Timer>,
+    out: VecDeque<Output>,
+}
+
+impl Ua {
+    /// A user agent without calls.
+    pub fn new(profile: Profile, rng: Rng) -> Self {
+        Ua {
+            profile,
+            rng,
+            calls: BTreeMap::new(),
+            next_call: 1,
+            account: None,
+            timers: TimerQueue::new(),
+            out: VecDeque::new(),
+        }
+    }
+
+    /// Who it is.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// When [`Ua::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Fires what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(timer) = self.timers.pop(now) {
+            match timer {
+                Timer::Ring(call) => self.on_ring_timeout(now, call),
+                Timer::Talk(call) => self.hang_up(now, call),
+                Timer::Accepted(call) => self.on_accepted_timeout(now, call),
+                Timer::Figures(call) => self.media_closed(now, call, MediaStats::default()),
+                Timer::Register => self.register_now(now),
+            }
+        }
+    }
+
+    /// Calls under way, oldest first.
+    pub fn summaries(&self, now: Instant) -> Vec<Summary> {
+        self.calls.iter().map(|(id, call)| call.summary(*id, now)).collect()
+    }
+
+    /// A request of [`Output::Request`] went out in this transaction.
+    pub fn sent(&mut self, key: RequestKey, tx: ClientTxId) {
+        if let RequestKey::Invite(call, leg) = key {
+            self.invite_sent(call, leg, tx);
+        }
+    }
+
+    /// A response to a request of [`Output::Request`].
+    pub fn on_response(&mut self, now: Instant, key: RequestKey, tx: ClientTxId, response: &Message) {
+        match key {
+            RequestKey::Invite(call, leg) => self.on_invite_response(now, call, leg, tx, response),
+            RequestKey::Register => self.on_register_response(now, response),
+            RequestKey::InDialog(_) => {}
+        }
+    }
+
+    /// A request of [`Output::Request`] could not be sent or was not answered; `status` is what RFC 3261
+    /// section 8.1.3.1 puts in the place of an answer: 408 for a timeout, 503 for a transport error.
+    pub fn on_failure(&mut self, now: Instant, key: RequestKey, status: u16) {
+        match key {
+            RequestKey::Invite(call, leg) => {
+                let reason = if status == 408 { "Request Timeout" } else { "Service Unavailable" };
+                self.on_leg_failed(now, call, leg, status, reason.to_owned());
+            }
+            RequestKey::Register => self.on_register_failed(now, 0, "no answer".to_owned()),
+            RequestKey::InDialog(_) => {}
+        }
+    }
+
+    /// A request that is for this user agent, from the transaction layer. `link` tells whether it came by a peer's link.
+    pub fn on_request(&mut self, now: Instant, tx: ServerTxId, request: &Message, flow: Flow, link: bool) {
+        self.incoming_request(now, tx, request, flow, link);
+    }
+
+    /// True when the request belongs to a dialog of a call here.
+    pub fn owns(&self, request: &Message) -> bool {
+        self.find_dialog(request).is_some()
+    }
+
+    fn respond(&mut self, tx: ServerTxId, mut message: Message) {
+        message.set(HeaderName::Server, &self.profile.software);
+        self.out.push_back(Output::Respond { tx, message });
+    }
+
+    fn event(&mut self, event: UaEvent) {
+        self.out.push_back(Output::Event { event });
+    }
+
+    /// A request of ours outside a dialog: To, From with a new tag, Call-ID, CSeq, Max-Forwards.
+    fn request_outside(&mut self, method: Method, uri: &str, to: &str, call_id: &str, from_tag: &str, cseq: u32) -> Message {
+        let name = method.as_str().to_owned();
+        let mut message = Message::request(method, uri);
+        message.push(HeaderName::MaxForwards, 70);
+        message.push(HeaderName::From, format_args!("<{}>;tag={from_tag}", self.profile.aor));
+        message.push(HeaderName::To, format_args!("<{to}>"));
+        message.push(HeaderName::CallId, call_id);
+        message.push(HeaderName::CSeq, format_args!("{cseq} {name}"));
+        message.push(HeaderName::UserAgent, &self.profile.software);
+        message
+    }
+
+    /// Where a request outside a dialog goes: the outbound proxy where there is one.
+    fn first_hop(&self, hop: Hop) -> Hop {
+        match (&self.profile.outbound_proxy, hop) {
+            (Some(proxy), Hop::Uri(_)) => Hop::Uri(proxy.clone()),
+            (_, hop) => hop,
+        }
+    }
+}

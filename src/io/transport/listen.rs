@@ -137,7 +137,7 @@ fn socket(addr: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket
 }
 
 /// True when this process is known to run in another network namespace than the machine's first process.
-fn in_a_namespace() -> bool {
+pub fn in_a_namespace() -> bool {
     match (std::fs::read_link("/proc/self/ns/net"), std::fs::read_link("/proc/1/ns/net")) {
         (Ok(ours), Ok(first)) => ours != first,
         _ => false,

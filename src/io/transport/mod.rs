@@ -42,7 +42,7 @@ mod udp;
 pub use close::{CloseReason, ConnectError};
 pub use counters::Counters;
 pub use link::{Credentials, Trust};
-pub use listen::{BindError, Listen};
+pub use listen::{BindError, Listen, in_a_namespace};
 
 use shared::Shared;
 

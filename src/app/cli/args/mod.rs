@@ -1,0 +1,357 @@
+//! The arguments. The flags of `start` are made from [`KEYS`], so that the command line, the
+//! configuration file and its example cannot drift apart.
+
+use crate::config::{KEYS, Key};
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Everything on the command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "chordial",
+    version,
+    about = "A phone system without a server: a SIP softphone whose peers carry registration and lookup on a Chord ring",
+    after_help = "Without a command: start. Exit code 0 only when the thing was done.",
+    override_usage = "chordial [OPTIONS] [COMMAND]",
+    subcommand_required = true
+)]
+pub struct Cli {
+    /// Where this device keeps its keys and accounts; it also picks the running program that a command is for.
+    /// Default: $CHORDIAL_DATA, else $XDG_DATA_HOME/chordial or ~/.local/share/chordial.
+    #[arg(long, value_name = "DIR", global = true)]
+    pub data: Option<PathBuf>,
+    /// Print JSON, one object a line.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run this device: a phone, and a peer of the overlay.
+    Start(StartArgs),
+    /// Show everything on this machine: seven peers, a standard phone, calls, a crash; print a report.
+    Demo(DemoArgs),
+    /// Found an office, let others into it, or join one.
+    #[command(subcommand)]
+    Office(Office),
+    /// Print a one-time code by which USER joins this office (also: office invite).
+    Invite(InviteArgs),
+    /// Join an office by the code that its `invite` printed (also: office join).
+    Join(JoinArgs),
+    /// Accounts of standard phones.
+    #[command(subcommand)]
+    Phone(Phone),
+    /// Call TARGET and report how it went.
+    Call(CallArgs),
+    /// Accept a ringing call.
+    Answer(WhichCall),
+    /// End or decline a call.
+    Hangup(WhichCall),
+    /// Send DTMF digits in a call.
+    Dtmf(DtmfArgs),
+    /// Who, where and with whom the running program is.
+    Status,
+    /// The peers that it knows.
+    Peers,
+    /// Where a user can be reached, and which peers had to be asked.
+    Lookup(LookupArgs),
+    /// The calls under way and the latest ended ones.
+    Calls,
+    /// Leave the overlay and end the running program.
+    Stop,
+    /// Run the same nodes on a virtual clock and count.
+    Sim(SimArgs),
+}
+
+/// Of `start`.
+#[derive(Debug, Default)]
+pub struct StartArgs {
+    /// The TOML file.
+    pub config: Option<PathBuf>,
+    /// Ask nothing, found nothing, join nothing.
+    pub headless: bool,
+    /// [`Key::flag`] and value, for `Config::with_flags`.
+    pub flags: Vec<(&'static str, String)>,
+}
+
+/// Of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Keep recordings, logs and data directories in DIR, which must be empty or absent.
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}
+
+/// `office ...`.
+#[derive(Debug, Subcommand)]
+pub enum Office {
+    /// Found an office. Its recovery sheet is printed once: keep it on paper.
+    Create(CreateArgs),
+    /// Print a one-time code by which USER joins this office.
+    Invite(InviteArgs),
+    /// Join an office by the code that its `invite` printed.
+    Join(JoinArgs),
+}
+
+/// Of `office create`.
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// Name of the office, the domain of its addresses: a-z, 0-9, dot and hyphen.
+    #[arg(value_name = "NAME")]
+    pub office: String,
+    /// Your user name in it. Default: your login name.
+    #[arg(long = "name", value_name = "USER", env = "USER", hide_env = true)]
+    pub user: String,
+}
+
+/// Of `invite`.
+#[derive(Debug, Args)]
+pub struct InviteArgs {
+    /// User name of who is to join.
+    #[arg(value_name = "USER")]
+    pub user: String,
+}
+
+/// Of `join`.
+#[derive(Debug, Args)]
+pub struct JoinArgs {
+    /// The code, as it was printed.
+    #[arg(value_name = "CODE")]
+    pub code: String,
+}
+
+/// `phone ...`.
+#[derive(Debug, Subcommand)]
+pub enum Phone {
+    /// Make an account. The password is asked for; where nobody can be asked, or none is given, one is
+    /// made and printed once.
+    Add(PhoneAddArgs),
+    /// List the accounts.
+    List,
+    /// Remove an account.
+    Remove {
+        /// User name.
+        #[arg(value_name = "USER")]
+        user: String,
+    },
+}
+
+/// Of `phone add`.
+#[derive(Debug, Args)]
+pub struct PhoneAddArgs {
+    /// User name.
+    #[arg(value_name = "USER")]
+    pub user: String,
+    /// What to call the phone in lists.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub label: String,
+    /// Read the password from the first line of standard input.
+    #[arg(long)]
+    pub password_stdin: bool,
+}
+
+/// Of `call`.
+#[derive(Debug, Args)]
+pub struct CallArgs {
+    /// User name, address (user@overlay) or sip: URI.
+    #[arg(value_name = "TARGET")]
+    pub target: String,
+    /// Play this sound file to the other end (also: tone, null).
+    #[arg(long, value_name = "WAV")]
+    pub play: Option<String>,
+    /// Record what the other end says into this file.
+    #[arg(long, value_name = "WAV")]
+    pub record: Option<String>,
+    /// Hang up this many seconds after the answer.
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub duration: Option<f64>,
+}
+
+/// Of `answer` and `hangup`.
+#[derive(Debug, Args)]
+pub struct WhichCall {
+    /// Its number as `calls` shows it. Default: the only one.
+    #[arg(value_name = "CALL")]
+    pub call: Option<u64>,
+}
+
+/// Of `dtmf`.
+#[derive(Debug, Args)]
+pub struct DtmfArgs {
+    /// 0-9, *, #, A-D.
+    #[arg(value_name = "DIGITS", value_parser = digits)]
+    pub digits: String,
+    /// The call's number as `calls` shows it. Default: the only one.
+    #[arg(long, value_name = "CALL")]
+    pub call: Option<u64>,
+}
+
+/// Of `lookup`.
+#[derive(Debug, Args)]
+pub struct LookupArgs {
+    /// User name, address (user@overlay) or sip: URI.
+    #[arg(value_name = "TARGET")]
+    pub target: String,
+    /// Ask hop by hop from here instead of letting the ring carry the request.
+    #[arg(long)]
+    pub iterative: bool,
+}
+
+/// Of `sim`.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct SimArgs {
+    /// How many peers.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub peers: u32,
+    /// The same seed gives the same history.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// How many lookups. Default: 1000.
+    #[arg(long, value_name = "N")]
+    pub lookups: Option<u32>,
+    /// Mean one-way latency between two peers, milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 20.0, value_parser = milliseconds)]
+    pub latency_ms: f64,
+    /// Share of datagrams lost, 0 to 0.9.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    pub loss: f64,
+}
+
+impl Cli {
+    /// Reads the arguments, the program's name first. Flags without a command belong to `start`.
+    ///
+    /// # Errors
+    /// clap's, which also stand for `--help` and `--version`; they print themselves.
+    pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+        let mut args: Vec<OsString> = args.into_iter().collect();
+        if let Some(at) = start_is_meant(&args) {
+            args.insert(at, "start".into());
+        }
+        Cli::try_parse_from(args)
+    }
+}
+
+/// Where `start` is to be put, when no command is named.
+fn start_is_meant(args: &[OsString]) -> Option<usize> {
+    let mut at = 1;
+    loop {
+        match args.get(at).and_then(|a| a.to_str()) {
+            None if at >= args.len() => return Some(at.min(args.len().max(1))),
+            Some("--json") => at += 1,
+            Some("--data") => at += 2,
+            Some(arg) if arg.starts_with("--data=") => at += 1,
+            Some("-h" | "--help" | "-V" | "--version") => return None,
+            Some(arg) if arg.starts_with('-') => return Some(at),
+            _ => return None,
+        }
+    }
+}
+
+impl Args for StartArgs {
+    fn augment_args(mut command: clap::Command) -> clap::Command {
+        command = command
+            .arg(Arg::new("config").long("config").value_name("F").help("Read this TOML file; flags override it"))
+            .arg(
+                Arg::new("headless")
+                    .long("headless")
+                    .action(ArgAction::SetTrue)
+                    .help("Ask nothing, found nothing and join nothing that was not named"),
+            );
+        for key in KEYS {
+            let Some(flag) = key.flag else { continue };
+            let arg = Arg::new(flag).long(flag).help(help(key)).help_heading(key.section);
+            command = command.arg(if key.switch {
+                arg.action(ArgAction::SetTrue)
+            } else {
+                arg.value_name(value_name(key)).action(ArgAction::Append)
+            });
+        }
+        command
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for StartArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut args = StartArgs {
+            config: matches.get_one::<String>("config").map(PathBuf::from),
+            headless: matches.get_flag("headless"),
+            flags: Vec::new(),
+        };
+        for key in KEYS {
+            let Some(flag) = key.flag else { continue };
+            if key.switch {
+                if matches.get_flag(flag) {
+                    args.flags.push((flag, "true".into()));
+                }
+                continue;
+            }
+            let given: Vec<&str> = matches.get_many::<String>(flag).into_iter().flatten().map(String::as_str).collect();
+            match given[..] {
+                [] => {}
+                [value] => args.flags.push((flag, value.into())),
+                // A list may be given by commas, by repetition, or both.
+                _ if key.default_value().is_array() => args.flags.push((flag, given.join(","))),
+                _ => {
+                    let text = format!("--{flag} is given {} times; it takes one value\n", given.len());
+                    return Err(clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, text));
+                }
+            }
+        }
+        Ok(args)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn help(key: &Key) -> String {
+    let text = key.help.trim().lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    match key.default_value() {
+        toml::Value::String(s) if !s.is_empty() => format!("{text} [default: {s}]"),
+        toml::Value::Array(list) if !list.is_empty() => {
+            let items: Vec<_> = list.iter().filter_map(|v| v.as_str()).collect();
+            format!("{text} [default: {}]", items.join(","))
+        }
+        _ => text,
+    }
+}
+
+fn value_name(key: &Key) -> &'static str {
+    match key.help {
+        help if help.contains("IP:PORT") => "IP:PORT",
+        help if help.trim_start().starts_with("A file") => "FILE",
+        _ if key.default_value().is_array() => "LIST",
+        _ => "VALUE",
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, &'static str> {
+    text.parse().ok().filter(|s: &f64| *s > 0.0 && s.is_finite()).ok_or("a number of seconds above 0 is wanted")
+}
+
+fn milliseconds(text: &str) -> Result<f64, &'static str> {
+    text.parse().ok().filter(|s: &f64| *s >= 0.0 && s.is_finite()).ok_or("a number of milliseconds is wanted")
+}
+
+fn share(text: &str) -> Result<f64, &'static str> {
+    text.parse().ok().filter(|s: &f64| (0.0..0.9).contains(s)).ok_or("a number from 0 to below 0.9 is wanted")
+}
+
+fn digits(text: &str) -> Result<String, &'static str> {
+    let fits = !text.is_empty() && text.len() <= 64 && text.chars().all(|c| "0123456789*#ABCDabcd".contains(c));
+    fits.then(|| text.to_ascii_uppercase()).ok_or("1 to 64 of 0-9, *, #, A-D are wanted")
+}
+
+#[cfg(test)]
+mod tests;

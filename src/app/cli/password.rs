@@ -1,0 +1,80 @@
+//! The password of a standard phone's account: read, asked for without echo, or made.
+
+use crate::app::Failure;
+use crate::io::seed;
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::process::{Command, Stdio};
+
+/// The password, and whether it was made here and has to be shown.
+pub fn choose(from_stdin: bool, user: &str) -> Result<(String, bool), Failure> {
+    if from_stdin {
+        let password = first_line()?;
+        return match password.is_empty() {
+            true => Err(Failure::said("standard input holds no password", "put it on its first line")),
+            false => Ok((password, false)),
+        };
+    }
+    if io::stdin().is_terminal() {
+        eprint!("Password for {user} (empty: make one): ");
+        let _ = io::stderr().flush();
+        let echo = Echo::off();
+        let password = first_line();
+        drop(echo);
+        eprintln!();
+        let password = password?;
+        if !password.is_empty() {
+            return Ok((password, false));
+        }
+    }
+    Ok((make()?, true))
+}
+
+/// 20 letters and digits that are told apart on a phone's small screen: 96 bits and more.
+fn make() -> Result<String, Failure> {
+    const LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let mut rng = seed::rng().map_err(|source| Failure::System { what: "cannot make a password", source })?;
+    Ok((0..20).map(|_| char::from(LETTERS[rng.below(LETTERS.len() as u64) as usize])).collect())
+}
+
+fn first_line() -> Result<String, Failure> {
+    let mut line = String::new();
+    let read = io::stdin().lock().read_line(&mut line);
+    read.map_err(|source| Failure::System { what: "cannot read a password from standard input", source })?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// The terminal's echo, off while this lives. `stty` does it, so that no code here is unsafe; where
+/// it is missing the password shows, which the user sees at the first letter.
+struct Echo {
+    was_on: bool,
+}
+
+impl Echo {
+    fn off() -> Echo {
+        Echo { was_on: stty("-echo") }
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        if self.was_on {
+            stty("echo");
+        }
+    }
+}
+
+fn stty(arg: &str) -> bool {
+    let run = Command::new("stty").arg(arg).stdin(Stdio::inherit()).stderr(Stdio::null()).status();
+    run.is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn made_passwords_differ_and_are_long() {
+        let (a, b) = (super::make().unwrap(), super::make().unwrap());
+        assert_ne!(a, b);
+        assert_eq!(a.len(), 20);
+        assert!(a.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()), "{a}");
+    }
+}

@@ -1,0 +1,214 @@
+//! `chordial start` up to the point where the node runs: configuration, data directory, log. All that
+//! the user may have got wrong is found here, before a socket is opened.
+
+use super::Failure;
+use super::cli::{CreateArgs, JoinArgs, SimArgs, StartArgs, out, spinner, table};
+use crate::config::{Config, ConfigError};
+use crate::io::disk::{DataDir, Lock};
+use crate::io::media::clock;
+use crate::io::{launch, office};
+use crate::node::control::{CommandError, Event};
+use crate::sim;
+use serde_json::json;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+
+/// What the node is started with.
+#[derive(Debug)]
+pub struct Setup {
+    /// File and flags.
+    pub config: Config,
+    /// Keys, accounts, peers known from the last time.
+    pub data: DataDir,
+    /// Ask nothing, found nothing and join nothing.
+    pub headless: bool,
+    /// Held while the node runs.
+    pub lock: Lock,
+}
+
+/// Reads the configuration and takes the data directory.
+///
+/// # Errors
+/// A configuration or a flag that does not fit; a data directory that cannot be made or is in use.
+pub fn prepare(data: &Path, args: &StartArgs) -> Result<Setup, Failure> {
+    let config = configuration(args)?;
+    log(&config)?;
+    let data = DataDir::open(data)?;
+    let lock = data.lock()?;
+    Ok(Setup { config, data, headless: args.headless, lock })
+}
+
+/// Runs the node until it is stopped.
+///
+/// # Errors
+/// Whatever keeps it from running.
+pub fn run(setup: Setup, json: bool) -> Result<(), Failure> {
+    let Setup { config, data, headless: _, lock } = setup;
+    let place = data.path().display().to_string();
+    let ready = |ready: &launch::Ready| {
+        if json {
+            let line = json!({
+                "event": "ready", "aor": ready.aor, "sip": ready.sip, "overlay": ready.overlay,
+                "peer_id": ready.peer_id, "data": place,
+            });
+            return out(&line.to_string());
+        }
+        out(&format!("{}: phones at {}", ready.aor, ready.sip));
+        if let (Some(overlay), Some(peer_id)) = (ready.overlay, &ready.peer_id) {
+            out(&format!("peers at {overlay}, peer-ID {peer_id}"));
+        }
+        out(&format!("data directory {place}; chordial stop --data {place} ends it"));
+    };
+    let on_event = |event: &Event| {
+        if json {
+            match serde_json::to_value(event) {
+                Ok(line) => out(&line.to_string()),
+                Err(fault) => tracing::warn!(%fault, "an event that is no JSON"),
+            }
+        } else {
+            out(&said(event));
+        }
+    };
+    let ended = launch::run(config, data, ready, on_event);
+    drop(lock);
+    ended.map_err(|e| Failure::said(e.to_string(), e.next()))
+}
+
+/// An event as a line for a person.
+fn said(event: &Event) -> String {
+    match event {
+        Event::Joined { peers: 0 } => "alone on the ring".into(),
+        Event::Joined { peers } => format!("on the ring, {peers} successors known"),
+        Event::JoinFailed { why } => format!("not joined: {why}"),
+        Event::Registered { aor } => format!("{aor} is registered"),
+        Event::RegistrationFailed { aor, status, why } => format!("{aor} is not registered: {status} {why}"),
+        Event::Incoming { call, from } => format!("call {call}: {from} calls; chordial answer {call} takes it"),
+        Event::Ringing { call } => format!("call {call}: rings"),
+        Event::Answered { call, setup_ms, codec } => format!("call {call}: answered after {setup_ms:.0} ms, {codec}"),
+        Event::Dtmf { call, digit } => format!("call {call}: digit {digit}"),
+        Event::Ended { call, report } => {
+            format!("call {call}: {} after {:.1} s, {}", report.result, report.talk_s, report.reason)
+        }
+    }
+}
+
+/// Founds an office in the data directory.
+///
+/// # Errors
+/// The directory already holds an identity, or is in use.
+pub fn create_office(data: &Path, args: &CreateArgs, json: bool) -> Result<(), Failure> {
+    let data = DataDir::open(data)?;
+    let _lock = data.lock()?;
+    let made = office::create(&data, &args.office, &args.user);
+    let (identity, sheet) = made.map_err(|e| Failure::said(e.to_string(), e.next()))?;
+    let recovery = sheet.secret_text();
+    if json {
+        out(&json!({ "created": identity.overlay(), "aor": identity.aor(), "recovery": recovery }).to_string());
+        return Ok(());
+    }
+    out(&format!("founded the office {}; you are {}", identity.overlay(), identity.aor()));
+    out("");
+    out("Recovery sheet: whoever has it can take over the office. It is kept nowhere else; print it and lock it away.");
+    out(&recovery);
+    out("");
+    out("Next: chordial start, then chordial office invite USER for each person.");
+    Ok(())
+}
+
+/// Joins an office by a code.
+///
+/// # Errors
+/// The code is wrong, spent or expired, or the enroller cannot be reached.
+pub fn join_office(data: &Path, args: &JoinArgs, json: bool) -> Result<(), Failure> {
+    let data = DataDir::open(data)?;
+    let _lock = data.lock()?;
+    let joined = office::join(&data, &args.code, "");
+    let identity = joined.map_err(|e| Failure::said(e.to_string(), e.next()))?;
+    if json {
+        out(&json!({ "joined": identity.overlay(), "aor": identity.aor() }).to_string());
+    } else {
+        out(&format!("joined the office {} as {}; now: chordial start", identity.overlay(), identity.aor()));
+    }
+    Ok(())
+}
+
+/// Runs the simulator and prints its report.
+///
+/// # Errors
+/// The simulation failed.
+pub fn simulate(args: &SimArgs, json: bool) -> Result<(), Failure> {
+    let defaults = sim::Options::default();
+    let options = sim::Options {
+        peers: args.peers as usize,
+        seed: args.seed,
+        lookups: args.lookups.map_or(defaults.lookups, |n| n as usize),
+        link: sim::LinkModel { latency: Duration::from_secs_f64(args.latency_ms.clamp(0.0, 10_000.0) / 1000.0), loss: args.loss },
+        ..defaults
+    };
+    let begun = clock::now();
+    let bar = spinner();
+    let report = sim::run(&options, |p| {
+        bar.set_message(format!("{} of {} joined, {} lookups answered, {:.0} s", p.joined, args.peers, p.answered, p.virtual_s));
+    });
+    bar.finish_and_clear();
+    let mut report = report.map_err(|e| Failure::said(e.to_string(), "see chordial sim --help"))?;
+    report.wall_s = clock::now().since(begun).as_secs_f64();
+    report.peak_rss_kb = peak_rss_kb();
+    if json {
+        match serde_json::to_value(&report) {
+            Ok(line) => out(&line.to_string()),
+            Err(e) => return Err(Failure::said(e.to_string(), "report this")),
+        }
+    } else {
+        out(&table([
+            ["peers".into(), format!("{} of {} in the ring", report.joined, report.peers)],
+            ["lookups".into(), format!("{} found of {}", report.found, report.lookups)],
+            ["hops".into(), format!("mean {:.2}, 1st percentile {}, 99th {}", report.hops_mean, report.hops_p1, report.hops_p99)],
+            ["time".into(), format!("mean {:.0} ms, 99th percentile {:.0} ms", report.lookup_ms_mean, report.lookup_ms_p99)],
+            ["messages".into(), format!("{:.0} a peer, {} at the busiest", report.messages_per_peer, report.peak_messages)],
+            ["while looking up".into(), format!("{:.2} messages a peer and second", report.messages_per_peer_second)],
+            ["cost".into(), format!("{:.0} virtual s in {:.1} s, {} MB at most", report.virtual_s, report.wall_s, report.peak_rss_kb / 1024)],
+            ["history".into(), report.history_hash.clone()],
+        ]));
+    }
+    if report.joined < report.peers || report.found < report.lookups {
+        let what = format!("{} peers did not join, {} lookups failed", report.peers - report.joined, report.lookups - report.found);
+        return Err(Failure::Reported(CommandError::new(what, "repeat it with the same --seed; it fails in the same way")));
+    }
+    Ok(())
+}
+
+/// The most memory that this process has had, kilobytes; 0 where the system does not say.
+fn peak_rss_kb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    line.and_then(|l| l.trim().split(' ').next()?.parse().ok()).unwrap_or(0)
+}
+
+fn configuration(args: &StartArgs) -> Result<Config, Failure> {
+    let config = match &args.config {
+        None => Config::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            let text = text.map_err(|source| Failure::File { action: "read", path: path.clone(), source })?;
+            Config::from_toml(&text).map_err(|source| Failure::Config { path: path.clone(), source })?
+        }
+    };
+    config.with_flags(&args.flags).map_err(Failure::Flag)
+}
+
+/// What goes to standard error, by `log.level`.
+fn log(config: &Config) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&config.log.level).map_err(|_| {
+        Failure::Flag(ConfigError::Flag {
+            flag: "--log".into(),
+            fault: format!("\"{}\" is neither a level nor a filter", config.log.level),
+        })
+    })?;
+    // A second subscriber in one process (a test) changes nothing.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let _ = log.with_ansi(std::io::stderr().is_terminal()).try_init();
+    Ok(())
+}

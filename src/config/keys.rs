@@ -1,0 +1,183 @@
+//! The keys.
+
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// What is known of one key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// The TOML table it stands in.
+    pub section: &'static str,
+    /// Its name there.
+    pub name: &'static str,
+    /// The flag of `chordial start` that sets it, without the dashes.
+    pub flag: Option<&'static str>,
+    /// True when the flag takes no value.
+    pub switch: bool,
+    /// What it does.
+    pub help: &'static str,
+    default: fn() -> toml::Value,
+}
+
+impl Key {
+    /// The default as TOML.
+    pub fn default_value(&self) -> toml::Value {
+        (self.default)()
+    }
+}
+
+/// What stands for an absent optional value in the example file: an empty string.
+mod optional {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    pub fn serialize<T: Display, S: Serializer>(value: &Option<T>, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&value.as_ref().map(T::to_string).unwrap_or_default())
+    }
+
+    pub fn deserialize<'de, T: FromStr, D: Deserializer<'de>>(d: D) -> Result<Option<T>, D::Error> {
+        let text = String::deserialize(d)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse()
+            .map(Some)
+            .map_err(|_| D::Error::custom(format!("\"{text}\" is not an address of the form IP:PORT")))
+    }
+}
+
+mod port_range {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(range: &(u16, u16), s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&format!("{}-{}", range.0, range.1))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<(u16, u16), D::Error> {
+        let text = String::deserialize(d)?;
+        let parts = text.split_once('-').and_then(|(a, b)| Some((a.trim().parse().ok()?, b.trim().parse().ok()?)));
+        parts.ok_or_else(|| D::Error::custom(format!("\"{text}\" is not a range of ports of the form FIRST-LAST")))
+    }
+}
+
+macro_rules! keys {
+    ($( $section:ident $Section:ident $doc:literal {
+        $( $(#[doc = $help:literal])+ $(#[with($with:literal)])? $name:ident: $ty:ty = $default:expr $(, flag $flag:literal)? $(, switch $switch:literal)? ; )+
+    } )+) => {
+        /// The configuration: one field a TOML table.
+        #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Config { $( #[doc = $doc] pub $section: $Section, )+ }
+
+        $(
+            #[doc = $doc]
+            #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+            #[serde(default, deny_unknown_fields)]
+            pub struct $Section { $( $(#[doc = $help])+ $(#[serde(with = $with)])? pub $name: $ty, )+ }
+
+            impl Default for $Section {
+                fn default() -> Self { $Section { $( $name: $default, )+ } }
+            }
+        )+
+
+        /// Every key, in the order of the example file.
+        pub const KEYS: &[Key] = &[ $( $( Key {
+            section: stringify!($section),
+            name: stringify!($name),
+            flag: { let f: &[&'static str] = &[$($flag,)? $($switch,)?]; if f.is_empty() { None } else { Some(f[0]) } },
+            switch: { let f: &[&'static str] = &[$($switch,)?]; !f.is_empty() },
+            help: concat!($($help, "\n"),+),
+            default: || {
+                let table = toml::Table::try_from(Config::default()).unwrap_or_default();
+                table.get(stringify!($section)).and_then(|s| s.get(stringify!($name))).cloned().unwrap_or(toml::Value::Boolean(false))
+            },
+        }, )+ )+ ];
+    };
+}
+
+/// How standard phones prove who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PhoneAuth {
+    /// HTTP digest, MD5 or SHA-256 (RFC 8760).
+    Digest,
+    /// Not at all; only on loopback or in a network namespace.
+    None,
+}
+
+keys! {
+    user User "Who uses this device." {
+        /// User name. In an office it stands in the certificate and need not be given.
+        name: String = String::new(), flag "name";
+        /// Answer every call at once.
+        auto_answer: bool = false, switch "auto-answer";
+        /// How long a call rings before it counts as not answered, seconds.
+        ring_seconds: u32 = 60;
+    }
+    overlay Overlay "The ring of peers." {
+        /// Name of the overlay, the domain of its addresses. In an office it stands in the certificate.
+        name: String = "chordial".into(), flag "overlay";
+        /// An open overlay: no enrolment; keys certify themselves, links and records are secured all the same.
+        open: bool = false, switch "open";
+        /// Laboratory: an open overlay whose peers talk in clear; listens on loopback or in a namespace only.
+        lab_clear: bool = false, switch "lab-clear";
+        /// Where links of other peers are taken, IP:PORT. Empty: port 5061 of every interface, or the next free one.
+        #[with("optional")] listen: Option<SocketAddr> = None, flag "overlay-listen";
+        /// The IP:PORT that others are told to reach the overlay port at. Empty: found out.
+        #[with("optional")] advertise: Option<SocketAddr> = None, flag "advertise";
+        /// Peers to join by, IP:PORT each. Empty: those known from the last time, else a new ring.
+        bootstrap: Vec<SocketAddr> = Vec::new(), flag "bootstrap";
+        /// auto, supernode or ordinary. This version runs every peer as a supernode and refuses ordinary.
+        role: String = "auto".into(), flag "role";
+        /// Copies kept of each record.
+        replicas: u8 = 4;
+        /// Shortest successor list; a large ring keeps log2 N.
+        successors: u8 = 8;
+        /// Pause between two rounds of stabilisation, milliseconds.
+        stabilize_ms: u32 = 1000;
+        /// Lifetime of a registration in the overlay without renewal, seconds.
+        lifetime_seconds: u32 = 600;
+    }
+    sip Sip "Standard phones." {
+        /// Where standard phones are served, UDP and TCP, IP:PORT. Empty: port 5060 of every interface, or the next free one.
+        #[with("optional")] listen: Option<SocketAddr> = None, flag "sip-listen";
+        /// digest or none (none on loopback or in a namespace only).
+        phone_auth: PhoneAuth = PhoneAuth::Digest, flag "phone-auth";
+        /// A file of accounts, one `user,password` a line; beside those made by `phone add`. Empty: none.
+        phones: PathBuf = PathBuf::new(), flag "phones";
+        /// Shortest registration that a phone may ask for, seconds.
+        min_expires: u32 = 30;
+        /// Registration given to a phone that asks for none, seconds.
+        default_expires: u32 = 300;
+        /// Longest registration, seconds.
+        max_expires: u32 = 3600;
+    }
+    account Account "A plain SIP phone: register with an outside registrar and take no part in an overlay." {
+        /// The registrar's IP:PORT. Empty: this device is a peer of the overlay.
+        #[with("optional")] registrar: Option<SocketAddr> = None, flag "registrar";
+        /// udp or tcp.
+        transport: String = "udp".into();
+        /// The SIP domain of the account. Empty: the registrar's address.
+        domain: String = String::new();
+        /// A file whose first line is the account's password. Empty: no password.
+        password_file: PathBuf = PathBuf::new(), flag "password-file";
+        /// Registration asked for, seconds.
+        expires: u32 = 300;
+    }
+    media Media "Voice." {
+        /// UDP ports for RTP and RTCP, FIRST-LAST.
+        #[with("port_range")] ports: (u16, u16) = (16384, 32767);
+        /// Codecs in the order of preference.
+        codec: Vec<String> = vec!["opus".into(), "pcmu".into(), "pcma".into()], flag "codec";
+        /// wav:FILE, tone or null.
+        audio_in: String = "null".into(), flag "audio-in";
+        /// wav:FILE or null.
+        audio_out: String = "null".into(), flag "audio-out";
+    }
+    log Log "What is written to standard error." {
+        /// error, warn, info, debug or trace; or a filter such as chordial::overlay=debug.
+        level: String = "warn".into(), flag "log";
+    }
+}

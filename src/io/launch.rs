@@ -1,0 +1,368 @@
+//! From configuration and data directory to a running [`Driver`]: the identity is read or made, the accounts are
+//! read, the sockets are opened. Whatever the user got wrong is said here in one line, before anything runs.
+
+use super::audio::AudioError;
+use super::control::{ControlError, Server};
+use super::disk::{self, DataDir, DiskError};
+use super::driver::{self, Driver, RunError, unix_now};
+use super::media::{EngineConfig, EngineError, clock};
+use super::transport::{self, BindError, Credentials, Endpoint, Event as WireEvent, Limits, Listen};
+use super::voice::{self, Voices};
+use crate::config::{Config, PhoneAuth};
+use crate::core::{Redacted, UnixTime};
+use crate::identity::{Identity, IdentityError, TrustAnchor};
+use crate::media::codec;
+use crate::node::{Node, Setup, control};
+use crate::pbx::Accounts;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+const SIP_PORT: u16 = 5060;
+const OVERLAY_PORT: u16 = 5061;
+/// Ports tried after the usual one when the user named none.
+const NEXT_PORTS: u16 = 100;
+
+/// Why a node could not be started.
+#[derive(Debug, Error)]
+pub enum LaunchError {
+    /// Something in the configuration or on the command line does not fit.
+    #[error("{what}")]
+    Setting {
+        /// What, and where.
+        what: String,
+        /// What to do next.
+        next: &'static str,
+    },
+    /// No identity yet, and no word that one is to be made.
+    #[error("{0} holds no identity")]
+    NoIdentity(String),
+    /// The identity cannot be used.
+    #[error("{path}: {source}")]
+    Identity {
+        /// The file.
+        path: String,
+        /// Why.
+        source: IdentityError,
+    },
+    /// The data directory.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A socket.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The media threads.
+    #[error(transparent)]
+    Media(#[from] EngineError),
+    /// A WAV file.
+    #[error(transparent)]
+    Audio(#[from] AudioError),
+    /// The operating system refused something else.
+    #[error("{what}: {source}")]
+    System {
+        /// What was wanted.
+        what: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+    /// It ran and ended by itself.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+impl LaunchError {
+    /// What to do next.
+    pub fn next(&self) -> &str {
+        match self {
+            LaunchError::Setting { next, .. } => next,
+            LaunchError::NoIdentity(_) => {
+                "found an office with `chordial office create NAME`, join one with `chordial join CODE`, or use --open --name USER"
+            }
+            LaunchError::Identity { .. } => "restore it from a copy, or choose another --data",
+            LaunchError::Disk(_) => "check its owner and mode, or choose another --data",
+            LaunchError::Bind(BindError::NotALaboratory(_)) => "listen on 127.0.0.1, or leave --lab-clear out",
+            LaunchError::Bind(_) => "choose another address, or leave the flag out and the next free port is taken",
+            LaunchError::Control(e) => e.next(),
+            LaunchError::Media(_) => "widen media.ports in the configuration",
+            LaunchError::Audio(_) => "name a WAV file of 16 bit PCM that can be read",
+            LaunchError::Run(RunError::NotJoined(_)) => "check the address and that a peer of this overlay runs there",
+            LaunchError::System { .. } | LaunchError::Run(_) => "see the cause and start again",
+        }
+    }
+}
+
+fn setting(what: impl Into<String>, next: &'static str) -> LaunchError {
+    LaunchError::Setting { what: what.into(), next }
+}
+
+/// What a running node tells about itself when it has its sockets.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// The user's address of record.
+    pub aor: String,
+    /// Where standard phones reach it.
+    pub sip: SocketAddr,
+    /// Where peers reach it.
+    pub overlay: Option<SocketAddr>,
+    /// Its peer-ID.
+    pub peer_id: Option<String>,
+}
+
+/// Runs a node until it is stopped. `ready` is called once the sockets are open, `on_event` for everything after that
+/// concerns nobody's command in particular.
+///
+/// # Errors
+/// [`LaunchError`].
+pub fn run(
+    config: Config,
+    data: DataDir,
+    ready: impl FnOnce(&Ready),
+    on_event: impl FnMut(&control::Event),
+) -> Result<(), LaunchError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|source| LaunchError::System { what: "starting the runtime", source })?;
+    runtime.block_on(async {
+        let (driver, server, asks, about) = assemble(config, data)?;
+        ready(&about);
+        let serving = tokio::spawn(server.serve(asks));
+        let ended = driver.run(on_event).await;
+        // The driver's end of the channel is gone: the server lets every client have what was answered.
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), serving).await;
+        Ok(ended?)
+    })
+}
+
+type Asks = mpsc::Sender<super::control::ControlRequest>;
+
+fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Ready), LaunchError> {
+    let unix = unix_now();
+    check(&config)?;
+    let (source, sink) = (spec(voice::source(&config.media.audio_in))?, spec(voice::sink(&config.media.audio_out))?);
+    source.open()?;
+    let plain = config.account.registrar.is_some();
+    let identity = if plain { None } else { Some(identity(&config, &data, unix)?) };
+    let password = password(&config)?;
+    let (mut identity, accounts) = (identity, accounts(&config, &data)?);
+    delegate(identity.as_mut(), &accounts, &data, unix)?;
+    let server = Server::bind(data.path())?;
+    let (endpoint, wire) = open(&config, identity.as_ref())?;
+    let towards = config.overlay.bootstrap.first().or(config.account.registrar.as_ref()).copied();
+    let sip_listen = endpoint.sip_addr().unwrap_or_else(unspecified);
+    let overlay_listen = endpoint.overlay_addr().unwrap_or_else(unspecified);
+    let sip = told(sip_listen, config.overlay.advertise.map(|a| a.ip()), towards);
+    let overlay = config.overlay.advertise.unwrap_or_else(|| told(overlay_listen, None, towards));
+    if config.sip.phone_auth == PhoneAuth::None && !sip_listen.ip().is_loopback() && !transport::in_a_namespace() {
+        let what = format!("--phone-auth none on {sip_listen}, which others can reach");
+        return Err(setting(what, "listen on 127.0.0.1, or use --phone-auth digest"));
+    }
+    let (media_out, media) = mpsc::channel(4096);
+    let ports = (config.media.ports != (0, 0)).then(|| config.media.ports.0..=config.media.ports.1);
+    let engine = driver::engine(EngineConfig { bind: sip.ip(), ports, threads: 0 }, media_out)?;
+    let mut setup = Setup::new(config, identity, sip, overlay, unix);
+    (setup.sip_listen, setup.overlay_listen) = (sip_listen, overlay_listen);
+    (setup.accounts, setup.password, setup.known_peers) = (accounts, password, known_peers(&data)?);
+    let rng = super::seed::rng().map_err(|source| LaunchError::System { what: "reading randomness", source })?;
+    let node = Node::new(clock::now(), setup, rng);
+    let status = node.status(clock::now());
+    let ready = Ready {
+        aor: status.aor,
+        sip,
+        overlay: status.listen.advertised,
+        peer_id: Some(status.peer_id).filter(|id| !id.is_empty()),
+    };
+    let (asks, control) = mpsc::channel(64);
+    let voices = Voices::new(engine, source, sink);
+    let driver = Driver { node, endpoint, wire, voices, media, control, data, waiting: BTreeMap::new() };
+    Ok((driver, server, asks, ready))
+}
+
+fn spec<T>(read: Result<T, String>) -> Result<T, LaunchError> {
+    read.map_err(|what| setting(what, "use wav:FILE, tone (in only) or null"))
+}
+
+fn check(config: &Config) -> Result<(), LaunchError> {
+    for name in &config.media.codec {
+        if codec::find(name).is_none() {
+            let known: Vec<_> = codec::codecs().iter().map(|c| c.name).collect();
+            return Err(setting(format!("--codec: no codec \"{name}\"; there are {}", known.join(", ")), "name one of them"));
+        }
+    }
+    match config.overlay.role.as_str() {
+        "auto" | "supernode" => {}
+        "ordinary" => {
+            let what = "--role ordinary: this version has supernodes only";
+            return Err(setting(what, "leave the flag out"));
+        }
+        role => return Err(setting(format!("--role: no role \"{role}\""), "use auto or supernode")),
+    }
+    if !["udp", "tcp"].contains(&config.account.transport.as_str()) {
+        return Err(setting(format!("account.transport: \"{}\"", config.account.transport), "use udp or tcp"));
+    }
+    if config.account.registrar.is_some() && config.user.name.is_empty() {
+        return Err(setting("--registrar without --name", "name the account's user with --name"));
+    }
+    Ok(())
+}
+
+/// Reads the identity, or makes one in an open overlay.
+fn identity(config: &Config, data: &DataDir, unix: UnixTime) -> Result<Identity, LaunchError> {
+    let path = || data.path().join(disk::IDENTITY).display().to_string();
+    let fault = |source| LaunchError::Identity { path: path(), source };
+    let open = config.overlay.open || config.overlay.lab_clear;
+    if let Some(bytes) = data.read(disk::IDENTITY)? {
+        let identity = Identity::from_bytes(&bytes, unix).map_err(fault)?;
+        let office = matches!(identity.anchor, TrustAnchor::Office { .. });
+        let another = "choose another --data for another user or overlay";
+        if open && office {
+            return Err(setting(format!("{} belongs to the office {}", path(), identity.overlay()), another));
+        }
+        if !open && !office {
+            let what = format!("{} is of the open overlay {}", path(), identity.overlay());
+            return Err(setting(what, "add --open, or choose another --data"));
+        }
+        let named = &config.user.name;
+        if !named.is_empty() && named != identity.user() {
+            let what = format!("{} is {}'s, not {named}'s", path(), identity.user());
+            return Err(setting(what, another));
+        }
+        if open && config.overlay.name != identity.overlay() {
+            let what = format!("{} is of the overlay {}, not {}", path(), identity.overlay(), config.overlay.name);
+            return Err(setting(what, another));
+        }
+        return Ok(identity);
+    }
+    if !open {
+        return Err(LaunchError::NoIdentity(data.path().display().to_string()));
+    }
+    if config.user.name.is_empty() {
+        return Err(setting("an open overlay needs a user name", "add --name USER"));
+    }
+    let mut rng = super::seed::rng().map_err(|source| LaunchError::System { what: "reading randomness", source })?;
+    let made = Identity::open(&config.overlay.name, &config.user.name, unix, &mut rng);
+    let identity = made.map_err(|e| setting(format!("--name {} --overlay {}: {e}", config.user.name, config.overlay.name), "choose another name"))?;
+    data.write(disk::IDENTITY, identity.to_bytes().reveal())?;
+    Ok(identity)
+}
+
+fn password(config: &Config) -> Result<Option<Redacted<String>>, LaunchError> {
+    let path = &config.account.password_file;
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let text = read(path, "--password-file")?;
+    Ok(Some(Redacted::new(text.lines().next().unwrap_or_default().to_owned())))
+}
+
+fn read(path: &Path, flag: &str) -> Result<String, LaunchError> {
+    let text = std::fs::read_to_string(path);
+    text.map_err(|e| setting(format!("{flag} {}: {e}", path.display()), "name a text file that can be read"))
+}
+
+/// The accounts of `phone add`, and those of the file that the user named.
+fn accounts(config: &Config, data: &DataDir) -> Result<Accounts, LaunchError> {
+    let realm = match data.read(disk::IDENTITY)? {
+        Some(bytes) => Identity::from_bytes(&bytes, unix_now()).map_or(config.overlay.name.clone(), |i| i.overlay().to_owned()),
+        None => config.overlay.name.clone(),
+    };
+    let mut accounts = match data.read(disk::PHONES)? {
+        Some(bytes) => {
+            let path = data.path().join(disk::PHONES);
+            let wrong = |e: String| setting(format!("{}: {e}", path.display()), "correct the file, or remove it and add the phones again");
+            let text = String::from_utf8(bytes).map_err(|_| wrong("not text".into()))?;
+            Accounts::from_toml(&realm, &text).map_err(|e| wrong(e.to_string()))?
+        }
+        None => Accounts::new(&realm),
+    };
+    let path = &config.sip.phones;
+    if !path.as_os_str().is_empty() {
+        let text = read(path, "--phones")?;
+        let imported = accounts.import_csv(&text);
+        imported.map_err(|e| setting(format!("--phones {}: {e}", path.display()), "write one `user,password` a line"))?;
+    }
+    Ok(accounts)
+}
+
+/// An enroller takes the phones upon its own device; another device may only have phones of its own user.
+fn delegate(identity: Option<&mut Identity>, accounts: &Accounts, data: &DataDir, unix: UnixTime) -> Result<(), LaunchError> {
+    let Some(identity) = identity else { return Ok(()) };
+    let names: Vec<_> = accounts.iter().map(|a| a.user.as_str()).collect();
+    let missing: Vec<_> = names.into_iter().filter(|n| identity.phone_identity(n, unix).is_err()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if let Err(fault) = identity.delegate_phones(&missing, unix) {
+        let what = format!("phones that this device may not sign for ({fault}): {}", missing.join(", "));
+        return Err(setting(what, "put them on an administrator's device"));
+    }
+    Ok(data.write(disk::IDENTITY, identity.to_bytes().reveal())?)
+}
+
+fn known_peers(data: &DataDir) -> Result<Vec<SocketAddr>, LaunchError> {
+    let bytes = data.read(disk::PEERS)?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&bytes).lines().filter_map(|l| l.trim().parse().ok()).collect())
+}
+
+type Opened = (Endpoint, mpsc::Receiver<WireEvent>);
+
+/// Opens the sockets: what the user named as named, what not at the usual port or the next free one.
+fn open(config: &Config, identity: Option<&Identity>) -> Result<Opened, LaunchError> {
+    let any = |port| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+    let loopback = |port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+    let clear = config.overlay.lab_clear;
+    let (mut sip_port, mut overlay_port) = (SIP_PORT, OVERLAY_PORT);
+    loop {
+        let sip = config.sip.listen.unwrap_or(if clear { loopback(sip_port) } else { any(sip_port) });
+        let overlay = config.overlay.listen.unwrap_or(if clear { loopback(overlay_port) } else { any(overlay_port) });
+        let listen = if clear { Listen::LabClear(overlay) } else { Listen::Tls(overlay) };
+        let opened = Endpoint::bind(transport::Config {
+            sip: Some(sip),
+            overlay: identity.map(|_| listen),
+            credentials: identity.filter(|_| !clear).map(Credentials::of),
+            limits: Limits::default(),
+        });
+        match opened {
+            Err(BindError::Socket { addr, .. })
+                if addr == sip && config.sip.listen.is_none() && sip_port < SIP_PORT + NEXT_PORTS =>
+            {
+                // Phones and links keep off each other's usual ports.
+                sip_port += 2;
+            }
+            Err(BindError::Socket { addr, .. })
+                if addr == overlay && config.overlay.listen.is_none() && overlay_port < OVERLAY_PORT + NEXT_PORTS =>
+            {
+                overlay_port += 2;
+            }
+            Ok(opened) => return Ok(opened),
+            Err(fault) => return Err(fault.into()),
+        }
+    }
+}
+
+fn unspecified() -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0)
+}
+
+/// The address that others are told for a socket: its own, or where it is bound to all, the one that the system uses
+/// towards the first peer (else towards the world).
+fn told(listen: SocketAddr, advertise: Option<IpAddr>, towards: Option<SocketAddr>) -> SocketAddr {
+    if let Some(ip) = advertise {
+        return SocketAddr::new(ip, listen.port());
+    }
+    if !listen.ip().is_unspecified() {
+        return listen;
+    }
+    let world = SocketAddr::from(([192, 0, 2, 1], 9));
+    let source = [towards, Some(world)].into_iter().flatten().find_map(|to| {
+        let socket = UdpSocket::bind(unspecified()).ok()?;
+        // Connecting a datagram socket sends nothing; it only asks for the route.
+        socket.connect(to).ok()?;
+        socket.local_addr().ok().map(|a| a.ip())
+    });
+    SocketAddr::new(source.unwrap_or(Ipv4Addr::LOCALHOST.into()), listen.port())
+}

@@ -1,0 +1,228 @@
+//! One call on a media thread: sockets, session, source and sink.
+
+use super::latch::Latch;
+use super::stream::{Drain, Feed};
+use super::{CallStats, Event, Voice};
+use crate::core::{Instant, Rng};
+use crate::io::audio::{Sink, Source};
+use crate::media::session::{Output, Session};
+use crate::rtp::is_rtcp;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::net::UdpSocket;
+
+/// Which socket a datagram came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Port {
+    Rtp,
+    Rtcp,
+}
+
+pub(super) struct Call {
+    id: u64,
+    rtp: Rc<UdpSocket>,
+    rtcp: Rc<UdpSocket>,
+    running: Option<Running>,
+    strangers: u64,
+    socket_errors: u64,
+}
+
+struct Running {
+    session: Session,
+    latch: Latch,
+    feed: Feed,
+    drain: Drain,
+    /// The frame at which both source and sink began.
+    zero: Option<Instant>,
+    muted: bool,
+}
+
+impl Call {
+    pub(super) fn new(id: u64, rtp: Rc<UdpSocket>, rtcp: Rc<UdpSocket>) -> Self {
+        Call { id, rtp, rtcp, running: None, strangers: 0, socket_errors: 0 }
+    }
+
+    pub(super) fn start(
+        &mut self,
+        now: Instant,
+        voice: Voice,
+        source: Box<dyn Source>,
+        sink: Box<dyn Sink>,
+        rng: Rng,
+        events: &mut Vec<Event>,
+    ) {
+        let rate = voice.session.codec.sample_rate;
+        match Session::new(now, voice.session, rng) {
+            Ok(session) => {
+                self.running = Some(Running {
+                    session,
+                    latch: Latch::new(voice.remote),
+                    feed: Feed::new(source, rate),
+                    drain: Drain::new(sink, rate),
+                    zero: None,
+                    muted: false,
+                });
+            }
+            Err(error) => events.push(Event::Failed { call: self.id, error }),
+        }
+    }
+
+    pub(super) fn update(&mut self, now: Instant, voice: Voice, rng: Rng, events: &mut Vec<Event>) {
+        let Some(running) = &mut self.running else { return };
+        if running.latch.agreed() != voice.remote {
+            running.latch = Latch::new(voice.remote);
+        }
+        let (old, new) = (running.session.config(), &voice.session);
+        if (old.codec.name, old.payload_type, old.telephone_event)
+            == (new.codec.name, new.payload_type, new.telephone_event)
+        {
+            running.session.set_direction(new.send, new.receive);
+            return;
+        }
+        match Session::new(now, voice.session, rng) {
+            Ok(mut session) => {
+                session.set_muted(running.muted);
+                running.feed.set_rate(session.sample_rate());
+                running.drain.set_rate(session.sample_rate());
+                running.session = session;
+            }
+            Err(error) => events.push(Event::Failed { call: self.id, error }),
+        }
+    }
+
+    pub(super) fn mute(&mut self, muted: bool) {
+        if let Some(running) = &mut self.running {
+            running.muted = muted;
+            running.session.set_muted(muted);
+        }
+    }
+
+    pub(super) fn dial(&mut self, digits: &str, duration: Duration) {
+        if let Some(running) = &mut self.running {
+            for digit in digits.chars() {
+                if let Err(error) = running.session.send_dtmf(digit, duration) {
+                    tracing::warn!(call = self.id, %error, "digits left out");
+                    break;
+                }
+            }
+        }
+    }
+
+    /// 20 ms of both directions. `at` is the frame's deadline, not the time at which it was met.
+    pub(super) fn tick(&mut self, at: Instant, events: &mut Vec<Event>) {
+        let Some(running) = &mut self.running else { return };
+        if running.zero.is_some() {
+            // What was spoken since the last frame.
+            let (frame, ended) = running.feed.frame();
+            match ended {
+                Ok(true) => events.push(Event::SourceEnded { call: self.id }),
+                Ok(false) => {}
+                Err(error) => events.push(Event::AudioFailed { call: self.id, error }),
+            }
+            running.session.capture(at, &frame);
+        } else {
+            running.zero = Some(at);
+            tracing::info!(call = self.id, monotonic_us = at.as_micros(), "second 0 of the audio source");
+            tracing::info!(call = self.id, monotonic_us = at.as_micros(), "second 0 of the audio sink");
+            events.push(Event::Started { call: self.id, source_zero: at, sink_zero: at });
+        }
+        running.session.handle_timeout(at);
+        self.flush(events);
+        let Some(running) = &mut self.running else { return };
+        let heard = running.session.playout(at);
+        if let Err(error) = running.drain.write(&heard) {
+            events.push(Event::AudioFailed { call: self.id, error });
+        }
+    }
+
+    pub(super) fn receive(
+        &mut self,
+        now: Instant,
+        port: Port,
+        from: SocketAddr,
+        datagram: &[u8],
+        events: &mut Vec<Event>,
+    ) {
+        // Early packets, before anything is agreed, have no place to go.
+        let Some(running) = &mut self.running else { return };
+        let control = match port {
+            Port::Rtcp => true,
+            Port::Rtp => running.latch.agreed().rtcp_mux && is_rtcp(datagram),
+        };
+        if control {
+            if !running.latch.admit_rtcp(from) {
+                self.strangers += 1;
+                return;
+            }
+            running.session.receive_rtcp(now, datagram);
+        } else {
+            let config = *running.session.config();
+            let expected = |payload_type| {
+                payload_type == config.payload_type || config.telephone_event.is_some_and(|(pt, _)| pt == payload_type)
+            };
+            if !running.latch.admit_rtp(from, datagram, expected) {
+                self.strangers += 1;
+                return;
+            }
+            running.session.receive_rtp(now, datagram);
+        }
+        self.flush(events);
+    }
+
+    pub(super) fn count_error(&mut self) {
+        self.socket_errors += 1;
+    }
+
+    pub(super) fn stats(&self, now: Instant) -> Option<CallStats> {
+        let running = self.running.as_ref()?;
+        Some(CallStats {
+            session: running.session.stats(now),
+            source_zero: running.zero,
+            sink_zero: running.zero,
+            remote: running.latch.kept(),
+            strangers: self.strangers,
+            socket_errors: self.socket_errors,
+        })
+    }
+
+    /// Says BYE, completes the recording.
+    pub(super) fn close(mut self, now: Instant, events: &mut Vec<Event>) -> CallStats {
+        if let Some(running) = &mut self.running {
+            running.session.goodbye(now);
+        }
+        self.flush(events);
+        if let Some(Err(error)) = self.running.as_mut().map(|running| running.drain.finish()) {
+            events.push(Event::AudioFailed { call: self.id, error });
+        }
+        self.stats(now).unwrap_or_default()
+    }
+
+    fn flush(&mut self, events: &mut Vec<Event>) {
+        let Some(running) = &mut self.running else { return };
+        while let Some(output) = running.session.poll_output() {
+            // An address without a host or port (the old way to hold a call) means: send nothing.
+            let nowhere = |to: SocketAddr| to.ip().is_unspecified() || to.port() == 0;
+            let sent = match output {
+                Output::Rtp(_) if nowhere(running.latch.rtp()) => continue,
+                Output::Rtcp(_) if nowhere(running.latch.rtcp()) => continue,
+                Output::Rtp(bytes) => self.rtp.try_send_to(&bytes, running.latch.rtp()),
+                Output::Rtcp(bytes) if running.latch.agreed().rtcp_mux => {
+                    self.rtp.try_send_to(&bytes, running.latch.rtcp())
+                }
+                Output::Rtcp(bytes) => self.rtcp.try_send_to(&bytes, running.latch.rtcp()),
+                Output::Dtmf { digit } => {
+                    events.push(Event::Dtmf { call: self.id, digit });
+                    continue;
+                }
+                Output::RemoteBye => {
+                    events.push(Event::RemoteBye { call: self.id });
+                    continue;
+                }
+            };
+            if sent.is_err() {
+                self.socket_errors += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Pairs of UDP ports: RTP on an even one, RTCP on the next (RFC 3550 section 11).
+
+use super::EngineError;
+use std::io::{Error, ErrorKind};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
+
+/// Tries when the system chooses; each fails only if its neighbour is taken.
+const TRIES: u32 = 64;
+
+/// Where a call's sockets are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Local {
+    /// RTP.
+    pub rtp: SocketAddr,
+    /// RTCP.
+    pub rtcp: SocketAddr,
+}
+
+/// The two sockets of a call.
+pub(super) struct Sockets {
+    pub(super) rtp: UdpSocket,
+    pub(super) rtcp: UdpSocket,
+}
+
+/// Gives out pairs, going round the range so that a port rests before it is used again.
+pub(super) struct Ports {
+    bind: IpAddr,
+    range: Option<RangeInclusive<u16>>,
+    next: u16,
+}
+
+impl Ports {
+    pub(super) fn new(bind: IpAddr, range: Option<RangeInclusive<u16>>) -> Self {
+        let next = range.as_ref().map_or(0, |range| *range.start());
+        Ports { bind, range, next }
+    }
+
+    pub(super) fn open(&mut self) -> Result<(Local, Sockets), EngineError> {
+        let result = match self.range.clone() {
+            Some(range) => self.within(range),
+            None => self.anywhere(),
+        };
+        let sockets =
+            result.map_err(|source| EngineError::Ports { bind: self.bind, range: self.range.clone(), source });
+        sockets.and_then(|sockets| {
+            let failed = |source| EngineError::Ports { bind: self.bind, range: self.range.clone(), source };
+            let local = Local {
+                rtp: sockets.rtp.local_addr().map_err(failed)?,
+                rtcp: sockets.rtcp.local_addr().map_err(failed)?,
+            };
+            Ok((local, sockets))
+        })
+    }
+
+    fn within(&mut self, range: RangeInclusive<u16>) -> Result<Sockets, Error> {
+        let (first, last) = (range.start().next_multiple_of(2), *range.end());
+        let pairs = (u32::from(last) + 1).saturating_sub(u32::from(first)) / 2;
+        let mut failure = Error::new(ErrorKind::AddrInUse, "the range holds no pair");
+        for _ in 0..pairs {
+            let inside = self.next >= first && self.next.is_multiple_of(2) && self.next < last;
+            let port = if inside { self.next } else { first };
+            self.next = port.saturating_add(2);
+            match self.pair(port) {
+                Ok(sockets) => return Ok(sockets),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    fn anywhere(&self) -> Result<Sockets, Error> {
+        let mut failure = Error::from(ErrorKind::AddrInUse);
+        // Held until the end, so that the system does not offer the same odd port again.
+        let mut odd = Vec::new();
+        for _ in 0..TRIES {
+            let rtp = self.bind(0)?;
+            let port = rtp.local_addr()?.port();
+            if !port.is_multiple_of(2) || port == u16::MAX - 1 {
+                odd.push(rtp);
+                continue;
+            }
+            match self.bind(port + 1) {
+                Ok(rtcp) => return Ok(Sockets { rtp, rtcp }),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    fn pair(&self, port: u16) -> Result<Sockets, Error> {
+        Ok(Sockets { rtp: self.bind(port)?, rtcp: self.bind(port.saturating_add(1))? })
+    }
+
+    fn bind(&self, port: u16) -> Result<UdpSocket, Error> {
+        let socket = UdpSocket::bind(SocketAddr::new(self.bind, port))?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    #[test]
+    fn pairs_are_even_and_next_to_each_other() {
+        let mut ports = Ports::new(LOOPBACK, None);
+        let pairs: Vec<_> = (0..20).map(|_| ports.open().unwrap()).collect();
+        for (local, _) in &pairs {
+            assert!(local.rtp.port().is_multiple_of(2));
+            assert_eq!(local.rtcp.port(), local.rtp.port() + 1);
+        }
+    }
+
+    #[test]
+    fn a_range_is_kept_to_and_runs_out() {
+        let free = Ports::new(LOOPBACK, None).open().unwrap().0.rtp.port();
+        let mut ports = Ports::new(LOOPBACK, Some(free - 1..=free + 1));
+        let (local, held) = ports.open().unwrap();
+        assert_eq!(local.rtp.port(), free);
+        let error = ports.open().err().unwrap().to_string();
+        assert!(error.contains(&format!("{}-{}", free - 1, free + 1)), "{error}");
+        drop(held);
+        assert!(ports.open().is_ok());
+    }
+}

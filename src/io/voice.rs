@@ -1,0 +1,111 @@
+//! Between the node's media commands and the media threads.
+
+use super::audio::{SinkSpec, SourceSpec};
+use super::media::{Engine, EngineError, Event, Remote, Voice};
+use crate::media::codec;
+use crate::media::session;
+use crate::node::{MediaCommand, MediaInput};
+use crate::ua::{CallId, MediaOpened, MediaPlan, MediaStats};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How long a digit sounds.
+const DIGIT: Duration = Duration::from_millis(120);
+
+/// The calls that the media threads carry, and what they play and record unless a call says otherwise.
+pub(super) struct Voices {
+    engine: Engine,
+    source: SourceSpec,
+    sink: SinkSpec,
+    running: BTreeSet<CallId>,
+}
+
+impl Voices {
+    pub fn new(engine: Engine, source: SourceSpec, sink: SinkSpec) -> Voices {
+        Voices { engine, source, sink, running: BTreeSet::new() }
+    }
+
+    /// Carries out a command; what can be answered at once is answered.
+    pub fn carry_out(&mut self, command: MediaCommand) -> Option<MediaInput> {
+        match command {
+            MediaCommand::Open { call } => Some(match self.engine.open(call.0) {
+                Ok(local) => {
+                    let opened = MediaOpened { rtp: local.rtp, rtcp_port: local.rtcp.port() };
+                    MediaInput::Opened { call, opened }
+                }
+                Err(e) => MediaInput::Failed { call, why: e.to_string() },
+            }),
+            MediaCommand::Start { call, plan } => match self.start(call, &plan) {
+                Ok(()) => None,
+                Err(why) => Some(MediaInput::Failed { call, why }),
+            },
+            MediaCommand::Dtmf { call, digit } => {
+                let sent = self.engine.send_dtmf(call.0, &digit.to_string(), DIGIT);
+                sent.err().inspect(|e| tracing::warn!(%e, "a digit was not sent")).and(None)
+            }
+            MediaCommand::Close { call } => {
+                self.running.remove(&call);
+                match self.engine.close(call.0) {
+                    Ok(()) => None,
+                    // It was never opened: there are no figures to wait for.
+                    Err(_) => Some(MediaInput::Closed { call, stats: MediaStats::default() }),
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, call: CallId, plan: &MediaPlan) -> Result<(), String> {
+        let agreed = &plan.agreed;
+        let codec = codec::find(&agreed.codec.name).ok_or_else(|| format!("no codec {}", agreed.codec.name))?;
+        let session = session::Config {
+            codec,
+            payload_type: agreed.codec.payload_type,
+            telephone_event: agreed.dtmf_pt.map(|pt| (pt, agreed.dtmf_clock)),
+            ptime_ms: u8::try_from(agreed.ptime).unwrap_or(20),
+            send: agreed.direction.sends(),
+            receive: agreed.direction.receives(),
+        };
+        let remote = Remote { rtp: agreed.remote_rtp, rtcp: agreed.remote_rtcp, rtcp_mux: agreed.rtcp_mux };
+        let voice = Voice { remote, session };
+        if self.running.contains(&call) {
+            return self.engine.update(call.0, voice).map_err(|e| e.to_string());
+        }
+        let source = plan.play.as_deref().map_or(Ok(self.source.clone()), source);
+        let sink = plan.record.as_deref().map_or(Ok(self.sink.clone()), sink);
+        let (source, sink) = (source?, sink?);
+        self.engine.start_call(call.0, voice, &source, &sink).map_err(|e: EngineError| e.to_string())?;
+        self.running.insert(call);
+        Ok(())
+    }
+}
+
+/// Reads `wav:FILE`, `tone` or `null`.
+pub(super) fn source(text: &str) -> Result<SourceSpec, String> {
+    text.parse::<SourceSpec>().map_err(|e| e.to_string())
+}
+
+/// Reads `wav:FILE` or `null`.
+pub(super) fn sink(text: &str) -> Result<SinkSpec, String> {
+    text.parse::<SinkSpec>().map_err(|e| e.to_string())
+}
+
+/// Hands what the media threads say to the node. They must not wait for it: what does not fit is dropped, and a call whose
+/// last figures were dropped is reported without.
+pub(super) fn tell(node: &mpsc::Sender<MediaInput>, event: Event) {
+    let input = match event {
+        Event::Dtmf { call, digit } => MediaInput::Dtmf { call: CallId(call), digit },
+        Event::Ended { call, stats } => {
+            let s = stats.session;
+            let stats =
+                MediaStats { sent: s.sent, received: s.received, lost: s.lost, jitter_ms: s.jitter_ms, rtt_ms: s.rtt_ms };
+            MediaInput::Closed { call: CallId(call), stats }
+        }
+        Event::Failed { call, error } => MediaInput::Failed { call: CallId(call), why: error.to_string() },
+        Event::AudioFailed { call, error } => return tracing::warn!(call, %error, "audio"),
+        Event::Started { .. } | Event::SourceEnded { .. } | Event::RemoteBye { .. } | Event::Stats { .. } => return,
+    };
+    if node.try_send(input).is_err() {
+        tracing::warn!("the node is too busy to hear from the media threads");
+    }
+}

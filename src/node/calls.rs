@@ -1,0 +1,276 @@
+//! The user agent in the node: where a callee is, which media threads serve a call, whose command it belongs to.
+
+use super::ring::Found;
+use super::{MediaCommand, MediaInput, Node, Output, Owner};
+use crate::core::Instant;
+use crate::identity::split_aor;
+use crate::node::control::{CallReport, CallStatus, CommandError, Event, Reply, RequestId};
+use crate::pbx::Target as Place;
+use crate::sip::msg::Uri;
+use crate::sip::tx;
+use crate::ua::{self, CallId, Direction, Hop, Report, State, Summary, Target, UaEvent};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// Ended calls that are remembered.
+const ENDED: usize = 50;
+
+/// What the node remembers of calls beyond what the user agent does.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    commands: BTreeMap<CallId, RequestId>,
+    hops: BTreeMap<CallId, u32>,
+    /// The user key that the caller has named, where several claim the callee's name.
+    chosen: BTreeMap<CallId, String>,
+    pub ended: VecDeque<CallReport>,
+}
+
+/// What a person wrote for a callee.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Callee {
+    /// A user of this overlay, and the fingerprint of the user's key where one was named.
+    Aor { aor: String, claim: Option<String> },
+    /// Any other SIP URI.
+    Outside(Uri),
+}
+
+impl Node {
+    /// Reads TARGET: extension, user name, `user~fingerprint`, AOR or `sip:` URI.
+    pub(super) fn callee(&self, target: &str) -> Result<Callee, CommandError> {
+        let target = target.trim();
+        let (target, claim) = match target.rsplit_once('~') {
+            Some((target, claim)) if !claim.contains('@') => (target, Some(claim.to_owned())),
+            _ => (target, None),
+        };
+        let wrong = |what: &str| {
+            CommandError::new(
+                format!("{what}: \"{target}\""),
+                "name an extension, a user, user@overlay or a URI such as sip:bob@192.0.2.7",
+            )
+        };
+        let text = match target {
+            "" => return Err(wrong("no target")),
+            t if t.starts_with("sip:") || t.starts_with("sips:") || t.starts_with("tel:") => t.to_owned(),
+            t if t.contains('@') => format!("sip:{t}"),
+            t => Uri::sip(Some(t), self.domain.overlay(), None).to_string(),
+        };
+        let uri = Uri::parse(&text).map_err(|_| wrong("not an address"))?;
+        match self.domain.callee_of(&uri) {
+            Some(user) if self.overlay.is_some() => {
+                let user = crate::identity::canonical_user(&user).map_err(|_| wrong("not a user name"))?;
+                Ok(Callee::Aor { aor: self.domain.aor(&user), claim })
+            }
+            _ if uri.is_sip() => Ok(Callee::Outside(uri)),
+            _ => Err(wrong("not an address that can be called")),
+        }
+    }
+
+    /// Places a call for a command.
+    pub(super) fn place(
+        &mut self,
+        now: Instant,
+        request: RequestId,
+        callee: Callee,
+        play: Option<String>,
+        record: Option<String>,
+        duration: Option<Duration>,
+    ) {
+        let with = match &callee {
+            Callee::Aor { aor, .. } => aor.clone(),
+            Callee::Outside(uri) => uri.to_string(),
+        };
+        let call = self.ua.place(now, with, play, record, duration);
+        self.calls.commands.insert(call, request);
+        match callee {
+            Callee::Aor { aor, claim } => {
+                if let Some(claim) = claim {
+                    self.calls.chosen.insert(call, claim);
+                }
+                self.lookup_for_call(now, call, aor);
+            }
+            Callee::Outside(uri) => {
+                let target = Target { uri: uri.to_string(), hop: Hop::Uri(uri) };
+                self.ua.targets(now, call, vec![target]);
+            }
+        }
+    }
+
+    pub(super) fn on_callee_found(&mut self, now: Instant, call: CallId, aor: &str, found: &Found, hops: u32) {
+        self.calls.hops.insert(call, hops);
+        let chosen = self.calls.chosen.get(&call);
+        if found.claims.len() > 1 && chosen.is_none() {
+            let user = split_aor(aor).map_or(aor, |(user, _)| user);
+            let names: Vec<_> = found.claims.iter().map(|c| format!("{user}~{c}")).collect();
+            return self.ua.give_up(now, call, 300, format!("several claim this name; call one of {}", names.join(", ")));
+        }
+        let user = split_aor(aor).map(|(user, _)| user);
+        let peers = found.peers.iter().filter(|(_, claim)| chosen.is_none_or(|c| c == claim));
+        let mut targets: Vec<_> = peers
+            .map(|(peer, _)| Target {
+                uri: self.setup.peer_uri(user, peer),
+                hop: Hop::Peer { id: peer.id, addr: peer.addr },
+            })
+            .collect();
+        targets.extend(self.registrar.targets(now, user.unwrap_or_default()).into_iter().map(|candidate| {
+            let uri = candidate.target.uri().to_owned();
+            Target { hop: hop_of(&candidate.target), uri }
+        }));
+        if targets.is_empty() {
+            return self.ua.give_up(now, call, 404, format!("{aor} is not registered"));
+        }
+        self.ua.targets(now, call, targets);
+    }
+
+    /// Carries out what the user agent says; true when there was anything.
+    pub(super) fn settle_ua(&mut self, now: Instant) -> bool {
+        let mut busy = false;
+        while let Some(output) = self.ua.poll_output() {
+            busy = true;
+            match output {
+                ua::Output::Request { key, message, hop } => match self.send_request(now, message, &hop, Owner::Ua(key)) {
+                    Some(tx) => self.ua.sent(key, tx),
+                    None => self.ua.on_failure(now, key, 503),
+                },
+                ua::Output::Ack { message, hop } => {
+                    let branch = tx::new_branch(&mut self.rng);
+                    self.send_stateless(message, &hop, &branch);
+                }
+                ua::Output::Respond { tx, message } => {
+                    self.tx.respond(now, tx, message);
+                }
+                ua::Output::Cancel { tx } => {
+                    self.tx.cancel(now, tx);
+                }
+                ua::Output::OpenMedia { call } => self.out.push_back(Output::Media(MediaCommand::Open { call })),
+                ua::Output::StartMedia { call, plan } => {
+                    self.out.push_back(Output::Media(MediaCommand::Start { call, plan }));
+                }
+                ua::Output::SendDtmf { call, digit } => {
+                    self.out.push_back(Output::Media(MediaCommand::Dtmf { call, digit }));
+                }
+                ua::Output::CloseMedia { call } => self.out.push_back(Output::Media(MediaCommand::Close { call })),
+                ua::Output::Event { event } => self.on_ua_event(event),
+            }
+        }
+        busy
+    }
+
+    fn on_ua_event(&mut self, event: UaEvent) {
+        let of = |calls: &Calls, call: &CallId| calls.commands.get(call).copied();
+        match event {
+            UaEvent::Incoming { call, from } => self.event(None, Event::Incoming { call: call.0, from }),
+            UaEvent::Ringing { call } => self.event(of(&self.calls, &call), Event::Ringing { call: call.0 }),
+            UaEvent::Answered { call, setup, codec } => {
+                let setup_ms = setup.as_secs_f64() * 1000.0;
+                self.event(of(&self.calls, &call), Event::Answered { call: call.0, setup_ms, codec });
+            }
+            UaEvent::Ended { call, report } => self.on_ended(call, &report),
+            UaEvent::Registered { .. } => {
+                let aor = self.ua.profile().aor.clone();
+                self.event(None, Event::Registered { aor });
+            }
+            UaEvent::RegistrationFailed { status, reason } => {
+                let aor = self.ua.profile().aor.clone();
+                self.event(None, Event::RegistrationFailed { aor, status, why: reason });
+            }
+        }
+    }
+
+    fn on_ended(&mut self, call: CallId, report: &Report) {
+        let hops = self.calls.hops.remove(&call).unwrap_or(0);
+        self.calls.chosen.remove(&call);
+        let report = call_report(call, report, hops);
+        self.calls.ended.push_front(report.clone());
+        self.calls.ended.truncate(ENDED);
+        match self.calls.commands.remove(&call) {
+            Some(request) => self.reply(request, Ok(Reply::Call(report))),
+            None => self.event(None, Event::Ended { call: call.0, report }),
+        }
+    }
+
+    pub(super) fn on_media(&mut self, now: Instant, input: MediaInput) {
+        match input {
+            MediaInput::Opened { call, opened } => self.ua.media_opened(now, call, opened),
+            MediaInput::Failed { call, why } => self.ua.media_failed(now, call, &why),
+            MediaInput::Dtmf { call, digit } => {
+                let request = self.calls.commands.get(&call).copied();
+                self.event(request, Event::Dtmf { call: call.0, digit });
+            }
+            MediaInput::Closed { call, stats } => self.ua.media_closed(now, call, stats),
+        }
+    }
+
+    /// Whoever asked has gone: a call that they placed ends.
+    pub(super) fn on_abort(&mut self, now: Instant, request: RequestId) {
+        let call = self.calls.commands.iter().find(|(_, r)| **r == request).map(|(call, _)| *call);
+        if let Some(call) = call {
+            self.ua.hang_up(now, call);
+        }
+    }
+
+    pub(super) fn call_statuses(&self, now: Instant) -> Vec<CallStatus> {
+        self.ua.summaries(now).into_iter().filter(|s| s.state != State::Over).map(call_status).collect()
+    }
+}
+
+/// The way to a place that the registrar or the proxy names.
+pub(super) fn hop_of(place: &Place) -> Hop {
+    match place {
+        Place::Flow { flow, .. } => Hop::Flow(*flow),
+        Place::Peer { id, addr, .. } => Hop::Peer { id: *id, addr: *addr },
+        Place::Uri { uri } | Place::Ua { uri } => match Uri::parse(uri) {
+            Ok(uri) => Hop::Uri(uri),
+            // Leads nowhere, which whoever sends there is told.
+            Err(_) => Hop::Uri(Uri::sip(None, "invalid", None)),
+        },
+    }
+}
+
+fn direction(direction: Direction) -> String {
+    match direction {
+        Direction::In => "in".into(),
+        Direction::Out => "out".into(),
+    }
+}
+
+fn call_status(s: Summary) -> CallStatus {
+    let state = match s.state {
+        State::LookingUp => "looking-up",
+        State::Calling => "calling",
+        State::Ringing => "ringing",
+        State::Incoming => "incoming",
+        State::Answering => "answering",
+        State::Answered => "answered",
+        State::Ending | State::Over => "ending",
+    };
+    CallStatus {
+        call: s.call.0,
+        direction: direction(s.direction),
+        with: s.with,
+        state: state.into(),
+        talk_s: s.talk.as_secs_f64(),
+        codec: s.codec,
+    }
+}
+
+fn call_report(call: CallId, r: &Report, hops: u32) -> CallReport {
+    CallReport {
+        result: r.ending.as_str().into(),
+        status: r.status,
+        reason: r.reason.clone(),
+        call: call.0,
+        direction: direction(r.direction),
+        with: r.with.clone(),
+        setup_ms: r.setup.as_secs_f64() * 1000.0,
+        talk_s: r.talk.as_secs_f64(),
+        codec: r.codec.clone(),
+        sent: r.stats.sent,
+        received: r.stats.received,
+        lost: r.stats.lost,
+        jitter_ms: r.stats.jitter_ms,
+        rtt_ms: r.stats.rtt_ms,
+        path: if r.codec.is_empty() { String::new() } else { "direct".into() },
+        security: "none".into(),
+        hops,
+    }
+}

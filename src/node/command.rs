@@ -1,0 +1,253 @@
+//! What a person or a script asks of the node.
+
+use super::calls::Callee;
+use super::control::{
+    Command, CommandError, Listen, OverlayStatus, PeerStatus, PhoneStatus, Registration, Reply, RequestId, Status,
+};
+use super::{Node, Output, Saved};
+use crate::core::Instant;
+use crate::overlay::PeerRef;
+use crate::ua::{CallId, State};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+type Answer = Result<Reply, CommandError>;
+
+impl Node {
+    pub(super) fn on_command(&mut self, now: Instant, request: RequestId, command: Command) {
+        let answer = match command {
+            Command::Status => Ok(Reply::Status(Box::new(self.status(now)))),
+            Command::Peers => Ok(Reply::Peers { peers: self.peers() }),
+            Command::Lookup { target, iterative } => return self.command_lookup(now, request, &target, iterative),
+            Command::Call { target, play, record, duration } => {
+                let duration = match duration {
+                    Some(s) if !(s.is_finite() && (0.0..=86_400.0).contains(&s)) => {
+                        let e = CommandError::new(format!("a duration of {s} seconds"), "give one between 0 and 86400");
+                        return self.reply(request, Err(e));
+                    }
+                    duration => duration.map(Duration::from_secs_f64),
+                };
+                match self.callee(&target) {
+                    Ok(callee) => return self.place(now, request, callee, play, record, duration),
+                    Err(e) => Err(e),
+                }
+            }
+            Command::Answer { call } => self.pick(call, &[State::Incoming], "rings").map(|call| {
+                self.ua.answer(now, call);
+                done(format!("answered call {}", call.0))
+            }),
+            Command::Hangup { call } => self.pick(call, &ALIVE, "is under way").map(|call| {
+                self.ua.hang_up(now, call);
+                done(format!("ended call {}", call.0))
+            }),
+            Command::Dtmf { call, digits } => self.command_dtmf(call, &digits),
+            Command::Calls => {
+                Ok(Reply::Calls { calls: self.call_statuses(now), ended: self.calls.ended.iter().cloned().collect() })
+            }
+            Command::PhoneAdd { user, label, password } => self.phone_add(now, &user, &label, &password),
+            Command::PhoneList => Ok(Reply::Phones { phones: self.phones(now) }),
+            Command::PhoneRemove { user } => self.phone_remove(&user),
+            Command::Invite { user } => self.invite(now, &user),
+            Command::Stop => {
+                self.stopping = Some(request);
+                for call in self.ua.summaries(now) {
+                    self.ua.hang_up(now, call.call);
+                }
+                self.reply(request, Ok(done("leaving".into())));
+                return self.leave(now);
+            }
+        };
+        self.reply(request, answer);
+    }
+
+    fn command_lookup(&mut self, now: Instant, request: RequestId, target: &str, iterative: bool) {
+        match self.callee(target) {
+            Ok(Callee::Aor { aor, .. }) => self.lookup_for(now, request, aor, iterative),
+            Ok(Callee::Outside(uri)) => {
+                let what = format!("{uri} is not an address of this overlay");
+                self.reply(request, Err(CommandError::new(what, "look up a user of this overlay")));
+            }
+            Err(e) => self.reply(request, Err(e)),
+        }
+    }
+
+    /// The call that is meant: the one named, or the only one in one of `states`.
+    fn pick(&self, call: Option<u64>, states: &[State], what: &str) -> Result<CallId, CommandError> {
+        let calls = self.ua.summaries(Instant::ZERO);
+        let fits: Vec<_> = calls.iter().filter(|c| states.contains(&c.state)).map(|c| c.call).collect();
+        match (call, fits.as_slice()) {
+            (Some(n), fits) if fits.contains(&CallId(n)) => Ok(CallId(n)),
+            (Some(n), _) => Err(CommandError::new(format!("call {n} is not one that {what}"), "see `chordial calls`")),
+            (None, [only]) => Ok(*only),
+            (None, []) => Err(CommandError::new(format!("no call {what}"), "see `chordial calls`")),
+            (None, several) => {
+                let list: Vec<_> = several.iter().map(|c| c.0.to_string()).collect();
+                let what = format!("{} calls: {}", several.len(), list.join(", "));
+                Err(CommandError::new(what, "name one of them"))
+            }
+        }
+    }
+
+    fn command_dtmf(&mut self, call: Option<u64>, digits: &str) -> Answer {
+        let wrong = digits.chars().find(|c| !"0123456789*#ABCDabcd".contains(*c));
+        if digits.is_empty() || wrong.is_some() || digits.len() > 64 {
+            return Err(CommandError::new(format!("\"{digits}\" are no DTMF digits"), "use 0-9, *, #, A-D, 64 at most"));
+        }
+        let call = self.pick(call, &[State::Answered], "is answered")?;
+        for digit in digits.to_ascii_uppercase().chars() {
+            self.ua.dtmf(call, digit);
+        }
+        Ok(done(format!("sent {digits} in call {}", call.0)))
+    }
+
+    /// Who, where and with whom this node is.
+    pub fn status(&self, now: Instant) -> Status {
+        let mut counters: BTreeMap<String, u64> = self.counters.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
+        let tx = self.tx.counters();
+        counters.insert("requests refused, table full".into(), tx.refused_requests);
+        counters.insert("responses without a transaction".into(), tx.stray_responses);
+        counters.insert("messages without a connection".into(), self.flows.dropped);
+        let mut overlay = OverlayStatus { name: self.domain.overlay().to_owned(), state: "none".into(), ..Default::default() };
+        let mut peer_id = String::new();
+        if let Some(o) = self.overlay.as_ref() {
+            let (status, c) = (o.status(), o.counters());
+            peer_id = o.me().id.to_string();
+            overlay.state = if status.joined { "joined" } else { "joining" }.into();
+            overlay.predecessor = status.predecessor.map(|p| peer(&p));
+            overlay.successors = status.successors.iter().map(peer).collect();
+            overlay.fingers = status.fingers.iter().map(|(_, p)| peer(p)).collect();
+            overlay.records = status.entries;
+            for (name, value) in [
+                ("records invalid", c.invalid),
+                ("records stale", c.stale),
+                ("records in conflict", c.conflicts),
+                ("records refused, full", c.full),
+                ("peers failed", c.peers_failed),
+                ("overlay requests refused", c.refused),
+                ("lookups failed", c.lookups_failed),
+            ] {
+                *counters.entry(name.into()).or_default() += value;
+            }
+        }
+        counters.retain(|_, v| *v > 0);
+        let clear = self.flows.locals().clear;
+        let locals = self.flows.locals();
+        Status {
+            peer_id,
+            aor: self.ua.profile().aor.clone(),
+            role: if self.overlay.is_some() { "supernode" } else { "phone" }.into(),
+            overlay,
+            registrations: self.registrations(now),
+            calls: self.call_statuses(now),
+            listen: Listen {
+                sip: Some(self.setup.sip_listen),
+                overlay: self.overlay.as_ref().map(|_| self.setup.overlay_listen),
+                advertised: self.overlay.as_ref().map(|_| locals.overlay),
+            },
+            voice_engine: crate::media::codec::voice_engine().into(),
+            link_security: if clear || self.overlay.is_none() { "none" } else { "tls1.3" }.into(),
+            counters,
+        }
+    }
+
+    fn registrations(&self, now: Instant) -> Vec<Registration> {
+        let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for aor in self.own_aors() {
+            let contact = self.setup.own_contact();
+            all.entry(aor).or_default().push(contact);
+        }
+        if let Some(account) = self.ua.account()
+            && account.is_registered()
+        {
+            all.entry(self.ua.profile().aor.clone()).or_default().push(self.ua.profile().clear_contact.clone());
+        }
+        for user in self.registrar.users() {
+            let contacts = self.registrar.bindings(now, user).into_iter().map(|b| b.uri);
+            all.entry(self.domain.aor(user)).or_default().extend(contacts);
+        }
+        let rows = all.into_iter().filter(|(_, contacts)| !contacts.is_empty());
+        rows.map(|(aor, contacts)| Registration { aor, contacts }).collect()
+    }
+
+    fn peers(&self) -> Vec<PeerStatus> {
+        let Some(overlay) = self.overlay.as_ref() else { return Vec::new() };
+        let status = overlay.status();
+        let mut peers: Vec<PeerStatus> = Vec::new();
+        let mut add = |p: &PeerRef, link: &str| {
+            let id = p.id.to_string();
+            match peers.iter_mut().find(|known| known.peer_id == id) {
+                Some(known) if known.links.iter().any(|l| l == link) => {}
+                Some(known) => known.links.push(link.to_owned()),
+                None => peers.push(PeerStatus { links: vec![link.to_owned()], ..peer(p) }),
+            }
+        };
+        status.successors.iter().for_each(|p| add(p, "successor"));
+        status.predecessor.iter().for_each(|p| add(p, "predecessor"));
+        status.fingers.iter().for_each(|(_, p)| add(p, "finger"));
+        peers
+    }
+
+    fn phones(&self, now: Instant) -> Vec<PhoneStatus> {
+        let row = |account: &crate::pbx::Account| PhoneStatus {
+            user: account.user.clone(),
+            label: account.label.clone(),
+            contacts: self.registrar.bindings(now, &account.user).into_iter().map(|b| b.uri).collect(),
+        };
+        self.registrar.accounts().iter().map(row).collect()
+    }
+
+    fn phone_add(&mut self, now: Instant, user: &str, label: &str, password: &str) -> Answer {
+        if self.overlay.is_none() {
+            return Err(CommandError::new("this is a plain SIP phone, not a registrar", "add the phone at a peer"));
+        }
+        let wrong = |fault: String| CommandError::new(format!("the account {user} was not made: {fault}"), "change it and try again");
+        let unix = self.unix(now);
+        if let Some(identity) = self.identity.as_mut() {
+            let delegated = identity.delegate_phones(&[user], unix);
+            if let Err(fault) = delegated {
+                let may = identity.phone_identity(user, unix).is_ok();
+                if !may {
+                    let next = "add it on an administrator's device, or as a phone of your own user name";
+                    return Err(CommandError::new(format!("{user} may not be signed for by this device: {fault}"), next));
+                }
+            }
+        }
+        self.registrar.accounts_mut().add(user, label, password).map_err(|e| wrong(e.to_string()))?;
+        self.save_identity();
+        self.save_phones();
+        Ok(done(format!("{user} may register at {}", self.setup.sip_listen)))
+    }
+
+    fn phone_remove(&mut self, user: &str) -> Answer {
+        if !self.registrar.accounts_mut().remove(user) {
+            return Err(CommandError::new(format!("there is no account {user}"), "see `chordial phone list`"));
+        }
+        self.registrar.forget(user);
+        self.save_phones();
+        Ok(done(format!("removed {user}")))
+    }
+
+    fn save_phones(&mut self) {
+        let bytes = Bytes::from(self.registrar.accounts().to_toml());
+        self.out.push_back(Output::Save { what: Saved::Phones, bytes });
+    }
+
+    pub(super) fn save_identity(&mut self) {
+        if let Some(identity) = &self.identity {
+            let bytes = Bytes::copy_from_slice(identity.to_bytes().reveal());
+            self.out.push_back(Output::Save { what: Saved::Identity, bytes });
+        }
+    }
+}
+
+const ALIVE: [State; 6] =
+    [State::LookingUp, State::Calling, State::Ringing, State::Incoming, State::Answering, State::Answered];
+
+fn done(what: String) -> Reply {
+    Reply::Done { done: what }
+}
+
+fn peer(p: &PeerRef) -> PeerStatus {
+    PeerStatus { peer_id: p.id.to_string(), address: p.addr.to_string(), links: Vec::new(), rtt_ms: None }
+}

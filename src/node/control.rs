@@ -1,0 +1,376 @@
+//! What a person or a script can ask of a running node, and what it answers. The same types travel as
+//! JSON lines over the control socket (SPEC section 8); `app` sees nothing else of the node.
+
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use thiserror::Error;
+
+/// Names one request while it is under way; chosen by the driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// A request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum Command {
+    /// Who, where and with whom this node is. Answered by [`Reply::Status`].
+    Status,
+    /// The peers that this node knows. Answered by [`Reply::Peers`].
+    Peers,
+    /// Where a user can be reached. Answered by [`Reply::Lookup`].
+    Lookup {
+        /// Extension, user name, AOR or `sip:` URI.
+        target: String,
+        /// Ask hop by hop from here instead of letting the ring carry the request.
+        #[serde(default)]
+        iterative: bool,
+    },
+    /// Place a call and report when it has ended. Events on the way, then [`Reply::Call`].
+    Call {
+        /// Extension, user name, AOR or `sip:` URI.
+        target: String,
+        /// Audio source instead of the configured one: `wav:FILE`, `tone`, `null`.
+        #[serde(default)]
+        play: Option<String>,
+        /// Audio sink instead of the configured one: `wav:FILE`, `null`.
+        #[serde(default)]
+        record: Option<String>,
+        /// Hang up this many seconds after the answer.
+        #[serde(default)]
+        duration: Option<f64>,
+    },
+    /// Accept a ringing call. Answered by [`Reply::Done`].
+    Answer {
+        /// Its number in `calls`; the only ringing one when absent.
+        #[serde(default)]
+        call: Option<u64>,
+    },
+    /// End or decline a call. Answered by [`Reply::Done`].
+    Hangup {
+        /// Its number in `calls`; the only one when absent.
+        #[serde(default)]
+        call: Option<u64>,
+    },
+    /// Send DTMF digits in a call. Answered by [`Reply::Done`].
+    Dtmf {
+        /// Its number in `calls`; the only one when absent.
+        #[serde(default)]
+        call: Option<u64>,
+        /// `0-9`, `*`, `#`, `A-D`.
+        digits: String,
+    },
+    /// The calls under way and the latest ended ones. Answered by [`Reply::Calls`].
+    Calls,
+    /// Make an account for a standard phone. Answered by [`Reply::Done`].
+    PhoneAdd {
+        /// User name.
+        user: String,
+        /// What the owner calls the phone.
+        #[serde(default)]
+        label: String,
+        /// The password; only hashes of it are kept.
+        password: String,
+    },
+    /// The accounts of standard phones. Answered by [`Reply::Phones`].
+    PhoneList,
+    /// Remove an account. Answered by [`Reply::Done`].
+    PhoneRemove {
+        /// User name.
+        user: String,
+    },
+    /// Print a one-time code by which `user` joins this office. Answered by [`Reply::Invite`].
+    Invite {
+        /// User name.
+        user: String,
+    },
+    /// Leave the overlay and end the program. Answered by [`Reply::Done`].
+    Stop,
+}
+
+/// A request's final answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Reply {
+    /// To [`Command::Status`].
+    Status(Box<Status>),
+    /// To [`Command::Peers`].
+    Peers {
+        /// Nearest on the ring first.
+        peers: Vec<PeerStatus>,
+    },
+    /// To [`Command::Lookup`].
+    Lookup(LookupReport),
+    /// To [`Command::Call`].
+    Call(CallReport),
+    /// To [`Command::Calls`].
+    Calls {
+        /// Under way, oldest first.
+        calls: Vec<CallStatus>,
+        /// Ended, latest first, 50 at most.
+        ended: Vec<CallReport>,
+    },
+    /// To [`Command::PhoneList`].
+    Phones {
+        /// By user name.
+        phones: Vec<PhoneStatus>,
+    },
+    /// To [`Command::Invite`].
+    Invite {
+        /// The one-time code.
+        code: String,
+        /// Seconds until it expires.
+        expires: u64,
+    },
+    /// It was done.
+    Done {
+        /// What was done.
+        done: String,
+    },
+}
+
+/// A request's failure: what happened, to what, what to do next.
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[error("{what}; {next}")]
+pub struct CommandError {
+    /// What happened and to what.
+    pub what: String,
+    /// What to do next.
+    pub next: String,
+}
+
+impl CommandError {
+    /// Both halves.
+    pub fn new(what: impl Into<String>, next: impl Into<String>) -> Self {
+        CommandError { what: what.into(), next: next.into() }
+    }
+}
+
+/// What happens meanwhile, to those who listen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// This node is part of a ring, alone or with others.
+    Joined {
+        /// Peers known on entry.
+        peers: usize,
+    },
+    /// None of the bootstrap peers took this node in.
+    JoinFailed {
+        /// Why, for a person.
+        why: String,
+    },
+    /// This node's own user or account is registered.
+    Registered {
+        /// Address of record.
+        aor: String,
+    },
+    /// A registration was refused.
+    RegistrationFailed {
+        /// Address of record.
+        aor: String,
+        /// SIP status or 0.
+        status: u16,
+        /// Why.
+        why: String,
+    },
+    /// A call has come in and rings.
+    Incoming {
+        /// Its number.
+        call: u64,
+        /// The caller, as it says it is.
+        from: String,
+    },
+    /// The other end rings.
+    Ringing {
+        /// Its number.
+        call: u64,
+    },
+    /// The call is answered.
+    Answered {
+        /// Its number.
+        call: u64,
+        /// Milliseconds since it was placed or came in.
+        setup_ms: f64,
+        /// Codec agreed.
+        codec: String,
+    },
+    /// A DTMF digit was heard.
+    Dtmf {
+        /// Its number.
+        call: u64,
+        /// The digit.
+        digit: char,
+    },
+    /// The call is over.
+    Ended {
+        /// Its number.
+        call: u64,
+        /// How it went.
+        report: CallReport,
+    },
+}
+
+/// To `status`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// 40 hexadecimal digits; empty for a plain SIP phone.
+    pub peer_id: String,
+    /// The user's address of record.
+    pub aor: String,
+    /// `supernode`, or `phone` for a plain SIP phone.
+    pub role: String,
+    /// The ring from here.
+    pub overlay: OverlayStatus,
+    /// Who can be reached through this node.
+    pub registrations: Vec<Registration>,
+    /// Calls under way.
+    pub calls: Vec<CallStatus>,
+    /// Addresses taken.
+    pub listen: Listen,
+    /// Opus implementation.
+    pub voice_engine: String,
+    /// Protection of the links between peers: `tls1.3`, or `none` in the laboratory mode.
+    pub link_security: String,
+    /// What was refused and dropped, by name.
+    pub counters: std::collections::BTreeMap<String, u64>,
+}
+
+/// The ring from one node.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct OverlayStatus {
+    /// Its name.
+    pub name: String,
+    /// `joining`, `joined` or `none`.
+    pub state: String,
+    /// Peer-ID and address of the predecessor.
+    pub predecessor: Option<PeerStatus>,
+    /// Successors, nearest first.
+    pub successors: Vec<PeerStatus>,
+    /// Distinct fingers, nearest first.
+    pub fingers: Vec<PeerStatus>,
+    /// Records held here.
+    pub records: usize,
+}
+
+/// One peer.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// 40 hexadecimal digits.
+    pub peer_id: String,
+    /// Overlay address.
+    pub address: String,
+    /// `predecessor`, `successor`, `finger`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<String>,
+    /// Smoothed round trip, milliseconds, where measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_ms: Option<f64>,
+}
+
+/// An address of record and where it is reached.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Registration {
+    /// Address of record.
+    pub aor: String,
+    /// Contact URIs: this user agent or standard phones.
+    pub contacts: Vec<String>,
+}
+
+/// The addresses that this node took.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Listen {
+    /// Standard phones, UDP and TCP.
+    pub sip: Option<SocketAddr>,
+    /// Links of peers.
+    pub overlay: Option<SocketAddr>,
+    /// What other peers are told.
+    pub advertised: Option<SocketAddr>,
+}
+
+/// One call under way.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct CallStatus {
+    /// Its number.
+    pub call: u64,
+    /// `in` or `out`.
+    pub direction: String,
+    /// The other end.
+    pub with: String,
+    /// `looking-up`, `calling`, `ringing`, `incoming`, `answered`, `ending`.
+    pub state: String,
+    /// Seconds since the answer.
+    pub talk_s: f64,
+    /// Codec, once agreed.
+    pub codec: String,
+}
+
+/// To `lookup`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct LookupReport {
+    /// Whether a contact was found.
+    pub found: bool,
+    /// What was looked up.
+    pub aor: String,
+    /// Contact URIs.
+    pub contacts: Vec<String>,
+    /// Peers that the request passed, the one that answered included; 0 when this node held the answer.
+    pub hops: u32,
+    /// Peer-ID and address of each peer asked, in order.
+    pub peers_asked: Vec<String>,
+    /// Milliseconds.
+    pub ms: f64,
+    /// `recursive`, `iterative` or `local`.
+    pub mode: String,
+    /// Different user keys that claim this name; more than 1 only in an open overlay.
+    pub claims: u32,
+}
+
+/// How a call went.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct CallReport {
+    /// `completed`, `busy`, `no-answer`, `rejected`, `not-found` or `failed`.
+    pub result: String,
+    /// Final SIP status of the INVITE; 0 when there was none.
+    pub status: u16,
+    /// Why, for a person.
+    pub reason: String,
+    /// Its number.
+    pub call: u64,
+    /// `in` or `out`.
+    pub direction: String,
+    /// The other end.
+    pub with: String,
+    /// Milliseconds from the command to the answer; 0 when it was not answered.
+    pub setup_ms: f64,
+    /// Seconds from the answer to the end.
+    pub talk_s: f64,
+    /// Codec.
+    pub codec: String,
+    /// RTP packets sent.
+    pub sent: u64,
+    /// RTP packets received.
+    pub received: u64,
+    /// RTP packets lost on the way here (RFC 3550 A.3).
+    pub lost: u64,
+    /// Interarrival jitter, milliseconds (RFC 3550 A.8).
+    pub jitter_ms: f64,
+    /// Round trip by RTCP, milliseconds, where measured.
+    pub rtt_ms: Option<f64>,
+    /// `direct`.
+    pub path: String,
+    /// Protection of the voice: `none` in this version.
+    pub security: String,
+    /// Overlay hops of the lookup that found the callee.
+    pub hops: u32,
+}
+
+/// One account of a standard phone.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PhoneStatus {
+    /// User name.
+    pub user: String,
+    /// What the owner calls it.
+    pub label: String,
+    /// Contacts registered now.
+    pub contacts: Vec<String>,
+}

@@ -1,0 +1,55 @@
+//! Invites, and strangers who redeem them: the one thing that whoever shows no chain may ask (SPEC section 5).
+
+use super::control::{CommandError, Reply};
+use super::Node;
+use crate::core::{Flow, Instant};
+use crate::identity::{ENROLMENT_TYPE, INVITE_LIFETIME, JoinRequest};
+use crate::sip::msg::{Message, Method};
+use crate::sip::tx::ServerTxId;
+
+impl Node {
+    /// A one-time code for `user`.
+    pub(super) fn invite(&mut self, now: Instant, user: &str) -> Result<Reply, CommandError> {
+        let addrs = [self.flows.locals().overlay];
+        let unix = self.unix(now);
+        let Some(enroller) = self.identity.as_mut().and_then(|i| i.enroller.as_mut()) else {
+            let what = "this device does not administer an office";
+            return Err(CommandError::new(what, "ask on the device that ran `chordial office create`"));
+        };
+        let code = enroller.invite(user, None, &addrs, INVITE_LIFETIME, unix, &mut self.rng).map_err(|fault| {
+            CommandError::new(format!("no invite for {user}: {fault}"), "choose another name, or see `chordial status`")
+        })?;
+        self.save_identity();
+        Ok(Reply::Invite { code: code.text(), expires: INVITE_LIFETIME.as_secs() })
+    }
+
+    /// A request on a link whose other end has no chain that holds.
+    pub(super) fn on_stranger(&mut self, now: Instant, tx: ServerTxId, message: Message, flow: Flow) {
+        if *message.method() != Method::Register || !message.content_is(ENROLMENT_TYPE) {
+            self.count("requests of strangers refused");
+            return self.answer(now, tx, &message, 403, "Members only");
+        }
+        let unix = self.unix(now);
+        let enroller = self.identity.as_mut().and_then(|i| i.enroller.as_mut());
+        let answer = match (enroller, JoinRequest::decode(message.body())) {
+            (Some(enroller), Ok(request)) => enroller.redeem(&request, flow.remote.ip(), unix, &mut self.rng).ok(),
+            _ => None,
+        };
+        match answer {
+            Some(answer) => {
+                // On disk before it is sent: a code must not work twice.
+                self.save_identity();
+                let mut ok = Message::reply(&message, 200, "OK");
+                ok.set_to_tag(&self.rng.token(6));
+                ok.set_body(ENROLMENT_TYPE, answer.encode());
+                self.tx.respond(now, tx, ok);
+                tracing::info!(from = %flow.remote.ip(), "an invite was redeemed");
+            }
+            None => {
+                self.count("enrolments refused");
+                tracing::warn!(from = %flow.remote.ip(), "an enrolment was refused");
+                self.answer(now, tx, &message, 403, "Refused");
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Flows: which connection reaches a peer or an address, what waits for it to open, and who is at
+//! its other end (RFC 5626's flows, RFC 5923's reuse).
+//!
+//! Sends to a connection that is still opening are queued, bounded in messages; when it fails, whoever
+//! used the flow is told. Two links between the same two peers (both dialled at once) are both kept.
+
+use crate::core::{ConnId, Flow, Id, Queue, Transport};
+use crate::identity::Verified;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Most messages that wait for one connection to open.
+const WAITING: usize = 256;
+/// Most connections known at once; the driver bounds accepted ones too.
+const CONNECTIONS: usize = 16_384;
+
+/// What the driver is asked to do.
+#[derive(Debug)]
+pub(super) enum Wire {
+    Datagram { flow: Flow, bytes: Bytes },
+    Connect { conn: ConnId, transport: Transport, remote: SocketAddr, expect: Option<Id> },
+    Write { conn: ConnId, bytes: Bytes },
+    Close { conn: ConnId },
+}
+
+/// Our own addresses.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Locals {
+    /// Where standard phones are served; also the source of clear UDP.
+    pub sip: SocketAddr,
+    /// Where links are taken, as others are told it.
+    pub overlay: SocketAddr,
+    /// Peers talk in clear over UDP and TCP.
+    pub clear: bool,
+}
+
+#[derive(Debug)]
+struct Connection {
+    flow: Flow,
+    /// Waiting messages until it is open.
+    opening: Option<Queue<Bytes>>,
+    peer: Option<Arc<Verified>>,
+    /// The peer-ID dialled or proven.
+    id: Option<Id>,
+    /// True for connections of the overlay port.
+    link: bool,
+}
+
+/// The table of connections.
+#[derive(Debug)]
+pub(super) struct Flows {
+    locals: Locals,
+    connections: BTreeMap<ConnId, Connection>,
+    by_peer: BTreeMap<Id, Vec<ConnId>>,
+    by_remote: BTreeMap<(Transport, SocketAddr), ConnId>,
+    next: u64,
+    /// Messages dropped since no connection took them.
+    pub dropped: u64,
+}
+
+impl Flows {
+    pub fn new(locals: Locals) -> Self {
+        Flows {
+            locals,
+            connections: BTreeMap::new(),
+            by_peer: BTreeMap::new(),
+            by_remote: BTreeMap::new(),
+            next: 1,
+            dropped: 0,
+        }
+    }
+
+    pub fn locals(&self) -> Locals {
+        self.locals
+    }
+
+    /// The flow to a peer: an open link to it, else one that is dialled now. In clear mode `size` chooses
+    /// between UDP and TCP (RFC 3261 section 18.1.1).
+    pub fn to_peer(&mut self, id: Option<Id>, addr: SocketAddr, size: usize, wire: &mut Vec<Wire>) -> Option<Flow> {
+        if self.locals.clear {
+            if size <= crate::core::limits::SIP_UDP_REQUEST {
+                return Some(Flow::udp(self.locals.overlay, addr));
+            }
+            return self.dial(Transport::Tcp, addr, None, true, wire);
+        }
+        let known = id.and_then(|id| self.by_peer.get(&id)).and_then(|conns| conns.first().copied());
+        let known = known.or_else(|| {
+            let conn = *self.by_remote.get(&(Transport::Tls, addr))?;
+            // The address may by now belong to another peer than the one that is asked for.
+            let at = self.connections.get(&conn)?.id;
+            (id.is_none() || at.is_none() || at == id).then_some(conn)
+        });
+        match known.and_then(|conn| self.connections.get(&conn)) {
+            Some(c) => Some(c.flow),
+            None => self.dial(Transport::Tls, addr, id, true, wire),
+        }
+    }
+
+    /// The flow to an address over a transport of standard SIP.
+    pub fn to_address(&mut self, transport: Transport, addr: SocketAddr, wire: &mut Vec<Wire>) -> Option<Flow> {
+        if transport == Transport::Udp {
+            return Some(Flow::udp(self.locals.sip, addr));
+        }
+        match self.by_remote.get(&(transport, addr)).and_then(|conn| self.connections.get(conn)) {
+            Some(c) => Some(c.flow),
+            None => self.dial(transport, addr, None, false, wire),
+        }
+    }
+
+    fn dial(
+        &mut self,
+        transport: Transport,
+        addr: SocketAddr,
+        id: Option<Id>,
+        link: bool,
+        wire: &mut Vec<Wire>,
+    ) -> Option<Flow> {
+        if self.connections.len() >= CONNECTIONS {
+            self.dropped += 1;
+            return None;
+        }
+        let conn = ConnId(self.next);
+        self.next += 1;
+        let local = if link { self.locals.overlay } else { self.locals.sip };
+        let flow = Flow::stream(transport, local, addr, conn);
+        let connection = Connection { flow, opening: Some(Queue::new(WAITING)), peer: None, id, link };
+        self.insert(conn, connection);
+        wire.push(Wire::Connect { conn, transport, remote: addr, expect: id });
+        Some(flow)
+    }
+
+    fn insert(&mut self, conn: ConnId, connection: Connection) {
+        if let Some(id) = connection.id {
+            self.by_peer.entry(id).or_default().push(conn);
+        }
+        self.by_remote.entry((connection.flow.transport, connection.flow.remote)).or_insert(conn);
+        self.connections.insert(conn, connection);
+    }
+
+    /// Sends bytes on a flow; false when the flow is gone.
+    pub fn send(&mut self, flow: Flow, bytes: Bytes, wire: &mut Vec<Wire>) -> bool {
+        let Some(conn) = flow.conn else {
+            wire.push(Wire::Datagram { flow, bytes });
+            return true;
+        };
+        match self.connections.get_mut(&conn) {
+            Some(Connection { opening: Some(waiting), .. }) => {
+                let queued = waiting.push(bytes).is_ok();
+                self.dropped += u64::from(!queued);
+                queued
+            }
+            Some(_) => {
+                wire.push(Wire::Write { conn, bytes });
+                true
+            }
+            None => {
+                self.dropped += 1;
+                false
+            }
+        }
+    }
+
+    /// A connection that the driver accepted.
+    pub fn accepted(&mut self, flow: Flow, peer: Option<Arc<Verified>>) {
+        let Some(conn) = flow.conn else { return };
+        let id = peer.as_ref().map(|p| p.peer_id);
+        let link = flow.local == self.locals.overlay || flow.transport == Transport::Tls;
+        self.insert(conn, Connection { flow, opening: None, peer, id, link });
+    }
+
+    /// A connection that was dialled is open; what waited for it goes out.
+    pub fn connected(&mut self, conn: ConnId, peer: Option<Arc<Verified>>, wire: &mut Vec<Wire>) {
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            wire.push(Wire::Close { conn });
+            return;
+        };
+        if let Some(peer) = peer {
+            if connection.id.is_none() {
+                connection.id = Some(peer.peer_id);
+                self.by_peer.entry(peer.peer_id).or_default().push(conn);
+            }
+            connection.peer = Some(peer);
+        }
+        let mut waiting = connection.opening.take();
+        while let Some(bytes) = waiting.as_mut().and_then(Queue::pop) {
+            wire.push(Wire::Write { conn, bytes });
+        }
+    }
+
+    /// A connection failed or closed; the flow that is gone.
+    pub fn gone(&mut self, conn: ConnId) -> Option<Flow> {
+        let connection = self.connections.remove(&conn)?;
+        if let Some(id) = connection.id
+            && let Some(conns) = self.by_peer.get_mut(&id)
+        {
+            conns.retain(|c| *c != conn);
+            if conns.is_empty() {
+                self.by_peer.remove(&id);
+            }
+        }
+        let remote = (connection.flow.transport, connection.flow.remote);
+        if self.by_remote.get(&remote) == Some(&conn) {
+            self.by_remote.remove(&remote);
+        }
+        Some(connection.flow)
+    }
+
+    /// The proven peer at the other end.
+    pub fn peer(&self, flow: &Flow) -> Option<&Arc<Verified>> {
+        self.connections.get(&flow.conn?)?.peer.as_ref()
+    }
+
+    /// The peer-ID that a connection was dialled for or proved.
+    pub fn peer_of(&self, conn: ConnId) -> Option<Id> {
+        self.connections.get(&conn)?.id
+    }
+
+    /// True while a link to a peer is open or opening.
+    pub fn has_peer(&self, id: &Id) -> bool {
+        self.by_peer.contains_key(id)
+    }
+
+    /// The flow of a connection.
+    pub fn flow(&self, conn: ConnId) -> Option<Flow> {
+        self.connections.get(&conn).map(|c| c.flow)
+    }
+
+    /// True when the flow belongs to the overlay port.
+    pub fn is_link(&self, flow: &Flow) -> bool {
+        match flow.conn {
+            Some(conn) => self.connections.get(&conn).is_some_and(|c| c.link),
+            None => self.locals.clear && flow.local == self.locals.overlay,
+        }
+    }
+
+    /// Closes every link to a peer.
+    pub fn close_peer(&mut self, id: &Id, wire: &mut Vec<Wire>) {
+        for conn in self.by_peer.get(id).cloned().unwrap_or_default() {
+            wire.push(Wire::Close { conn });
+        }
+    }
+}

@@ -1,0 +1,492 @@
+//! The overlay in the node: its messages carried as SIP, joining, lookups for whoever needs one, and the
+//! contact entries that this node writes.
+
+use super::publish::Write;
+use super::receive::VIA_SIZE;
+use super::{Node, Output, Owner, Saved, Setup};
+use crate::core::{Flow, Id, Instant};
+use crate::identity::{ContactBody, Entry, EntryKind, SignedEntry, resource_key, split_aor};
+use crate::node::control::{CommandError, Event, LookupReport, Reply, RequestId};
+use crate::overlay::{self, Command, JoinError, Mode, OpId, PeerRef, PutError, RequestKind, RpcId, Token, Trace};
+use crate::sip::msg::Message;
+use crate::sip::tx::ServerTxId;
+use crate::ua::{CallId, Hop};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Wait between two attempts of a node that has been in a ring before and found nobody.
+const REJOIN: Duration = Duration::from_secs(5);
+/// Most peers whose addresses are kept for the next start.
+const REMEMBERED_PEERS: usize = 200;
+
+/// Who waits for an operation on the overlay.
+#[derive(Debug)]
+enum Op {
+    Lookup { request: RequestId, aor: String },
+    Call { call: CallId, aor: String },
+    Route { query: crate::pbx::router::QueryId, aor: String },
+    Write(Write),
+}
+
+/// A request of ours to another peer.
+#[derive(Debug)]
+struct Rpc {
+    kind: RequestKind,
+    /// Who was asked; unknown of a bootstrap address.
+    peer: Option<Id>,
+    addr: SocketAddr,
+    flow: Flow,
+}
+
+/// What the node remembers of its dealings with the overlay.
+#[derive(Debug)]
+pub(super) struct Ring {
+    rpcs: BTreeMap<RpcId, Rpc>,
+    tokens: BTreeMap<Token, (ServerTxId, Message)>,
+    ops: BTreeMap<OpId, Op>,
+    last: u64,
+    /// Addresses to join by that have not been tried in this round.
+    untried: VecDeque<SocketAddr>,
+    /// The user named them: a failure ends the program.
+    named: bool,
+    state: State,
+    retry: Option<Instant>,
+    saved: BTreeSet<SocketAddr>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Out,
+    Joining,
+    In,
+}
+
+impl Ring {
+    pub fn new(setup: &Setup) -> Ring {
+        Ring {
+            rpcs: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            ops: BTreeMap::new(),
+            last: 0,
+            untried: VecDeque::new(),
+            named: !setup.config.overlay.bootstrap.is_empty(),
+            state: State::Out,
+            retry: None,
+            saved: BTreeSet::new(),
+        }
+    }
+
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    fn next(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+}
+
+/// What a lookup found, made into places to ring.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Found {
+    /// One a device, with the fingerprint of its user's key; this node's own entry is left out.
+    pub peers: Vec<(PeerRef, String)>,
+    /// Fingerprints of the user keys that claim the name.
+    pub claims: BTreeSet<String>,
+}
+
+impl Node {
+    /// Joins by the configured peers, else by those known from the last time, else begins a ring.
+    pub(super) fn begin_ring(&mut self, now: Instant) {
+        if self.overlay.is_none() {
+            return;
+        }
+        let unix = self.unix(now);
+        self.overlay_input(now, overlay::Input::Clock { unix });
+        let configured = &self.setup.config.overlay.bootstrap;
+        let own = self.flows.locals().overlay;
+        let known = if configured.is_empty() { &self.setup.known_peers } else { configured };
+        self.ring.untried = known.iter().copied().filter(|a| *a != own).collect();
+        self.ring.state = State::Joining;
+        self.join_next(now);
+    }
+
+    fn join_next(&mut self, now: Instant) {
+        match self.ring.untried.pop_front() {
+            Some(bootstrap) => self.overlay_input(now, overlay::Input::Command(Command::Join { bootstrap })),
+            None if self.ring.named => {
+                let list: Vec<_> = self.setup.config.overlay.bootstrap.iter().map(SocketAddr::to_string).collect();
+                let why = format!("no answer from {}", list.join(", "));
+                self.ring.state = State::Out;
+                self.event(None, Event::JoinFailed { why });
+            }
+            None => {
+                // Nobody is left of those known: this peer begins, and looks for the others again.
+                self.overlay_input(now, overlay::Input::Command(Command::Create));
+                if !self.setup.known_peers.is_empty() {
+                    self.ring.retry = Some(now + REJOIN);
+                }
+            }
+        }
+    }
+
+    fn overlay_input(&mut self, now: Instant, input: overlay::Input) {
+        if let Some(overlay) = self.overlay.as_mut() {
+            overlay.handle(now, input);
+        }
+    }
+
+    pub(super) fn next_ring_timeout(&self) -> Option<Instant> {
+        let write = if self.ring.state == State::In { self.publisher.next() } else { None };
+        [write, self.ring.retry].into_iter().flatten().min()
+    }
+
+    pub(super) fn ring_timeout(&mut self, now: Instant) {
+        if self.ring.retry.is_some_and(|at| at <= now) {
+            self.ring.retry = None;
+            let alone = self.overlay.as_ref().is_some_and(|o| o.status().successors.is_empty());
+            if let (true, Some(&bootstrap)) = (alone, self.setup.known_peers.first()) {
+                self.setup.known_peers.rotate_left(1);
+                self.overlay_input(now, overlay::Input::Command(Command::Join { bootstrap }));
+                self.ring.retry = Some(now + REJOIN);
+            }
+        }
+    }
+
+    /// A request of another peer.
+    pub(super) fn on_overlay_request(&mut self, now: Instant, tx: ServerTxId, message: Message, flow: Flow) {
+        let Some(carry) = &self.carry else {
+            return self.answer(now, tx, &message, 501, "No overlay here");
+        };
+        let (claimed, request) = match carry.decode_request(&message) {
+            Ok(decoded) => decoded,
+            Err(fault) => {
+                let mut no = carry.refuse(&message, &fault);
+                no.set_to_tag(&self.rng.token(6));
+                self.tx.respond(now, tx, no);
+                return self.count("overlay requests refused");
+            }
+        };
+        let proven = match self.proven(&flow, &claimed) {
+            Ok(proven) => proven,
+            Err(reason) => {
+                self.count("overlay requests refused");
+                return self.answer(now, tx, &message, 493, reason);
+            }
+        };
+        let token = Token(self.ring.next());
+        self.ring.tokens.insert(token, (tx, message));
+        self.overlay_input(now, overlay::Input::Request { from: proven, token, request });
+    }
+
+    /// The sender of an overlay message, as far as the link (or in the laboratory the id function) proves it.
+    fn proven(&self, flow: &Flow, claimed: &PeerRef) -> Result<Option<PeerRef>, &'static str> {
+        if self.flows.locals().clear {
+            // The carrier has checked that the peer-ID is that of the address; here, that the address is the sender's.
+            let right = claimed.addr.ip() == flow.remote.ip();
+            return if right { Ok(Some(*claimed)) } else { Err("The address is not the sender's") };
+        }
+        match self.flows.peer(flow) {
+            Some(peer) if peer.peer_id == claimed.id => Ok(Some(*claimed)),
+            Some(_) => Err("The peer-ID is not that of the certificate"),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn answer(&mut self, now: Instant, tx: ServerTxId, request: &Message, status: u16, reason: &str) {
+        let mut reply = Message::reply(request, status, reason);
+        if reply.to_tag().is_none() {
+            reply.set_to_tag(&self.rng.token(6));
+        }
+        self.tx.respond(now, tx, reply);
+    }
+
+    pub(super) fn on_overlay_response(&mut self, now: Instant, rpc: RpcId, message: &Message) {
+        if message.status() < 200 {
+            return;
+        }
+        let Some(Rpc { kind, peer, addr, flow }) = self.ring.rpcs.remove(&rpc) else { return };
+        let Some(carry) = &self.carry else { return };
+        let decoded = carry.decode_response(message, kind);
+        // Who answers is whom the link proves, or whom we asked.
+        let proven = self.flows.peer(&flow).map(|p| p.peer_id).or(peer);
+        match decoded {
+            Ok((sender, response)) => {
+                let from = match (sender, proven) {
+                    (Some(sender), Some(id)) if sender.id == id => Some(sender),
+                    (Some(sender), None) if self.flows.locals().clear => Some(sender),
+                    (None, Some(id)) => Some(PeerRef { id, addr }),
+                    _ => None,
+                };
+                match from {
+                    Some(from) => self.overlay_input(now, overlay::Input::Response { rpc, from, response }),
+                    None => {
+                        self.count("overlay answers from another peer than asked");
+                        self.overlay_input(now, overlay::Input::RpcFailed { rpc });
+                    }
+                }
+            }
+            Err(fault) => {
+                tracing::debug!(%fault, "an answer that makes no sense");
+                self.count("overlay answers that make no sense");
+                self.overlay_input(now, overlay::Input::RpcFailed { rpc });
+            }
+        }
+    }
+
+    pub(super) fn on_overlay_failed(&mut self, now: Instant, rpc: RpcId) {
+        self.ring.rpcs.remove(&rpc);
+        self.overlay_input(now, overlay::Input::RpcFailed { rpc });
+    }
+
+    /// Carries out what the overlay says; true when there was anything.
+    pub(super) fn settle_overlay(&mut self, now: Instant) -> bool {
+        let mut busy = false;
+        while let Some(output) = self.overlay.as_mut().and_then(|o| o.poll_output()) {
+            busy = true;
+            self.on_overlay_output(now, output);
+        }
+        busy
+    }
+
+    fn on_overlay_output(&mut self, now: Instant, output: overlay::Output) {
+        use overlay::Output as O;
+        match output {
+            O::Send { rpc, peer, addr, request } => self.send_overlay(now, rpc, peer, addr, &request),
+            O::Reply { token, response } => {
+                if let Some((tx, request)) = self.ring.tokens.remove(&token)
+                    && let Some(carry) = &self.carry
+                {
+                    let message = carry.encode_response(&request, &response, &mut self.rng);
+                    self.tx.respond(now, tx, message);
+                }
+            }
+            O::Joined => self.on_joined(now),
+            O::JoinFailed { why } => self.on_join_failed(now, why),
+            O::PutDone { op, result, .. } => self.on_put_done(now, op, result),
+            O::GetDone { op, result, trace } => match result {
+                Ok(entries) => self.on_get_done(now, op, &entries, &trace),
+                Err(fault) => self.on_get_failed(now, op, &fault.to_string(), &trace),
+            },
+            O::Left => self.out.push_back(Output::Stopped),
+            O::NeighboursChanged => self.remember_peers(),
+            O::Drop { peer } => self.close_links(&peer.id),
+            O::FindDone { .. } => {}
+            O::Conflict { entries, .. } => {
+                self.count("two entries under one sequence number");
+                let aor = &entries[0].entry().aor;
+                tracing::warn!(%aor, "two devices write with one key: a copied data directory, or a hostile device");
+            }
+        }
+    }
+
+    fn send_overlay(&mut self, now: Instant, rpc: RpcId, peer: Option<Id>, addr: SocketAddr, request: &overlay::Request) {
+        let Some(carry) = &self.carry else { return };
+        let message = carry.encode_request(request, addr, &mut self.rng);
+        let size = message.to_bytes().len() + VIA_SIZE;
+        let Some(flow) = self.flows.to_peer(peer, addr, size, &mut self.wire) else {
+            return self.on_overlay_failed(now, rpc);
+        };
+        self.ring.rpcs.insert(rpc, Rpc { kind: request.kind(), peer, addr, flow });
+        if self.send_request(now, message, &Hop::Flow(flow), Owner::Overlay(rpc)).is_none() {
+            self.on_overlay_failed(now, rpc);
+        }
+    }
+
+    fn on_joined(&mut self, now: Instant) {
+        let first = self.ring.state != State::In;
+        self.ring.state = State::In;
+        self.publisher.rewrite(now);
+        self.remember_peers();
+        let peers = self.overlay.as_ref().map_or(0, |o| o.status().successors.len());
+        if first || peers > 0 {
+            self.event(None, Event::Joined { peers });
+        }
+    }
+
+    fn on_join_failed(&mut self, now: Instant, why: JoinError) {
+        tracing::info!(%why, "not joined");
+        if self.ring.state == State::In {
+            return; // A later attempt of a node that runs its own ring.
+        }
+        if self.ring.untried.is_empty() && self.ring.named && why != JoinError::NoAnswer {
+            self.ring.state = State::Out;
+            return self.event(None, Event::JoinFailed { why: why.to_string() });
+        }
+        self.join_next(now);
+    }
+
+    /// Keeps the addresses of the peers around for the next start, when they have changed.
+    fn remember_peers(&mut self) {
+        let Some(overlay) = self.overlay.as_ref() else { return };
+        let status = overlay.status();
+        let around = status.successors.iter().chain(status.predecessor.iter()).chain(status.fingers.iter().map(|(_, p)| p));
+        let addrs: BTreeSet<_> = around.map(|p| p.addr).take(REMEMBERED_PEERS).collect();
+        if addrs.is_empty() || addrs == self.ring.saved {
+            return; // A peer that is left alone still knows whom to look for.
+        }
+        let text: String = addrs.iter().map(|a| format!("{a}\n")).collect();
+        self.setup.known_peers = addrs.iter().copied().collect();
+        self.ring.saved = addrs;
+        self.out.push_back(Output::Save { what: Saved::Peers, bytes: Bytes::from(text) });
+    }
+
+    fn begin_op(&mut self, now: Instant, op: Op, aor: &str, mode: Mode) {
+        let id = OpId(self.ring.next());
+        self.ring.ops.insert(id, op);
+        let get = Command::Get { op: id, key: resource_key(aor), aor: Some(Arc::from(aor)), mode };
+        self.overlay_input(now, overlay::Input::Command(get));
+    }
+
+    /// Looks a user up for a person or a script.
+    pub(super) fn lookup_for(&mut self, now: Instant, request: RequestId, aor: String, iterative: bool) {
+        let mode = if iterative { Mode::Iterative } else { Mode::Auto };
+        self.begin_op(now, Op::Lookup { request, aor: aor.clone() }, &aor, mode);
+    }
+
+    /// Looks the callee of a call of ours up.
+    pub(super) fn lookup_for_call(&mut self, now: Instant, call: CallId, aor: String) {
+        self.begin_op(now, Op::Call { call, aor: aor.clone() }, &aor, Mode::Auto);
+    }
+
+    /// Looks the callee of a request in the proxy up.
+    pub(super) fn lookup_for_route(&mut self, now: Instant, query: crate::pbx::router::QueryId, aor: String) {
+        self.begin_op(now, Op::Route { query, aor: aor.clone() }, &aor, Mode::Auto);
+    }
+
+    fn on_get_done(&mut self, now: Instant, op: OpId, entries: &[SignedEntry], trace: &Trace) {
+        let found = self.found(entries);
+        match self.ring.ops.remove(&op) {
+            Some(Op::Lookup { request, aor }) => {
+                let report = self.lookup_report(aor, entries, &found, trace);
+                self.reply(request, Ok(Reply::Lookup(report)));
+            }
+            Some(Op::Call { call, aor }) => self.on_callee_found(now, call, &aor, &found, u32::from(trace.hops)),
+            Some(Op::Route { query, aor }) => self.on_route_found(now, query, &aor, &found),
+            Some(Op::Write(_)) | None => {}
+        }
+    }
+
+    fn on_get_failed(&mut self, now: Instant, op: OpId, why: &str, trace: &Trace) {
+        match self.ring.ops.remove(&op) {
+            Some(Op::Lookup { request, aor }) => {
+                let asked = trace.asked.len();
+                let what = format!("the lookup of {aor} failed after {asked} peers: {why}");
+                self.reply(request, Err(CommandError::new(what, "try again, or see `chordial peers`")));
+            }
+            Some(Op::Call { call, .. }) => self.ua.give_up(now, call, 503, format!("the lookup failed: {why}")),
+            Some(Op::Route { query, aor }) => self.on_route_failed(now, query, &aor),
+            Some(Op::Write(_)) | None => {}
+        }
+    }
+
+    fn found(&self, entries: &[SignedEntry]) -> Found {
+        let own = self.identity.as_ref().map(|i| i.peer_id());
+        let mut found = Found::default();
+        for entry in entries.iter().filter(|e| e.entry().kind == EntryKind::Contact) {
+            let Ok(body) = ContactBody::decode(&entry.entry().body) else { continue };
+            let Some(addr) = body.addrs.first().copied() else { continue };
+            let Some(claim) = entry.chain().user_key().map(|key| key.to_string()) else { continue };
+            if Some(body.peer_id) != own {
+                found.peers.push((PeerRef { id: body.peer_id, addr }, claim.clone()));
+            }
+            found.claims.insert(claim);
+        }
+        found
+    }
+
+    fn lookup_report(&self, aor: String, entries: &[SignedEntry], found: &Found, trace: &Trace) -> LookupReport {
+        let bodies = entries.iter().filter_map(|e| ContactBody::decode(&e.entry().body).ok());
+        let user = split_aor(&aor).map_or("", |(user, _)| user);
+        let contacts: Vec<_> = bodies
+            .filter_map(|b| Some(self.setup.peer_uri(Some(user), &PeerRef { id: b.peer_id, addr: *b.addrs.first()? })))
+            .collect();
+        LookupReport {
+            found: !contacts.is_empty(),
+            aor,
+            contacts,
+            hops: u32::from(trace.hops),
+            peers_asked: trace.asked.iter().map(|p| format!("{}@{}", p.id, p.addr)).collect(),
+            ms: trace.took.as_secs_f64() * 1000.0,
+            mode: match (trace.hops, trace.mode) {
+                (0, _) => "local".into(),
+                (_, Mode::Iterative) => "iterative".into(),
+                (_, Mode::Recursive | Mode::Auto) => "recursive".into(),
+            },
+            claims: found.claims.len() as u32,
+        }
+    }
+
+    /// Writes what is due; true when there was anything.
+    pub(super) fn write_due(&mut self, now: Instant) -> bool {
+        if self.ring.state != State::In || self.stopping.is_some() {
+            return false;
+        }
+        let mut busy = false;
+        while let Some(write) = self.publisher.poll(now) {
+            busy = true;
+            match self.entry_of(now, &write) {
+                Some(entry) => {
+                    let op = OpId(self.ring.next());
+                    let key = resource_key(&write.aor);
+                    self.ring.ops.insert(op, Op::Write(write));
+                    self.overlay_input(now, overlay::Input::Command(Command::Put { op, key, entry }));
+                }
+                None => {
+                    self.count("registrations that this device may not sign for");
+                    tracing::warn!(aor = %write.aor, "this device may not sign for it; an administrator adds the phone");
+                    self.publisher.done(now, &write, false, None);
+                }
+            }
+        }
+        busy
+    }
+
+    fn entry_of(&self, now: Instant, write: &Write) -> Option<SignedEntry> {
+        let identity = self.identity.as_ref()?;
+        let me = self.overlay.as_ref()?.me();
+        let unix = self.unix(now);
+        let body = ContactBody { peer_id: me.id, addrs: vec![me.addr], user_agent: self.setup.software.clone() };
+        let entry = Entry {
+            kind: EntryKind::Contact,
+            aor: write.aor.clone(),
+            device: identity.device_key(),
+            sequence: write.sequence,
+            issued: unix,
+            lifetime: self.setup.config.overlay.lifetime_seconds,
+            body: if write.reachable { body.encode() } else { Vec::new() },
+        };
+        let (user, _) = split_aor(&write.aor)?;
+        identity.phone_identity(user, unix).ok()?.sign_entry(entry).ok()
+    }
+
+    fn on_put_done(&mut self, now: Instant, op: OpId, result: Result<(), PutError>) {
+        let Some(Op::Write(write)) = self.ring.ops.remove(&op) else { return };
+        let (written, past) = match &result {
+            Ok(()) => (true, None),
+            Err(PutError::Stale(entry) | PutError::Conflict(entry)) => (false, Some(entry.entry().sequence)),
+            Err(_) => (false, None),
+        };
+        if let Err(fault) = &result {
+            tracing::debug!(aor = %write.aor, %fault, "not written");
+        }
+        let was = self.publisher.is_written(&write.aor);
+        self.publisher.done(now, &write, written, past);
+        if written && write.reachable && !was {
+            self.event(None, Event::Registered { aor: write.aor });
+        }
+    }
+
+    /// Leaves the ring; [`Output::Stopped`] follows.
+    pub(super) fn leave(&mut self, now: Instant) {
+        match self.overlay.as_mut() {
+            Some(overlay) if self.ring.state == State::In => {
+                overlay.handle(now, overlay::Input::Command(Command::Leave));
+            }
+            _ => self.out.push_back(Output::Stopped),
+        }
+    }
+}

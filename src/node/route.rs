@@ -1,0 +1,179 @@
+//! The registrar and the proxy in the node: who answers a request, and where the proxy's questions are answered.
+
+use super::calls::hop_of;
+use super::receive::INTERNAL;
+use super::ring::Found;
+use super::{Node, Owner};
+use crate::core::{Flow, Instant, Transport};
+use crate::identity::split_aor;
+use crate::overlay::PeerRef;
+use crate::pbx::policy::{self, Origin};
+use crate::pbx::registrar;
+use crate::pbx::router::{Output, QueryId, Resolution, Scope};
+use crate::pbx::{Candidate, Target};
+use crate::sip::msg::{HeaderName, Message, Method, Uri};
+use crate::sip::tx::ServerTxId;
+
+impl Node {
+    /// Brings a request to whoever answers it: a call of the user agent's, the registrar, the user agent, the proxy.
+    pub(super) fn route(&mut self, now: Instant, tx: ServerTxId, message: Message, flow: Flow, link: bool, merged: bool) {
+        if self.overlay.is_none() || self.ua.owns(&message) {
+            return self.ua.on_request(now, tx, &message, flow, link);
+        }
+        let internal = flow.conn == Some(INTERNAL);
+        if *message.method() == Method::Register && self.registrar.serves(&message) {
+            if link {
+                return self.answer(now, tx, &message, 403, "Phones register over UDP or TCP");
+            }
+            let unix = self.unix(now);
+            let reply = self.registrar.on_register(now, unix, &message, &flow);
+            self.tx.respond(now, tx, reply);
+            return;
+        }
+        let origin = match self.flows.peer(&flow) {
+            _ if internal => Origin::Ua { user: self.user().to_owned() },
+            Some(peer) => Origin::Peer { user: peer.user.clone(), id: peer.peer_id },
+            // In the laboratory a link proves nothing, and is believed.
+            None if link => Origin::Peer { user: String::new(), id: crate::core::Id::default() },
+            None => {
+                let unix = self.unix(now);
+                match policy::admit(&mut self.registrar, &self.router, unix, &message) {
+                    Ok(origin) => origin,
+                    Err(refusal) => {
+                        self.tx.respond(now, tx, *refusal);
+                        return;
+                    }
+                }
+            }
+        };
+        if !internal && self.is_for_ua(now, &message) {
+            if merged && message.to_tag().is_none() {
+                return self.answer(now, tx, &message, 482, "Loop Detected (merged request)");
+            }
+            return self.ua.on_request(now, tx, &message, flow, link);
+        }
+        self.router.on_request(now, tx, message, &flow, &origin);
+    }
+
+    /// True for a request to this node itself, or to its user when nothing else rings for that user.
+    fn is_for_ua(&self, now: Instant, message: &Message) -> bool {
+        let Ok(uri) = Uri::parse(message.request_uri()) else { return false };
+        if message.has(HeaderName::Route) || !self.domain.covers(&uri) {
+            return false;
+        }
+        match self.domain.callee_of(&uri) {
+            None => *message.method() == Method::Options,
+            Some(user) => self.is_own(&user) && self.registrar.targets(now, &user).is_empty(),
+        }
+    }
+
+    fn user(&self) -> &str {
+        self.identity.as_ref().map_or(self.setup.config.user.name.as_str(), |i| i.user())
+    }
+
+    /// True for this device's user's name and extensions.
+    fn is_own(&self, user: &str) -> bool {
+        self.identity.as_ref().is_some_and(|i| i.user() == user || i.aliases().iter().any(|a| a == user))
+    }
+
+    /// The flow on which the proxy reaches the user agent, and the other way round.
+    pub(super) fn internal_flow(&self) -> Flow {
+        let here = self.flows.locals().overlay;
+        Flow::stream(Transport::Tls, here, here, INTERNAL)
+    }
+
+    /// Carries out what the registrar and the proxy say; true when there was anything.
+    pub(super) fn settle_pbx(&mut self, now: Instant) -> bool {
+        let mut busy = false;
+        while let Some(output) = self.registrar.poll_output() {
+            busy = true;
+            let unix = self.unix(now);
+            let (user, aor, reachable) = match output {
+                registrar::Output::Reachable { aor, user } => (user, aor, true),
+                registrar::Output::Unreachable { aor, user } => (user, aor, false),
+            };
+            if !self.is_own(&user) {
+                self.publisher.want(now, unix, &aor, reachable);
+            }
+        }
+        while let Some(output) = self.router.poll_output() {
+            busy = true;
+            self.on_router_output(now, output);
+        }
+        busy
+    }
+
+    fn on_router_output(&mut self, now: Instant, output: Output) {
+        match output {
+            Output::Resolve { query, aor, user, scope, .. } => {
+                let local = self.local_candidates(now, &user);
+                // A peer or phone that asks here for somebody who hangs here does not need the ring.
+                if scope == Scope::Here || self.ring.state() != super::ring::State::In {
+                    let found = match (local.is_empty(), self.registrar.hosts(&user) || self.is_own(&user)) {
+                        (false, _) => Resolution::Targets(local),
+                        (true, true) => Resolution::NotRegistered,
+                        (true, false) => Resolution::NotFound,
+                    };
+                    return self.router.resolved(now, query, found);
+                }
+                self.lookup_for_route(now, query, aor);
+            }
+            Output::Forward { branch, message, target, via_branch } => {
+                let hop = hop_of(&target);
+                let hop = if matches!(target, Target::Ua { .. }) { crate::ua::Hop::Flow(self.internal_flow()) } else { hop };
+                match self.send_branch(now, message, &hop, &via_branch, Owner::Router(branch)) {
+                    Some(client) => self.router.forwarded(branch, client),
+                    None => self.router.unsendable(now, branch),
+                }
+            }
+            Output::Respond { tx, message } => {
+                self.tx.respond(now, tx, message);
+            }
+            Output::Cancel { tx } => {
+                self.tx.cancel(now, tx);
+            }
+            Output::ForwardStateless { message, target, via_branch } => {
+                if matches!(target, Target::Ua { .. }) || self.ua.owns(&message) {
+                    return self.ua.on_ack(now, &message);
+                }
+                self.send_stateless(message, &hop_of(&target), &via_branch);
+            }
+        }
+    }
+
+    /// What rings here for a user: phones registered here, and this node's own user agent.
+    fn local_candidates(&self, now: Instant, user: &str) -> Vec<Candidate> {
+        let mut candidates = self.registrar.targets(now, user);
+        if self.is_own(user) {
+            candidates.push(Target::Ua { uri: self.setup.own_contact() }.into());
+        }
+        candidates
+    }
+
+    pub(super) fn on_route_found(&mut self, now: Instant, query: QueryId, aor: &str, found: &Found) {
+        let user = split_aor(aor).map_or("", |(user, _)| user);
+        if found.claims.len() > 1 {
+            let names = found.claims.iter().map(|c| format!("sip:{user}~{c}@{}", self.domain.overlay()));
+            return self.router.resolved(now, query, Resolution::Ambiguous(names.collect()));
+        }
+        let mut candidates = self.local_candidates(now, user);
+        let uri = |peer: &PeerRef| self.setup.peer_uri(Some(user), peer);
+        let peers = found.peers.iter().map(|(p, _)| Target::Peer { uri: uri(p), id: p.id, addr: p.addr }.into());
+        candidates.extend(peers);
+        let known = !found.claims.is_empty() || self.registrar.hosts(user);
+        let found = match (candidates.is_empty(), known) {
+            (false, _) => Resolution::Targets(candidates),
+            (true, true) => Resolution::NotRegistered,
+            (true, false) => Resolution::NotFound,
+        };
+        self.router.resolved(now, query, found);
+    }
+
+    /// The ring did not answer; what rings here rings all the same.
+    pub(super) fn on_route_failed(&mut self, now: Instant, query: QueryId, aor: &str) {
+        let user = split_aor(aor).map_or("", |(user, _)| user);
+        let local = self.local_candidates(now, user);
+        let found = if local.is_empty() { Resolution::Failed } else { Resolution::Targets(local) };
+        self.router.resolved(now, query, found);
+    }
+}

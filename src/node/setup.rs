@@ -1,0 +1,236 @@
+//! What a node is made of: configuration, identity, addresses, and what was kept from the last time.
+
+use super::Node;
+use super::flows::Locals;
+use crate::config::Config;
+use crate::config::PhoneAuth;
+use crate::core::{Id, Instant, Redacted, Rng, Transport, UnixTime};
+use crate::identity::{Identity, Verifier};
+use crate::overlay::chord::{self, Chord};
+use crate::overlay::carry::{Carry, address_peer_id};
+use crate::overlay::{Overlay, PeerRef};
+use crate::pbx::registrar::{self, Registrar};
+use crate::pbx::router::{self, Router};
+use crate::pbx::{Accounts, Domain};
+use crate::sip::msg::Uri;
+use crate::ua::{AccountConfig, Profile, Ua};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Most calls of one user at once.
+const MAX_CALLS: usize = 32;
+/// Chains whose verification is remembered.
+const REMEMBERED_CHAINS: usize = 4096;
+
+/// Everything that a node is started with.
+pub struct Setup {
+    /// Keys of the file and flags.
+    pub config: Config,
+    /// Who this device is; none for a plain SIP phone.
+    pub identity: Option<Identity>,
+    /// Accounts of standard phones.
+    pub accounts: Accounts,
+    /// The account's password, for a plain SIP phone.
+    pub password: Option<Redacted<String>>,
+    /// Peers known from the last time.
+    pub known_peers: Vec<SocketAddr>,
+    /// Where standard phones are served, as the socket says.
+    pub sip_listen: SocketAddr,
+    /// Where links are taken, as the socket says.
+    pub overlay_listen: SocketAddr,
+    /// The address of `sip_listen` that others are told.
+    pub sip: SocketAddr,
+    /// The address of `overlay_listen` that others are told.
+    pub overlay: SocketAddr,
+    /// The wall-clock time when the node is made.
+    pub unix: UnixTime,
+    /// `User-Agent`, `Server`.
+    pub software: String,
+}
+
+impl Setup {
+    /// With the addresses that others are told, listening on the same.
+    pub fn new(config: Config, identity: Option<Identity>, sip: SocketAddr, overlay: SocketAddr, unix: UnixTime) -> Setup {
+        let name = identity.as_ref().map_or_else(|| config.overlay.name.clone(), |i| i.overlay().to_owned());
+        Setup {
+            config,
+            identity,
+            accounts: Accounts::new(&name),
+            password: None,
+            known_peers: Vec::new(),
+            sip_listen: sip,
+            overlay_listen: overlay,
+            sip,
+            overlay,
+            unix,
+            software: concat!("chordial/", env!("CARGO_PKG_VERSION")).into(),
+        }
+    }
+
+    pub(super) fn locals(&self) -> Locals {
+        Locals { sip: self.sip, overlay: self.overlay, clear: self.config.overlay.lab_clear }
+    }
+
+    pub(super) fn lifetime(&self) -> Duration {
+        Duration::from_secs(u64::from(self.config.overlay.lifetime_seconds.max(2)))
+    }
+
+    /// How a user is reached through a peer.
+    pub(super) fn peer_uri(&self, user: Option<&str>, peer: &PeerRef) -> String {
+        let mut uri = Uri::sip(user, &peer.addr.ip().to_string(), Some(peer.addr.port()));
+        if !self.config.overlay.lab_clear {
+            uri.params.set("transport", "tls");
+        }
+        uri.params.set("peer-ID", &peer.id.to_string());
+        uri.to_string()
+    }
+
+    fn me(&self) -> Option<PeerRef> {
+        let identity = self.identity.as_ref()?;
+        let clear = self.config.overlay.lab_clear;
+        let id = if clear { address_peer_id(self.overlay) } else { identity.peer_id() };
+        Some(PeerRef { id, addr: self.overlay })
+    }
+
+    fn user(&self) -> String {
+        self.identity.as_ref().map_or_else(|| self.config.user.name.clone(), |i| i.user().to_owned())
+    }
+
+    /// This user agent's contact.
+    pub(super) fn own_contact(&self) -> String {
+        match self.me() {
+            Some(me) => self.peer_uri(Some(&self.user()), &me),
+            None => self.clear_uri(),
+        }
+    }
+
+    fn clear_uri(&self) -> String {
+        Uri::sip(Some(&self.user()), &self.sip.ip().to_string(), Some(self.sip.port())).to_string()
+    }
+
+    fn registrar_uri(&self) -> Option<Uri> {
+        let registrar = self.config.account.registrar?;
+        let domain = &self.config.account.domain;
+        let mut uri = match domain.is_empty() {
+            true => Uri::sip(None, &registrar.ip().to_string(), Some(registrar.port())),
+            false => Uri::sip(None, domain, None),
+        };
+        uri.params.set("transport", &self.config.account.transport);
+        Some(uri)
+    }
+
+    fn profile(&self) -> Profile {
+        let account = &self.config.account;
+        let plain = self.identity.is_none();
+        let aor = match &self.identity {
+            Some(identity) => identity.aor(),
+            None => {
+                let domain = match (account.domain.as_str(), account.registrar) {
+                    ("", Some(registrar)) => registrar.to_string(),
+                    ("", None) => self.sip.to_string(),
+                    (domain, _) => domain.to_owned(),
+                };
+                format!("sip:{}@{domain}", self.user())
+            }
+        };
+        let proxy = account.registrar.map(|registrar| {
+            let mut uri = Uri::sip(None, &registrar.ip().to_string(), Some(registrar.port()));
+            uri.params.set("transport", &account.transport);
+            uri.params.set_flag("lr");
+            uri
+        });
+        let mut clear_contact = self.clear_uri();
+        if plain && account.transport == "tcp" {
+            clear_contact.push_str(";transport=tcp");
+        }
+        Profile {
+            aor,
+            link_contact: if plain { String::new() } else { self.own_contact() },
+            clear_contact,
+            software: self.software.clone(),
+            codecs: self.config.media.codec.clone(),
+            auto_answer: self.config.user.auto_answer,
+            ring: Duration::from_secs(u64::from(self.config.user.ring_seconds.max(1))),
+            max_calls: MAX_CALLS,
+            credentials: self.password.clone().map(|password| (self.user(), password)),
+            outbound_proxy: if plain { proxy } else { None },
+        }
+    }
+}
+
+/// The machines that a setup makes.
+pub(super) struct Parts {
+    pub overlay: Option<Box<dyn Overlay + Send>>,
+    pub carry: Option<Carry>,
+    pub ua: Ua,
+    pub domain: Domain,
+    pub registrar: Registrar,
+    pub router: Router,
+}
+
+pub(super) fn parts(_now: Instant, setup: &Setup, rng: &mut Rng) -> Parts {
+    let overlay = setup.identity.as_ref().zip(setup.me()).map(|(identity, me)| {
+        let config = chord::Config {
+            successor_replicas: usize::from(setup.config.overlay.replicas.saturating_sub(2)),
+            scattered: setup.config.overlay.replicas > 1,
+            successors: usize::from(setup.config.overlay.successors.max(1)),
+            stabilise_max: Duration::from_millis(u64::from(setup.config.overlay.stabilize_ms.max(250))),
+            ..chord::Config::default()
+        };
+        let verify = Box::new(Verifier::new(identity.anchor.clone(), REMEMBERED_CHAINS));
+        Box::new(Chord::new(me, config, verify, rng.fork())) as Box<dyn Overlay + Send>
+    });
+    let name = setup.identity.as_ref().map_or(setup.config.overlay.name.as_str(), |i| i.overlay());
+    let carry = setup.me().map(|me| {
+        let mut carry = Carry::new(name, me, chord::Config::default().expires);
+        // Without links that prove it, a peer-ID is that of its address.
+        carry.peer_id = setup.config.overlay.lab_clear.then_some(address_peer_id as fn(SocketAddr) -> Id);
+        carry
+    });
+    let mut domain = Domain::new(name);
+    domain.add_address(setup.sip);
+    domain.add_address(setup.overlay);
+    domain.add_name("localhost", Some(setup.sip.port()));
+    let mut key = [0; 32];
+    rng.fill(&mut key);
+    let auth = match setup.config.sip.phone_auth {
+        PhoneAuth::Digest => registrar::Auth::Digest,
+        PhoneAuth::None => registrar::Auth::None,
+    };
+    let registrar_config = registrar::Config {
+        min_expires: setup.config.sip.min_expires,
+        default_expires: setup.config.sip.default_expires,
+        max_expires: setup.config.sip.max_expires,
+        ..registrar::Config::new(domain.clone(), auth, key)
+    };
+    let registrar = Registrar::new(registrar_config, setup.accounts.clone(), rng.fork());
+    rng.fill(&mut key);
+    let mut router = Router::new(router::Config::new(domain.clone(), setup.sip, setup.sip, key), rng.fork());
+    if let Some(me) = setup.me() {
+        let transport = if setup.config.overlay.lab_clear { Transport::Udp } else { Transport::Tls };
+        router.set_link(router::Link { address: me.addr, transport, id: me.id });
+    }
+    Parts { overlay, carry, ua: Ua::new(setup.profile(), rng.fork()), domain, registrar, router }
+}
+
+impl Node {
+    /// Joins or founds, registers, and tells what this node speaks for.
+    pub(super) fn begin(&mut self, now: Instant) {
+        let unix = self.unix(now);
+        for aor in self.own_aors() {
+            self.publisher.want(now, unix, &aor, true);
+        }
+        self.begin_ring(now);
+        if let (None, Some(registrar)) = (&self.identity, self.setup.registrar_uri()) {
+            let expires = self.setup.config.account.expires;
+            self.ua.register_with(now, AccountConfig { registrar, expires });
+        }
+    }
+
+    /// The AORs of this device's own user: name and extensions.
+    pub(super) fn own_aors(&self) -> Vec<String> {
+        let Some(identity) = &self.identity else { return Vec::new() };
+        let names = std::iter::once(identity.user()).chain(identity.aliases().iter().map(String::as_str));
+        names.map(|name| self.domain.aor(name)).collect()
+    }
+}

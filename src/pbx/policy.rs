@@ -1,0 +1,161 @@
+//! Who a request from outside the overlay's links is taken for.
+//!
+//! A peer's link proves who it is, and the node says [`Origin::Peer`] itself. What comes over clear UDP or TCP proves
+//! nothing; [`decide`] takes it for
+//!
+//! | From | | taken for |
+//! |---|---|---|
+//! | (any) | in a dialog that went through here, as our own Record-Route shows | [`Origin::Dialog`] |
+//! | user of this overlay, held here | right credentials of that user | [`Origin::Phone`] |
+//! | user of this overlay, held here | none, stale or wrong credentials | challenged, 407 |
+//! | user of this overlay, held here | another user's credentials | refused, 403 |
+//! | user of this overlay, not held here | | refused, 403 |
+//! | elsewhere | | [`Origin::Outside`]: reaches users hosted here, nothing else |
+//!
+//! Without authentication (a laboratory) any user of this overlay is believed to be one's phone.
+//!
+//! A phone that hides its From (`anonymous@anonymous.invalid`) is a stranger: it would have to be told by its flow,
+//! which UDP does not prove.
+
+use super::registrar::{Auth, Registrar};
+use super::router::Router;
+use crate::core::{Id, UnixTime};
+use crate::sip::auth::Verdict;
+use crate::sip::msg::Message;
+
+/// Where a request came from, as far as that is proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A standard phone whose account is held here.
+    Phone {
+        /// The account's user name.
+        user: String,
+    },
+    /// Another peer, over its link.
+    Peer {
+        /// The user whose device it is.
+        user: String,
+        /// The peer-ID that its link proved.
+        id: Id,
+    },
+    /// This node's own user agent.
+    Ua {
+        /// Its user name.
+        user: String,
+    },
+    /// Nobody known, inside a dialog that was let through here before.
+    Dialog,
+    /// Nobody known.
+    Outside,
+}
+
+impl Origin {
+    /// True for those whose requests are carried anywhere; the others reach what is hosted here or a dialog of theirs.
+    pub const fn is_member(&self) -> bool {
+        matches!(self, Origin::Phone { .. } | Origin::Peer { .. } | Origin::Ua { .. })
+    }
+}
+
+/// What to do with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Take it, as from this origin.
+    Admit(Origin),
+    /// Answer 407, with `stale=true` where the password was right.
+    Challenge {
+        /// Only the nonce is too old.
+        stale: bool,
+    },
+    /// Answer 403.
+    Refuse,
+}
+
+/// The policy. `claims` is the user of this overlay whom From names, `in_dialog` that the request's route proves its
+/// dialog, `held` whether an account is held here, and `verify` checks the request's Proxy-Authorization.
+pub fn decide(
+    claims: Option<&str>,
+    in_dialog: bool,
+    auth: Auth,
+    held: impl FnOnce(&str) -> bool,
+    verify: impl FnOnce() -> Verdict,
+) -> Decision {
+    let Some(user) = claims.filter(|_| !in_dialog) else {
+        return Decision::Admit(if in_dialog { Origin::Dialog } else { Origin::Outside });
+    };
+    let phone = || Decision::Admit(Origin::Phone { user: user.to_owned() });
+    match auth {
+        Auth::None => phone(),
+        Auth::Digest if !held(user) => Decision::Refuse,
+        Auth::Digest => match verify() {
+            Verdict::Ok(proven) if proven == user => phone(),
+            Verdict::Ok(_) => Decision::Refuse,
+            Verdict::Stale => Decision::Challenge { stale: true },
+            Verdict::Bad | Verdict::Missing => Decision::Challenge { stale: false },
+        },
+    }
+}
+
+/// Applies the policy to a request (not ACK, CANCEL or REGISTER) that came over clear UDP or TCP.
+///
+/// # Errors
+/// The response to refuse it with: 400, 403 or 407.
+pub fn admit(
+    registrar: &mut Registrar,
+    router: &Router,
+    unix: UnixTime,
+    request: &Message,
+) -> Result<Origin, Box<Message>> {
+    let Ok(from) = request.from() else {
+        return Err(Box::new(registrar.refuse(request, 400, "Malformed From header field")));
+    };
+    let claims = registrar.domain().user_of(&from.uri);
+    let in_dialog = claims.is_some() && router.proves_dialog(request);
+    let held = claims.as_deref().is_some_and(|user| registrar.accounts().get(user).is_some());
+    let auth = registrar.auth();
+    match decide(claims.as_deref(), in_dialog, auth, |_| held, || registrar.authenticate(unix, request)) {
+        Decision::Admit(origin) => Ok(origin),
+        Decision::Challenge { stale } => Err(Box::new(registrar.challenge(unix, request, stale))),
+        Decision::Refuse => Err(Box::new(registrar.refuse(request, 403, "Forbidden"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(claims: Option<&str>, in_dialog: bool, auth: Auth, verdict: Verdict) -> Decision {
+        decide(claims, in_dialog, auth, |user| user == "bob", || verdict)
+    }
+
+    fn bob() -> Decision {
+        Decision::Admit(Origin::Phone { user: "bob".into() })
+    }
+
+    #[test]
+    fn a_phone_proves_its_user() {
+        let bob_claimed = |verdict| with(Some("bob"), false, Auth::Digest, verdict);
+        assert_eq!(bob_claimed(Verdict::Ok("bob".into())), bob());
+        assert_eq!(bob_claimed(Verdict::Ok("alice".into())), Decision::Refuse);
+        assert_eq!(bob_claimed(Verdict::Missing), Decision::Challenge { stale: false });
+        assert_eq!(bob_claimed(Verdict::Bad), Decision::Challenge { stale: false });
+        assert_eq!(bob_claimed(Verdict::Stale), Decision::Challenge { stale: true });
+    }
+
+    #[test]
+    fn users_of_other_peers_do_not_speak_in_clear() {
+        assert_eq!(with(Some("carol"), false, Auth::Digest, Verdict::Ok("carol".into())), Decision::Refuse);
+    }
+
+    #[test]
+    fn strangers_and_dialogs() {
+        assert_eq!(with(None, false, Auth::Digest, Verdict::Missing), Decision::Admit(Origin::Outside));
+        assert_eq!(with(None, false, Auth::None, Verdict::Missing), Decision::Admit(Origin::Outside));
+        assert_eq!(with(Some("bob"), true, Auth::Digest, Verdict::Missing), Decision::Admit(Origin::Dialog));
+        assert_eq!(with(Some("carol"), true, Auth::Digest, Verdict::Missing), Decision::Admit(Origin::Dialog));
+    }
+
+    #[test]
+    fn a_laboratory_believes() {
+        assert_eq!(with(Some("bob"), false, Auth::None, Verdict::Missing), bob());
+    }
+}

@@ -1,0 +1,256 @@
+//! A call and what becomes of it.
+
+use super::media::{MediaOpened, MediaStats};
+use super::{Hop, Target};
+use crate::core::{Flow, Instant};
+use crate::sip::dialog::{Dialog, InviteServer};
+use crate::sip::msg::Message;
+use crate::sip::tx::{ClientTxId, ServerTxId};
+use std::time::Duration;
+
+/// Number of a call, never used twice by one user agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// Who placed a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// The other end.
+    In,
+    /// This end.
+    Out,
+}
+
+/// Where a call stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Placed; targets or sockets are still missing.
+    LookingUp,
+    /// INVITE sent.
+    Calling,
+    /// The other end rings.
+    Ringing,
+    /// It rings here.
+    Incoming,
+    /// Accepted here; sockets are still missing.
+    Answering,
+    /// Both talk.
+    Answered,
+    /// Over; the last figures are still missing.
+    Ending,
+    /// Over and reported; kept for a while to end legs that answer late.
+    Over,
+}
+
+/// How a call ended, in a word for scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It was answered and ended by a BYE of either end.
+    Completed,
+    /// 486 or 600.
+    Busy,
+    /// Nobody answered in time.
+    NoAnswer,
+    /// 403, 603 or 607, or declined here.
+    Rejected,
+    /// 404, 410 or 604.
+    NotFound,
+    /// Anything else.
+    Failed,
+}
+
+impl Ending {
+    /// By the final status of an INVITE.
+    pub fn of_status(status: u16) -> Ending {
+        match status {
+            200..=299 => Ending::Completed,
+            486 | 600 => Ending::Busy,
+            408 | 480 => Ending::NoAnswer,
+            403 | 603 | 607 => Ending::Rejected,
+            404 | 410 | 604 => Ending::NotFound,
+            _ => Ending::Failed,
+        }
+    }
+
+    /// The word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Ending::Completed => "completed",
+            Ending::Busy => "busy",
+            Ending::NoAnswer => "no-answer",
+            Ending::Rejected => "rejected",
+            Ending::NotFound => "not-found",
+            Ending::Failed => "failed",
+        }
+    }
+}
+
+/// One call under way, for a list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// Its number.
+    pub call: CallId,
+    /// Who placed it.
+    pub direction: Direction,
+    /// The other end.
+    pub with: String,
+    /// Where it stands.
+    pub state: State,
+    /// Since the answer.
+    pub talk: Duration,
+    /// Codec, once agreed.
+    pub codec: String,
+}
+
+/// How a call went.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// In a word.
+    pub ending: Ending,
+    /// Final status of the INVITE; 0 when there was none.
+    pub status: u16,
+    /// Why, for a person.
+    pub reason: String,
+    /// Who placed it.
+    pub direction: Direction,
+    /// The other end.
+    pub with: String,
+    /// To the answer; zero when there was none.
+    pub setup: Duration,
+    /// From the answer to the end.
+    pub talk: Duration,
+    /// Codec.
+    pub codec: String,
+    /// The voice's last figures.
+    pub stats: MediaStats,
+}
+
+/// One INVITE of an outgoing call: each target has its own.
+#[derive(Debug)]
+pub(super) struct Leg {
+    pub target: Target,
+    pub invite: Message,
+    pub tx: Option<ClientTxId>,
+    pub cseq: u32,
+    /// Credentials were sent with it.
+    pub authorized: bool,
+    /// Final status and reason.
+    pub ended: Option<(u16, String)>,
+    pub cancelled: bool,
+}
+
+/// What an incoming call needs of its INVITE.
+pub(super) struct Invitation {
+    pub tx: ServerTxId,
+    pub request: Message,
+    pub to_tag: String,
+    /// What it came on.
+    pub flow: Flow,
+    /// It came by a peer's link.
+    pub link: bool,
+    /// Repeats the responses that have to be repeated.
+    pub server: InviteServer,
+}
+
+/// A confirmed dialog and the way to the other end.
+#[derive(Debug)]
+pub(super) struct Talk {
+    pub dialog: Dialog,
+    /// How the first request of the dialog travelled, for the next.
+    pub made_by: Hop,
+    /// Our latest session description and its version.
+    pub local: Option<crate::sdp::Session>,
+    pub version: u64,
+    /// Late offer: ours is in the 2xx, the answer comes in the ACK.
+    pub answer_due: bool,
+}
+
+pub(super) struct Call {
+    pub direction: Direction,
+    pub with: String,
+    pub state: State,
+    pub begun: Instant,
+    pub answered: Option<Instant>,
+    pub ended: Option<Instant>,
+    pub play: Option<String>,
+    pub record: Option<String>,
+    pub duration: Option<Duration>,
+    pub targets: Option<Vec<Target>>,
+    pub opened: Option<MediaOpened>,
+    pub media_started: bool,
+    pub session_id: u64,
+    pub legs: Vec<Leg>,
+    pub invitation: Option<Invitation>,
+    pub talk: Option<Talk>,
+    pub codec: String,
+    pub status: u16,
+    pub reason: String,
+    pub ending: Ending,
+    pub ringing_told: bool,
+}
+
+impl Call {
+    pub fn new(now: Instant, direction: Direction, with: String, session_id: u64) -> Call {
+        Call {
+            direction,
+            with,
+            state: State::LookingUp,
+            begun: now,
+            answered: None,
+            ended: None,
+            play: None,
+            record: None,
+            duration: None,
+            targets: None,
+            opened: None,
+            media_started: false,
+            session_id,
+            legs: Vec::new(),
+            invitation: None,
+            talk: None,
+            codec: String::new(),
+            status: 0,
+            reason: String::new(),
+            ending: Ending::Failed,
+            ringing_told: false,
+        }
+    }
+
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Ending | State::Over)
+    }
+
+    pub fn summary(&self, call: CallId, now: Instant) -> Summary {
+        Summary {
+            call,
+            direction: self.direction,
+            with: self.with.clone(),
+            state: self.state,
+            talk: self.answered.map_or(Duration::ZERO, |a| self.ended.unwrap_or(now).since(a)),
+            codec: self.codec.clone(),
+        }
+    }
+
+    pub fn report(&self, stats: MediaStats) -> Report {
+        let talk = match (self.answered, self.ended) {
+            (Some(answered), Some(ended)) => ended.since(answered),
+            _ => Duration::ZERO,
+        };
+        Report {
+            ending: self.ending,
+            status: self.status,
+            reason: self.reason.clone(),
+            direction: self.direction,
+            with: self.with.clone(),
+            setup: self.answered.map_or(Duration::ZERO, |a| a.since(self.begun)),
+            talk,
+            codec: self.codec.clone(),
+            stats,
+        }
+    }
+}
+
+/// True when a hop leads over a peer's link.
+pub(super) fn by_link(hop: &Hop) -> bool {
+    matches!(hop, Hop::Peer { .. })
+}

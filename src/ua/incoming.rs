@@ -1,0 +1,345 @@
+//! Calls and other requests that come in (RFC 3261 sections 8.2, 9.2, 11.2, 13.3, 14.2, 15.1.2).
+
+use super::call::{Call, Direction, Invitation, Talk, by_link};
+use super::{ALLOW, CallId, Ending, Hop, MediaOpened, Output, State, Timer, Ua, UaEvent, media};
+use crate::core::{Flow, Instant};
+use crate::sdp::{self, Session};
+use crate::sip::dialog::{Dialog, DialogId, InviteServer, InviteServerOutput, Timing};
+use crate::sip::msg::{HeaderName, Message, Method};
+use crate::sip::tx::ServerTxId;
+use std::net::{Ipv4Addr, SocketAddr};
+
+impl Ua {
+    pub(super) fn incoming_request(&mut self, now: Instant, tx: ServerTxId, request: &Message, flow: Flow, link: bool) {
+        if let Some(refusal) = self.refusal(request) {
+            return self.respond(tx, refusal);
+        }
+        let within = self.find_dialog(request);
+        match (request.method().clone(), within, request.to_tag().is_some()) {
+            (Method::Options, _, _) => {
+                let mut ok = self.reply(request, 200, "OK");
+                ok.push(HeaderName::Accept, "application/sdp");
+                ok.push(HeaderName::Allow, ALLOW);
+                self.respond(tx, ok);
+            }
+            (Method::Invite, Some(id), _) => self.on_reinvite(now, tx, id, request, flow),
+            (Method::Bye, Some(id), _) => self.on_bye(now, tx, id, request),
+            (Method::Bye, None, _) | (_, None, true) => {
+                let gone = self.reply(request, 481, "Call/Transaction Does Not Exist");
+                self.respond(tx, gone);
+            }
+            (Method::Invite, None, false) => self.on_invite(now, tx, request, flow, link),
+            _ => {
+                let mut no = self.reply(request, 405, "Method Not Allowed");
+                no.push(HeaderName::Allow, ALLOW);
+                self.respond(tx, no);
+            }
+        }
+    }
+
+    /// What RFC 3261 section 8.2 has a UAS refuse before it looks closer.
+    fn refusal(&mut self, request: &Message) -> Option<Message> {
+        let known = [Method::Invite, Method::Bye, Method::Options, Method::Cancel, Method::Ack];
+        if !known.contains(request.method()) {
+            let mut no = self.reply(request, 405, "Method Not Allowed");
+            no.push(HeaderName::Allow, ALLOW);
+            return Some(no);
+        }
+        let required: Vec<_> = request.values(HeaderName::Require).filter(|v| !v.is_empty()).collect();
+        if !required.is_empty() {
+            let mut no = self.reply(request, 420, "Bad Extension");
+            no.push(HeaderName::Unsupported, required.join(", "));
+            return Some(no);
+        }
+        let encoded = request.header(HeaderName::ContentEncoding).is_some_and(|e| !e.eq_ignore_ascii_case("identity"));
+        if *request.method() == Method::Invite && !request.body().is_empty() && (encoded || !request.content_is("application/sdp")) {
+            let optional = request.header(HeaderName::ContentDisposition).is_some_and(|d| d.contains("handling=optional"));
+            if !optional {
+                let mut no = self.reply(request, 415, "Unsupported Media Type");
+                no.push(HeaderName::Accept, "application/sdp");
+                no.push(HeaderName::AcceptEncoding, "identity");
+                return Some(no);
+            }
+        }
+        None
+    }
+
+    fn reply(&mut self, request: &Message, status: u16, reason: &str) -> Message {
+        let mut reply = Message::reply(request, status, reason);
+        if request.to_tag().is_none() && status > 100 {
+            reply.set_to_tag(&self.rng.token(6));
+        }
+        reply
+    }
+
+    pub(super) fn find_dialog(&self, request: &Message) -> Option<CallId> {
+        let wanted = DialogId::of_received(request)?;
+        let found = self.calls.iter().find(|(_, c)| c.talk.as_ref().is_some_and(|t| *t.dialog.id() == wanted));
+        found.map(|(id, _)| *id)
+    }
+
+    fn on_invite(&mut self, now: Instant, tx: ServerTxId, request: &Message, flow: Flow, link: bool) {
+        if self.is_merged(request) {
+            let no = self.reply(request, 482, "Loop Detected (merged request)");
+            return self.respond(tx, no);
+        }
+        let busy = self.calls.values().filter(|c| !c.is_over()).count() >= self.profile.max_calls;
+        if busy {
+            let no = self.reply(request, 486, "Busy Here");
+            return self.respond(tx, no);
+        }
+        if request.contacts().map_or(true, |c| c.len() != 1) {
+            let no = self.reply(request, 400, "One Contact is needed in INVITE");
+            return self.respond(tx, no);
+        }
+        if let Err((status, reason)) = self.check_offer(request) {
+            let no = self.reply(request, status, &reason);
+            return self.respond(tx, no);
+        }
+        let from = request.from().map(|f| f.uri.to_string()).unwrap_or_default();
+        let to_tag = self.rng.token(6);
+        let mut call = Call::new(now, Direction::In, from.clone(), 0);
+        call.state = State::Incoming;
+        let server = InviteServer::new(request, Timing::default());
+        call.invitation = Some(Invitation { tx, request: request.clone(), to_tag: to_tag.clone(), flow, link, server });
+        let id = self.new_call(call);
+        self.event(UaEvent::Incoming { call: id, from });
+        if self.profile.auto_answer {
+            return self.answer(now, id);
+        }
+        let mut ringing = Message::reply(request, 180, "Ringing");
+        ringing.set_to_tag(&to_tag);
+        Dialog::copy_record_route(request, &mut ringing);
+        ringing.push(HeaderName::Contact, format_args!("<{}>", self.contact(link)));
+        self.respond_invite(now, id, ringing);
+        self.timers.set(Timer::Ring(id), now + self.profile.ring);
+    }
+
+    /// The same request by another way (RFC 3261 section 8.2.2.2).
+    fn is_merged(&self, request: &Message) -> bool {
+        let same = |i: &Invitation| {
+            i.request.call_id() == request.call_id()
+                && i.request.from_tag() == request.from_tag()
+                && i.request.header(HeaderName::CSeq) == request.header(HeaderName::CSeq)
+        };
+        self.calls.values().filter(|c| !c.is_over()).any(|c| c.invitation.as_ref().is_some_and(same))
+    }
+
+    /// Tells before it rings whether the offer can be answered at all.
+    fn check_offer(&self, request: &Message) -> Result<(), (u16, String)> {
+        if request.body().is_empty() || !request.content_is("application/sdp") {
+            return Ok(());
+        }
+        let offer = Session::parse(request.body()).map_err(|e| (400, format!("Bad session description: {e}")))?;
+        let anywhere = MediaOpened { rtp: SocketAddr::from((Ipv4Addr::LOCALHOST, 4000)), rtcp_port: 4001 };
+        let local = media::local(anywhere, &self.profile.codecs, 0, 1);
+        sdp::negotiate::answer(&offer, &local).map(|_| ()).map_err(|e| (488, format!("Not Acceptable Here: {e}")))
+    }
+
+    /// Accepts a ringing call.
+    pub fn answer(&mut self, now: Instant, id: CallId) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        if call.state != State::Incoming {
+            return;
+        }
+        call.state = State::Answering;
+        self.timers.cancel(&Timer::Ring(id));
+        match call.opened {
+            Some(_) => self.accept(now, id),
+            None => self.out.push_back(Output::OpenMedia { call: id }),
+        }
+    }
+
+    /// The 2xx, once the sockets are there.
+    pub(super) fn accept(&mut self, now: Instant, id: CallId) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let (Some(opened), Some(invitation)) = (call.opened, &call.invitation) else { return };
+        let (flow, link, request) = (invitation.flow, invitation.link, invitation.request.clone());
+        let to_tag = invitation.to_tag.clone();
+        let local = media::local(opened, &self.profile.codecs, call.session_id, 1);
+        let offer = (!request.body().is_empty()).then(|| Session::parse(request.body()));
+        let (session, agreed) = match offer {
+            Some(Ok(offer)) => match sdp::negotiate::answer(&offer, &local) {
+                Ok((session, agreed)) => (session, Some(agreed)),
+                Err(_) => return self.refuse(now, id, 488, "Not Acceptable Here", Ending::Failed),
+            },
+            Some(Err(_)) => return self.refuse(now, id, 400, "Bad session description", Ending::Failed),
+            None => (sdp::negotiate::offer(&local), None),
+        };
+        let mut ok = Message::reply(&request, 200, "OK");
+        ok.set_to_tag(&to_tag);
+        Dialog::copy_record_route(&request, &mut ok);
+        ok.push(HeaderName::Contact, format_args!("<{}>", self.contact(link)));
+        ok.push(HeaderName::Allow, ALLOW);
+        ok.set_body("application/sdp", session.to_bytes());
+        let Ok(dialog) = Dialog::from_uas(&request, &ok) else {
+            return self.refuse(now, id, 400, "No dialog can be made of this request", Ending::Failed);
+        };
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        call.status = 200;
+        let answer_due = agreed.is_none();
+        call.talk = Some(Talk { dialog, made_by: Hop::Flow(flow), local: Some(session), version: 1, answer_due });
+        self.respond_invite(now, id, ok);
+        self.answered(now, id, agreed.as_ref().map_or("", |a| a.codec.name.as_str()));
+        if let Some(agreed) = agreed {
+            self.start_media(id, agreed);
+        }
+    }
+
+    /// Answers the INVITE of a call, repeating what has to be repeated.
+    fn respond_invite(&mut self, now: Instant, id: CallId, response: Message) {
+        if let Some(invitation) = self.calls.get_mut(&id).and_then(|c| c.invitation.as_mut()) {
+            invitation.server.respond(now, response);
+        }
+        self.drive_invitation(now, id);
+    }
+
+    fn drive_invitation(&mut self, now: Instant, id: CallId) {
+        while let Some(invitation) = self.calls.get_mut(&id).and_then(|c| c.invitation.as_mut()) {
+            let Some(output) = invitation.server.poll_output() else {
+                match invitation.server.poll_timeout() {
+                    Some(at) => self.timers.set(Timer::Accepted(id), at),
+                    None => _ = self.timers.cancel(&Timer::Accepted(id)),
+                }
+                return;
+            };
+            match output {
+                InviteServerOutput::Respond(response) => {
+                    let tx = invitation.tx;
+                    self.respond(tx, response);
+                }
+                InviteServerOutput::Confirmed(ack) => self.on_confirmed(now, id, &ack),
+                InviteServerOutput::NoAck => {
+                    self.send_bye(id);
+                    self.finish(now, id, Ending::Failed, 408, "the answer was never acknowledged".to_owned());
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_accepted_timeout(&mut self, now: Instant, id: CallId) {
+        if let Some(invitation) = self.calls.get_mut(&id).and_then(|c| c.invitation.as_mut()) {
+            invitation.server.handle_timeout(now);
+        }
+        self.drive_invitation(now, id);
+    }
+
+    /// The ACK of a 2xx, from the transaction layer.
+    pub fn on_ack(&mut self, now: Instant, ack: &Message) {
+        let Some(id) = self.find_dialog(ack) else { return };
+        if let Some(invitation) = self.calls.get_mut(&id).and_then(|c| c.invitation.as_mut()) {
+            invitation.server.receive_ack(ack);
+        }
+        self.drive_invitation(now, id);
+    }
+
+    /// The three-way handshake is complete; after a late offer the ACK brings the answer.
+    fn on_confirmed(&mut self, now: Instant, id: CallId, ack: &Message) {
+        let Some(talk) = self.calls.get_mut(&id).and_then(|c| c.talk.as_mut()).filter(|t| t.answer_due) else { return };
+        talk.answer_due = false;
+        let answer = Session::parse(ack.body()).map_err(|e| e.to_string());
+        let agreed = match (&talk.local, answer) {
+            (Some(offer), Ok(answer)) => sdp::negotiate::complete(offer, &answer).map_err(|e| e.to_string()),
+            (_, Err(e)) => Err(e),
+            (None, _) => return,
+        };
+        match agreed {
+            Ok(agreed) => self.start_media(id, agreed),
+            Err(why) => {
+                self.send_bye(id);
+                self.finish(now, id, Ending::Failed, 488, format!("the answer does not fit: {why}"));
+            }
+        }
+    }
+
+    /// The INVITE of a ringing call was cancelled (the transaction layer has answered the CANCEL).
+    pub fn on_cancel(&mut self, now: Instant, tx: ServerTxId) {
+        let found = self.calls.iter().find(|(_, c)| c.invitation.as_ref().is_some_and(|i| i.tx == tx));
+        let Some((id, call)) = found.map(|(id, call)| (*id, call)) else { return };
+        if matches!(call.state, State::Incoming | State::Answering) {
+            self.refuse(now, id, 487, "Request Terminated", Ending::NoAnswer);
+        }
+    }
+
+    /// Answers a ringing call with a failure.
+    pub(super) fn refuse(&mut self, now: Instant, id: CallId, status: u16, reason: &str, ending: Ending) {
+        let Some(invitation) = self.calls.get(&id).and_then(|c| c.invitation.as_ref()) else { return };
+        let mut no = Message::reply(&invitation.request, status, reason);
+        no.set_to_tag(&invitation.to_tag);
+        self.respond_invite(now, id, no);
+        self.finish(now, id, ending, status, reason.to_owned());
+    }
+
+    fn on_bye(&mut self, now: Instant, tx: ServerTxId, id: CallId, request: &Message) {
+        let Some(talk) = self.calls.get_mut(&id).and_then(|c| c.talk.as_mut()) else { return };
+        if let Err(refusal) = talk.dialog.receive(request) {
+            let no = refusal.respond(request, &mut self.rng);
+            return self.respond(tx, no);
+        }
+        talk.dialog.answered(200);
+        let ok = self.reply(request, 200, "OK");
+        self.respond(tx, ok);
+        if let Some(invitation) = self.calls.get_mut(&id).and_then(|c| c.invitation.as_mut()) {
+            invitation.server.stop();
+        }
+        self.finish(now, id, Ending::Completed, 200, "hung up there".to_owned());
+    }
+
+    /// A new description within the call: hold, another address, another codec.
+    fn on_reinvite(&mut self, now: Instant, tx: ServerTxId, id: CallId, request: &Message, flow: Flow) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let over = call.is_over();
+        let (Some(talk), Some(opened)) = (call.talk.as_mut(), call.opened) else { return };
+        if over {
+            let gone = self.reply(request, 481, "Call/Transaction Does Not Exist");
+            return self.respond(tx, gone);
+        }
+        if let Err(refusal) = talk.dialog.receive(request) {
+            let no = refusal.respond(request, &mut self.rng);
+            return self.respond(tx, no);
+        }
+        let link = match &call.invitation {
+            Some(invitation) => invitation.link,
+            None => call.legs.iter().any(|leg| by_link(&leg.target.hop)),
+        };
+        let local = media::local(opened, &self.profile.codecs, call.session_id, talk.version + 1);
+        let offer = (!request.body().is_empty()).then(|| Session::parse(request.body()));
+        let outcome = match offer {
+            Some(Ok(offer)) => sdp::negotiate::answer(&offer, &local).map(|(s, a)| (s, Some(a))).map_err(|_| 488),
+            Some(Err(_)) => Err(400),
+            None => Ok((sdp::negotiate::offer(&local), None)),
+        };
+        let (session, agreed) = match outcome {
+            Ok(outcome) => outcome,
+            Err(status) => {
+                talk.dialog.answered(status);
+                let reason = if status == 488 { "Not Acceptable Here" } else { "Bad session description" };
+                let no = self.reply(request, status, reason);
+                return self.respond(tx, no);
+            }
+        };
+        talk.version += 1;
+        talk.answer_due = agreed.is_none();
+        talk.local = Some(session.clone());
+        let mut ok = self.reply(request, 200, "OK");
+        ok.push(HeaderName::Contact, format_args!("<{}>", self.contact(link)));
+        ok.push(HeaderName::Allow, ALLOW);
+        ok.set_body("application/sdp", session.to_bytes());
+        talk_answered(self.calls.get_mut(&id), 200);
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        // The place of the INVITE before is free: its ACK has come, or this one had been refused by the dialog.
+        let server = InviteServer::new(request, Timing::default());
+        let to_tag = request.to_tag().unwrap_or_default().to_owned();
+        call.invitation = Some(Invitation { tx, request: request.clone(), to_tag, flow, link, server });
+        self.respond_invite(now, id, ok);
+        if let Some(agreed) = agreed {
+            self.start_media(id, agreed);
+        }
+    }
+}
+
+fn talk_answered(call: Option<&mut Call>, status: u16) {
+    if let Some(talk) = call.and_then(|c| c.talk.as_mut()) {
+        talk.dialog.answered(status);
+    }
+}

@@ -1,0 +1,387 @@
+//! Calls that this user agent places: one INVITE a target, the first 2xx wins, the others are cancelled
+//! (and ended where their 2xx crossed the CANCEL; RFC 3261 sections 13.2 and 15).
+
+use super::call::{Call, Direction, Leg, Talk, by_link};
+use super::{CallId, Ending, Hop, Output, RequestKey, State, Target, Timer, Ua, UaEvent, media};
+use crate::core::Instant;
+use crate::sdp::{self, Session};
+use crate::sip::auth::{self, Credentials};
+use crate::sip::dialog::{Dialog, DialogId};
+use crate::sip::msg::{HeaderName, Message, Method};
+use crate::sip::tx::ClientTxId;
+use std::time::Duration;
+
+/// How long an ended call is remembered, so that a leg which answers late is ended: past the longest transaction (64*T1).
+const REMEMBERED: Duration = Duration::from_secs(40);
+/// How long the media's last figures may take.
+const FIGURES: Duration = Duration::from_secs(2);
+/// Most devices rung by one call.
+const TARGETS: usize = 16;
+
+impl Ua {
+    /// Begins a call to `with` (a URI for the reports); [`Ua::targets`] says where that is.
+    pub fn place(
+        &mut self,
+        now: Instant,
+        with: String,
+        play: Option<String>,
+        record: Option<String>,
+        duration: Option<Duration>,
+    ) -> CallId {
+        let id = self.new_call(Call { play, record, duration, ..Call::new(now, Direction::Out, with, 0) });
+        self.out.push_back(Output::OpenMedia { call: id });
+        id
+    }
+
+    pub(super) fn new_call(&mut self, mut call: Call) -> CallId {
+        call.session_id = self.rng.below(1 << 52);
+        let id = CallId(self.next_call);
+        self.next_call += 1;
+        self.calls.insert(id, call);
+        id
+    }
+
+    /// Where the callee's devices are.
+    pub fn targets(&mut self, now: Instant, id: CallId, mut targets: Vec<Target>) {
+        targets.truncate(TARGETS);
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        call.targets = Some(targets);
+        self.go_on(now, id);
+    }
+
+    /// Takes the next step that became possible: INVITEs once targets and sockets are there, the 2xx once sockets are.
+    pub(super) fn go_on(&mut self, now: Instant, id: CallId) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        match call.state {
+            State::LookingUp if call.opened.is_some() && call.targets.is_some() => self.invite_all(now, id),
+            State::Answering => self.accept(now, id),
+            _ => {}
+        }
+    }
+
+    fn invite_all(&mut self, now: Instant, id: CallId) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let (Some(targets), Some(opened)) = (call.targets.take(), call.opened) else { return };
+        if targets.is_empty() {
+            return self.give_up(now, id, 480, "nobody is reachable there".to_owned());
+        }
+        call.state = State::Calling;
+        let session_id = call.session_id;
+        let with = call.with.clone();
+        let offer = sdp::negotiate::offer(&media::local(opened, &self.profile.codecs, session_id, 1));
+        for (index, target) in targets.into_iter().enumerate() {
+            let (call_id, from_tag) = (self.rng.token(12), self.rng.token(6));
+            let hop = self.first_hop(target.hop.clone());
+            let mut invite = self.request_outside(Method::Invite, &target.uri, &with, &call_id, &from_tag, 1);
+            self.finish_invite(&mut invite, &hop, &offer);
+            let leg = Leg {
+                target: Target { uri: target.uri, hop: hop.clone() },
+                invite: invite.clone(),
+                tx: None,
+                cseq: 1,
+                authorized: false,
+                ended: None,
+                cancelled: false,
+            };
+            if let Some(call) = self.calls.get_mut(&id) {
+                call.legs.push(leg);
+            }
+            self.out.push_back(Output::Request { key: RequestKey::Invite(id, index), message: invite, hop });
+        }
+        self.timers.set(Timer::Ring(id), now + self.profile.ring);
+    }
+
+    fn finish_invite(&self, invite: &mut Message, hop: &Hop, offer: &Session) {
+        invite.push(HeaderName::Contact, format_args!("<{}>", self.contact(by_link(hop))));
+        invite.push(HeaderName::Allow, super::ALLOW);
+        invite.set_body("application/sdp", offer.to_bytes());
+    }
+
+    pub(super) fn contact(&self, link: bool) -> &str {
+        if link { &self.profile.link_contact } else { &self.profile.clear_contact }
+    }
+
+    pub(super) fn invite_sent(&mut self, id: CallId, leg: usize, tx: ClientTxId) {
+        let Some(leg) = self.calls.get_mut(&id).and_then(|c| c.legs.get_mut(leg)) else { return };
+        leg.tx = Some(tx);
+        if leg.cancelled {
+            self.out.push_back(Output::Cancel { tx });
+        }
+    }
+
+    pub(super) fn on_invite_response(&mut self, now: Instant, id: CallId, leg: usize, tx: ClientTxId, response: &Message) {
+        let status = response.status();
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        if call.legs.get(leg).is_none_or(|l| l.tx != Some(tx)) {
+            return;
+        }
+        match status {
+            ..=100 => {}
+            101..=199 => {
+                if call.state == State::Calling && matches!(status, 180 | 183) {
+                    call.state = State::Ringing;
+                }
+                if !call.ringing_told && status == 180 && !call.is_over() {
+                    call.ringing_told = true;
+                    self.event(UaEvent::Ringing { call: id });
+                }
+            }
+            200..=299 => self.on_answer(now, id, leg, response),
+            401 | 407 if self.authorize(id, leg, response) => {}
+            _ => self.on_leg_failed(now, id, leg, status, response.reason().to_owned()),
+        }
+    }
+
+    /// A 2xx: the first makes the call, the same again is acknowledged again, any other is acknowledged and ended.
+    fn on_answer(&mut self, now: Instant, id: CallId, leg_index: usize, response: &Message) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let Some(leg) = call.legs.get_mut(leg_index) else { return };
+        let (invite, hop) = (leg.invite.clone(), leg.target.hop.clone());
+        if let Some(talk) = &call.talk
+            && DialogId::of_received(response).as_ref() == Some(talk.dialog.id())
+        {
+            // Our ACK was lost.
+            let ack = talk.dialog.ack(&invite);
+            let hop = next_hop(&talk.dialog, &hop);
+            self.out.push_back(Output::Ack { message: ack, hop });
+            return;
+        }
+        let Ok(mut dialog) = Dialog::from_uac(&invite, response) else {
+            return self.on_leg_failed(now, id, leg_index, 502, "an answer that makes no dialog".to_owned());
+        };
+        leg.ended = Some((response.status(), response.reason().to_owned()));
+        let hop = next_hop(&dialog, &hop);
+        self.out.push_back(Output::Ack { message: dialog.ack(&invite), hop: hop.clone() });
+        if call.talk.is_some() || call.is_over() {
+            let bye = dialog.request(Method::Bye);
+            self.out.push_back(Output::Request { key: RequestKey::InDialog(id), message: bye, hop });
+            return;
+        }
+        let offer = Session::parse(invite.body());
+        let answer = Session::parse(response.body());
+        let agreed = match (&offer, &answer) {
+            (Ok(offer), Ok(answer)) => sdp::negotiate::complete(offer, answer).map_err(|e| e.to_string()),
+            (_, Err(e)) | (Err(e), _) => Err(e.to_string()),
+        };
+        call.status = response.status();
+        call.talk = Some(Talk { dialog, made_by: hop, local: offer.ok(), version: 1, answer_due: false });
+        match agreed {
+            Ok(agreed) => {
+                self.answered(now, id, &agreed.codec.name);
+                self.start_media(id, agreed);
+            }
+            Err(why) => {
+                self.send_bye(id);
+                self.finish(now, id, Ending::Failed, 488, format!("the answer does not fit: {why}"));
+            }
+        }
+        self.cancel_legs(id, Some(leg_index));
+    }
+
+    /// Both ends have agreed.
+    pub(super) fn answered(&mut self, now: Instant, id: CallId, codec: &str) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        call.state = State::Answered;
+        call.answered = Some(now);
+        let setup = now.since(call.begun);
+        self.timers.cancel(&Timer::Ring(id));
+        if let Some(duration) = call.duration {
+            self.timers.set(Timer::Talk(id), now + duration);
+        }
+        self.event(UaEvent::Answered { call: id, setup, codec: codec.to_owned() });
+    }
+
+    pub(super) fn cancel_legs(&mut self, id: CallId, except: Option<usize>) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        for (index, leg) in call.legs.iter_mut().enumerate() {
+            if Some(index) == except || leg.ended.is_some() || leg.cancelled {
+                continue;
+            }
+            leg.cancelled = true;
+            if let Some(tx) = leg.tx {
+                self.out.push_back(Output::Cancel { tx });
+            }
+        }
+    }
+
+    /// Answers a challenge once; false when there is nothing to answer it with.
+    fn authorize(&mut self, id: CallId, index: usize, response: &Message) -> bool {
+        let Some(leg) = self.calls.get_mut(&id).and_then(|c| c.legs.get_mut(index)) else { return false };
+        if leg.authorized || leg.cancelled {
+            return false;
+        }
+        let cnonce = self.rng.token(8);
+        let mut invite = leg.invite.clone();
+        if !credentials(&mut invite, response, self.profile.credentials.as_ref(), &cnonce) {
+            return false;
+        }
+        leg.authorized = true;
+        leg.cseq += 1;
+        invite.set(HeaderName::CSeq, format_args!("{} INVITE", leg.cseq));
+        leg.invite = invite.clone();
+        leg.tx = None;
+        let hop = leg.target.hop.clone();
+        self.out.push_back(Output::Request { key: RequestKey::Invite(id, index), message: invite, hop });
+        true
+    }
+
+    pub(super) fn on_leg_failed(&mut self, now: Instant, id: CallId, index: usize, status: u16, reason: String) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let Some(leg) = call.legs.get_mut(index) else { return };
+        leg.ended = Some((status, reason));
+        if call.talk.is_some() || call.is_over() {
+            return;
+        }
+        if status >= 600 {
+            self.cancel_legs(id, Some(index));
+        }
+        let Some(call) = self.calls.get(&id) else { return };
+        if status < 600 && call.legs.iter().any(|l| l.ended.is_none()) {
+            return;
+        }
+        // The best of all: 6xx before all, then the lowest class, a device that is busy before one that is not there.
+        let ended = call.legs.iter().filter_map(|l| l.ended.clone());
+        let rank = |status: u16| match status {
+            600.. => 0,
+            486 => 1,
+            300..=399 => 2,
+            400..=499 if status != 408 => 3,
+            408 => 4,
+            _ => 5,
+        };
+        let best = ended.min_by_key(|(s, _)| rank(*s));
+        let (status, reason) = best.unwrap_or((480, String::new()));
+        self.finish(now, id, Ending::of_status(status), status, reason);
+    }
+
+    pub(super) fn on_ring_timeout(&mut self, now: Instant, id: CallId) {
+        let Some(call) = self.calls.get(&id) else { return };
+        match call.direction {
+            Direction::Out => {
+                self.cancel_legs(id, None);
+                self.finish(now, id, Ending::NoAnswer, 408, "nobody answered".to_owned());
+            }
+            Direction::In => self.refuse(now, id, 480, "Temporarily Unavailable", Ending::NoAnswer),
+        }
+    }
+
+    /// Ends a call in whatever state it is; a ringing one is declined.
+    pub fn hang_up(&mut self, now: Instant, id: CallId) {
+        let Some(call) = self.calls.get(&id) else { return };
+        match call.state {
+            State::LookingUp => self.give_up(now, id, 487, "cancelled".to_owned()),
+            State::Calling | State::Ringing => {
+                self.cancel_legs(id, None);
+                self.finish(now, id, Ending::Failed, 487, "cancelled".to_owned());
+            }
+            State::Incoming | State::Answering => self.refuse(now, id, 603, "Decline", Ending::Rejected),
+            State::Answered => {
+                self.send_bye(id);
+                let status = call_status(self.calls.get(&id));
+                self.finish(now, id, Ending::Completed, status, "hung up here".to_owned());
+            }
+            State::Ending | State::Over => {}
+        }
+    }
+
+    pub(super) fn send_bye(&mut self, id: CallId) {
+        let Some(talk) = self.calls.get_mut(&id).and_then(|c| c.talk.as_mut()) else { return };
+        let bye = talk.dialog.request(Method::Bye);
+        let hop = next_hop(&talk.dialog, &talk.made_by);
+        self.out.push_back(Output::Request { key: RequestKey::InDialog(id), message: bye, hop });
+    }
+
+    /// Ends a call that cannot go on: nobody was found, or there is no voice.
+    pub fn give_up(&mut self, now: Instant, id: CallId, status: u16, reason: String) {
+        let Some(call) = self.calls.get(&id) else { return };
+        match call.state {
+            State::Incoming | State::Answering => {
+                return self.refuse(now, id, status, "Server Internal Error", Ending::Failed);
+            }
+            State::Calling | State::Ringing => self.cancel_legs(id, None),
+            State::Answered => self.send_bye(id),
+            State::LookingUp | State::Ending | State::Over => {}
+        }
+        self.finish(now, id, Ending::of_status(status), status, reason);
+    }
+
+    /// The call is over; its report waits for the media's last figures.
+    pub(super) fn finish(&mut self, now: Instant, id: CallId, ending: Ending, status: u16, reason: String) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        if call.is_over() {
+            return;
+        }
+        call.state = State::Ending;
+        call.ended = Some(now);
+        (call.ending, call.status, call.reason) = (ending, status, reason);
+        self.timers.cancel(&Timer::Ring(id));
+        self.timers.cancel(&Timer::Accepted(id));
+        self.timers.cancel(&Timer::Talk(id));
+        self.out.push_back(Output::CloseMedia { call: id });
+        self.timers.set(Timer::Figures(id), now + FIGURES);
+    }
+
+    pub(super) fn report(&mut self, now: Instant, id: CallId, stats: super::MediaStats) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        if call.state == State::Over {
+            self.calls.remove(&id);
+            return;
+        }
+        call.state = State::Over;
+        let report = Box::new(call.report(stats));
+        self.timers.set(Timer::Figures(id), now + REMEMBERED);
+        self.event(UaEvent::Ended { call: id, report });
+    }
+
+    /// Sends a DTMF digit in an answered call; false when there is none.
+    pub fn dtmf(&mut self, id: CallId, digit: char) -> bool {
+        let answered = self.calls.get(&id).is_some_and(|c| c.state == State::Answered);
+        if answered {
+            self.out.push_back(Output::SendDtmf { call: id, digit });
+        }
+        answered
+    }
+}
+
+fn call_status(call: Option<&Call>) -> u16 {
+    call.map_or(0, |c| if c.status == 0 { 200 } else { c.status })
+}
+
+/// The dialog's next hop. Where that is a mere URI and the dialog was made over a link or a stream, that one stays.
+pub(super) fn next_hop(dialog: &Dialog, made_by: &Hop) -> Hop {
+    match (Hop::of(dialog.next_hop().clone()), made_by) {
+        (peer @ Hop::Peer { .. }, _) => peer,
+        (Hop::Uri(_), Hop::Peer { id, addr }) => Hop::Peer { id: *id, addr: *addr },
+        (Hop::Uri(_), Hop::Flow(flow)) if flow.conn.is_some() => Hop::Flow(*flow),
+        (hop, _) => hop,
+    }
+}
+
+/// Puts credentials for the challenges of `response` into `request`; false when none can be answered.
+pub(super) fn credentials(
+    request: &mut Message,
+    response: &Message,
+    known: Option<&(String, crate::core::Redacted<String>)>,
+    cnonce: &str,
+) -> bool {
+    let Some((user, password)) = known else { return false };
+    let (asked, answer_in) = match response.status() {
+        407 => (HeaderName::ProxyAuthenticate, HeaderName::ProxyAuthorization),
+        _ => (HeaderName::WwwAuthenticate, HeaderName::Authorization),
+    };
+    let Ok(challenge) = auth::choose(response.headers(asked)) else { return false };
+    let value = auth::answer(
+        &challenge,
+        &Credentials {
+            user,
+            password: password.reveal(),
+            method: request.method().as_str(),
+            uri: request.request_uri(),
+            body: request.body(),
+            nc: 1,
+            cnonce,
+        },
+    );
+    request.set(answer_in, value);
+    true
+}
