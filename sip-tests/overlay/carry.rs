@@ -171,6 +171,7 @@ fn faults_have_their_status() {
          DHT-PeerID: {uri};algorithm=sha1;dht=Chord1.0;overlay={OVERLAY};expires=600\n"
     );
     assert_eq!(carry().decode_request(&draft(&good)), Ok((big(2), Request::Register { expires: 600 })));
+    let mut rng = Rng::from_seed(1);
     let other = big(3).id.to_string();
     let mine = id.to_string();
     for (from, to, status) in [
@@ -211,7 +212,6 @@ fn faults_have_their_status() {
     assert!(carry().decode_request(&draft(&open)).is_ok());
 
     // A key that is not the resource's.
-    let mut rng = Rng::from_seed(1);
     let bob = Users::new(1).user("bob");
     let e = entry(&bob, 1, b"x", 60);
     let key = e.entry().resource_key();

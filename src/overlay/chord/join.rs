@@ -91,7 +91,12 @@ impl Chord {
             Response::Failed(
                 failure @ (Failure::OtherOverlay | Failure::BadId | Failure::Invalid | Failure::Status(420)),
             ) => self.end_join(JoinError::Refused(failure)),
-            _ => self.timers.set(Timer::Join, now + JOIN_AGAIN),
+            other => {
+                if let Response::Failed(failure) = other {
+                    joining.refused = Some(failure);
+                }
+                self.timers.set(Timer::Join, now + JOIN_AGAIN);
+            }
         }
     }
 

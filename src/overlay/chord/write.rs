@@ -56,13 +56,14 @@ impl Chord {
             reported: false,
         };
         let id = self.start(now, Goal::Put { op, write }, key, Mode::Auto);
-        if self.config.scattered && self.table.successor().is_some() {
-            if let Some(Goal::Put { write, .. }) = self.ops.get_mut(&id).map(|op| &mut op.goal) {
-                write.waiting += 1;
-                let target = self.config.space.replica_position(&key, 1);
-                let goal = Goal::Place { slot: (key, 1), entries: vec![entry], parent: Some(id), drop: false };
-                self.start(now, goal, target, Mode::Iterative);
-            }
+        if self.config.scattered
+            && self.table.successor().is_some()
+            && let Some(Goal::Put { write, .. }) = self.ops.get_mut(&id).map(|op| &mut op.goal)
+        {
+            write.waiting += 1;
+            let target = self.config.space.replica_position(&key, 1);
+            let goal = Goal::Place { slot: (key, 1), entries: vec![entry], parent: Some(id), drop: false };
+            self.start(now, goal, target, Mode::Iterative);
         }
     }
 
