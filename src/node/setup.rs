@@ -197,8 +197,16 @@ pub(super) fn parts(_now: Instant, setup: &Setup, rng: &mut Rng) -> Parts {
     domain.add_address(setup.sip);
     domain.add_address(setup.overlay);
     domain.add_name("localhost", Some(setup.sip.port()));
-    let mut key = [0; 32];
-    rng.fill(&mut key);
+    // Nonces and the passes of dialogs hold over a restart: their keys come from the device's.
+    let mut secret = |purpose: &str| match &setup.identity {
+        Some(identity) => blake3::derive_key(purpose, &**identity.device.seed().reveal()),
+        None => {
+            let mut key = [0; 32];
+            rng.fill(&mut key);
+            key
+        }
+    };
+    let (nonces, passes) = (secret("chordial digest nonces v1"), secret("chordial proxy passes v1"));
     let auth = match setup.config.sip.phone_auth {
         PhoneAuth::Digest => registrar::Auth::Digest,
         PhoneAuth::None => registrar::Auth::None,
@@ -207,11 +215,10 @@ pub(super) fn parts(_now: Instant, setup: &Setup, rng: &mut Rng) -> Parts {
         min_expires: setup.config.sip.min_expires,
         default_expires: setup.config.sip.default_expires,
         max_expires: setup.config.sip.max_expires,
-        ..registrar::Config::new(domain.clone(), auth, key)
+        ..registrar::Config::new(domain.clone(), auth, nonces)
     };
     let registrar = Registrar::new(registrar_config, setup.accounts.clone(), rng.fork());
-    rng.fill(&mut key);
-    let mut router = Router::new(router::Config::new(domain.clone(), setup.sip, setup.sip, key), rng.fork());
+    let mut router = Router::new(router::Config::new(domain.clone(), setup.sip, setup.sip, passes), rng.fork());
     if let Some(me) = setup.me() {
         let transport = if setup.config.overlay.lab_clear { Transport::Udp } else { Transport::Tls };
         router.set_link(router::Link { address: me.addr, transport, id: me.id });
