@@ -4,9 +4,11 @@ use crate::conformance as conform;
 use crate::net::{Death, Net, OVERLAY, Users, entry, key_of};
 use chordial::core::{Id, Rng};
 use chordial::identity::{TrustAnchor, Verifier};
-use chordial::overlay::chord::{Chord, Config};
 use chordial::overlay::carry::Carry;
-use chordial::overlay::{Command, IdSpace, Mode, Output, Overlay, PeerRef};
+use chordial::overlay::chord::{Chord, Config};
+use chordial::overlay::{
+    Command, Failure, IdSpace, Input, Mode, Output, Overlay, PeerRef, Request, Response, Route, Token,
+};
 use std::hash::Hasher;
 use std::time::Duration;
 
@@ -166,7 +168,9 @@ fn half_of_the_ring_dies() {
         // Of four replicas all may be among the dead; whatever survived is found by everybody.
         let survived: Vec<bool> = people
             .iter()
-            .map(|u| net.around().iter().any(|i| net.peers[*i].overlay.resources().iter().any(|(k, _)| *k == key_of(u))))
+            .map(|u| {
+                net.around().iter().any(|i| net.peers[*i].overlay.resources().iter().any(|(k, _)| *k == key_of(u)))
+            })
             .collect();
         assert!(survived.iter().filter(|s| **s).count() >= 15);
         for peer in net.around() {
@@ -248,4 +252,171 @@ fn four_replicas_wherever_peers_come_and_go() {
     // The scattered replica comes back with the next placement.
     net.run(Duration::from_secs(700));
     check(&net);
+}
+
+#[test]
+fn a_restarted_peer_gets_its_records_back() {
+    let mut net = Net::new(700, make);
+    net.ring(8);
+    let bob = Users::new(700).user("bob");
+    let key = key_of(&bob);
+    assert_eq!(net.put(0, &entry(&bob, 1, b"kept", 86400)).1, Ok(()));
+    net.run(Duration::from_secs(30));
+    let owner = net.owner(&key);
+    net.crash(owner);
+    net.restart(owner);
+    let by = (owner + 1) % 8;
+    net.join(owner, by);
+    net.run(Duration::from_secs(2));
+    assert!(net.peers[owner].overlay.resources().contains(&(key, 0)));
+    assert_eq!(net.wrong(8), Vec::<String>::new());
+}
+
+#[test]
+fn who_was_cut_off_comes_back() {
+    for seed in 0..4 {
+        let mut net = Net::new(800 + seed, make);
+        net.ring(6);
+        let alone = net.draw(6);
+        net.isolated.insert(alone);
+        net.run(Duration::from_secs(60));
+        // It is a ring of its own, and so are the others.
+        assert!(net.peers[alone].overlay.status().successors.is_empty());
+        assert_eq!(net.peers[(alone + 1) % 6].overlay.status().successors.len(), 4);
+        let bob = Users::new(seed).user("bob");
+        assert_eq!(net.put(alone, &entry(&bob, 1, b"kept", 86400)).1, Ok(()));
+        net.isolated.clear();
+        net.run(Duration::from_secs(200));
+        assert_eq!(net.wrong(8), Vec::<String>::new());
+        for peer in 0..6 {
+            assert_eq!(net.get(peer, key_of(&bob), Mode::Auto).0.map(|f| f.len()), Ok(1));
+        }
+    }
+}
+
+#[test]
+fn a_link_that_goes_down_is_looked_into() {
+    let mut net = Net::new(900, make);
+    net.ring(6);
+    net.death = Death::Silent;
+    let around = net.around();
+    let (before, victim) = (around[0], around[1]);
+    net.crash(victim);
+    let peer = net.peers[victim].me.id;
+    net.input(before, Input::LinkDown { peer });
+    net.run(Duration::from_secs(1));
+    assert!(net.peers[before].overlay.status().successors.iter().all(|s| s.id != peer));
+    // One that lives stays.
+    let peer = net.peers[around[2]].me.id;
+    net.input(before, Input::LinkDown { peer });
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.peers[before].overlay.status().successors.first().map(|s| s.id), Some(peer));
+}
+
+#[test]
+fn who_does_not_pass_on_is_gone_round() {
+    let mut net = Net::new(1000, make);
+    net.ring(40);
+    net.swallows.extend(0..40);
+    let mut iterative = 0;
+    for i in 0..60 {
+        let target = Id::sha1(format!("target {i}").as_bytes());
+        let (found, trace) = net.find(i % 40, target, Mode::Auto);
+        assert_eq!(found.map(|p| p.id), Ok(net.peers[net.owner(&target)].me.id));
+        if trace.hops > 0 {
+            assert_eq!((trace.mode, trace.retries), (Mode::Iterative, 1));
+            assert!(trace.took < Duration::from_secs(1));
+            iterative += 1;
+        }
+    }
+    assert!(iterative > 20);
+}
+
+#[test]
+fn what_is_passed_on_is_bounded() {
+    let mut net = Net::new(1100, |me, rng| {
+        let verifier = Verifier::new(TrustAnchor::Open { overlay: OVERLAY.into() }, 8);
+        Chord::new(me, Config { max_relays: 0, ..Config::default() }, Box::new(verifier), rng)
+    });
+    net.ring(40);
+    for i in 0..40 {
+        let target = Id::sha1(format!("target {i}").as_bytes());
+        assert!(net.find(i, target, Mode::Auto).0.is_ok());
+    }
+    assert!((0..40).map(|i| net.peers[i].overlay.counters().busy).sum::<u64>() > 0);
+    // A request that says it comes from elsewhere, has passed here, or has no hops left.
+    let (me, asker, other) = (net.peers[0].me, net.peers[1].me, net.peers[2].me);
+    let far = net.peers[0].overlay.finger(159).id;
+    let mut ask = |hops, path: Vec<PeerRef>| {
+        let token = Token(u64::MAX / 2);
+        let request = Request::Query { target: far, route: Route::Recursive { hops, path } };
+        net.peers[0].overlay.handle(net.now, Input::Request { from: Some(asker), token, request });
+        loop {
+            match net.peers[0].overlay.poll_output() {
+                Some(Output::Reply { token: t, response }) if t == token => break response,
+                Some(_) => {}
+                None => panic!("no reply"),
+            }
+        }
+    };
+    assert_eq!(ask(9, vec![other]), Response::Failed(Failure::Bad));
+    assert_eq!(ask(9, vec![]), Response::Failed(Failure::Bad));
+    assert_eq!(ask(9, vec![me, asker]), Response::Failed(Failure::Loop));
+    assert_eq!(ask(0, vec![asker]), Response::Failed(Failure::TooManyHops));
+    assert_eq!(ask(9, vec![asker]), Response::Failed(Failure::Busy));
+}
+
+#[test]
+fn silence_does_not_multiply() {
+    let mut net = Net::new(1200, make);
+    net.ring(60);
+    net.death = Death::Silent;
+    for _ in 0..12 {
+        let living = net.living();
+        let victim = living[net.draw(living.len())];
+        net.crash(victim);
+    }
+    let before = net.messages;
+    for i in 0..100 {
+        let living = net.living();
+        let peer = living[net.draw(living.len())];
+        let target = Id::sha1(format!("target {i}").as_bytes());
+        let (found, trace) = net.find(peer, target, Mode::Auto);
+        assert!(found.is_ok(), "{trace:?}");
+    }
+    // Upkeep included: the ring heals meanwhile.
+    let each = (net.messages - before) / 100;
+    assert!(each < 300, "{each} messages a lookup");
+}
+
+#[test]
+fn no_lookup_fails_while_peers_come_and_go() {
+    let mut net = Net::new(1300, make);
+    net.ring(30);
+    let mut users = Users::new(1300);
+    let people: Vec<_> = (0..20).map(|i| users.user(&format!("user{i}"))).collect();
+    for (i, user) in people.iter().enumerate() {
+        assert_eq!(net.put(i, &entry(user, 1, b"kept", 86400)).1, Ok(()));
+    }
+    // A crash and a join every two and a half seconds: each peer lives for little more than a minute.
+    for round in 0..60u64 {
+        let around = net.around();
+        let victim = around[net.draw(around.len())];
+        net.crash(victim);
+        let peer = net.add(Id::sha1(format!("late {round}").as_bytes()));
+        let around = net.around();
+        let by = around[net.draw(around.len())];
+        net.join(peer, by);
+        let end = net.now + Duration::from_millis(2500);
+        while net.now < end {
+            let around = net.around();
+            let peer = around[net.draw(around.len())];
+            let user = &people[net.draw(people.len())];
+            let (found, trace) = net.get(peer, key_of(user), Mode::Auto);
+            assert_eq!(found.map(|f| f.len()), Ok(1), "round {round} {trace:?}");
+            assert!(trace.took < Duration::from_secs(2), "{trace:?}");
+        }
+    }
+    net.run(Duration::from_secs(60));
+    assert_eq!(net.wrong(8), Vec::<String>::new());
 }

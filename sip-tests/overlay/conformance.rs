@@ -173,9 +173,10 @@ pub fn records<O: Overlay + 'static>(make: Make<O>) {
     let foreign = entry(&mallory, 9, b"mine", 600);
     let op = net.op();
     net.command(0, Command::Put { op, key, entry: foreign });
-    let refused = net.reports.iter().any(|(_, o)| {
-        matches!(o, Output::PutDone { op: o, result: Err(PutError::Invalid), .. } if *o == op)
-    });
+    let refused = net
+        .reports
+        .iter()
+        .any(|(_, o)| matches!(o, Output::PutDone { op: o, result: Err(PutError::Invalid), .. } if *o == op));
     assert!(refused);
     // Taken back: gone for readers, and it does not return.
     assert_eq!(net.put(0, &entry(&bob, 3, b"", 86400)).1, Ok(()));

@@ -4,10 +4,11 @@ use chordial::core::{Id, Instant, Rng, UnixTime};
 use chordial::identity::{Entry, EntryKind, Identity, SignedEntry, resource_key};
 use chordial::overlay::carry::{Carry, is_overlay};
 use chordial::overlay::{
-    Command, Input, LookupError, Mode, OpId, Output, Overlay, PeerRef, PutError, Request, Response, RpcId, Token, Trace,
+    Command, Input, LookupError, Mode, OpId, Output, Overlay, PeerRef, PutError, Request, Response, Route, RpcId,
+    Token, Trace,
 };
 use chordial::sip::msg::Message;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -28,6 +29,7 @@ enum Event {
     Request { to: SocketAddr, from: usize, rpc: RpcId, named: Option<Id>, request: Request },
     Response { to: usize, rpc: RpcId, from: PeerRef, response: Response },
     Failed { to: usize, rpc: RpcId },
+    LinkDown { to: usize, peer: Id },
 }
 
 pub struct Peer<O> {
@@ -56,6 +58,12 @@ pub struct Net<O> {
     make: Box<dyn Fn(PeerRef, Rng) -> O>,
     events: BTreeMap<(Instant, u64), Event>,
     tokens: BTreeMap<Token, (usize, usize, RpcId, Request)>,
+    /// Who has answered whom: only they may be named to others.
+    reached: BTreeSet<(usize, Id)>,
+    /// Cut off: nothing goes in or out.
+    pub isolated: BTreeSet<usize>,
+    /// These never pass a request on, nor say so.
+    pub swallows: BTreeSet<usize>,
     /// Every message goes through SIP bytes and back.
     pub wire: Option<fn(PeerRef) -> Carry>,
     wire_rng: Rng,
@@ -80,6 +88,9 @@ impl<O: Overlay> Net<O> {
             make: Box::new(make),
             events: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            reached: BTreeSet::new(),
+            isolated: BTreeSet::new(),
+            swallows: BTreeSet::new(),
             wire: None,
             wire_rng: Rng::from_seed(seed),
             next: 0,
@@ -133,8 +144,26 @@ impl<O: Overlay> Net<O> {
         }
     }
 
+    /// The same peer again, with nothing in its memory.
+    pub fn restart(&mut self, peer: usize) {
+        let rng = self.rng.fork();
+        let mut overlay = (self.make)(self.peers[peer].me, rng);
+        overlay.handle(self.now, Input::Clock { unix: UNIX });
+        self.peers[peer].overlay = overlay;
+        self.peers[peer].alive = true;
+        self.reached.retain(|(by, _)| *by != peer);
+    }
+
     pub fn crash(&mut self, peer: usize) {
         self.peers[peer].alive = false;
+        if self.death == Death::Refused {
+            // The system closes its connections.
+            let id = self.peers[peer].me.id;
+            let others: Vec<usize> = self.living().into_iter().filter(|i| self.reached.contains(&(*i, id))).collect();
+            for to in others {
+                self.schedule(Event::LinkDown { to, peer: id });
+            }
+        }
     }
 
     /// Runs for `span` of virtual time.
@@ -193,12 +222,7 @@ impl<O: Overlay> Net<O> {
     }
 
     /// Reads and waits.
-    pub fn get(
-        &mut self,
-        peer: usize,
-        key: Id,
-        mode: Mode,
-    ) -> (Result<Vec<SignedEntry>, LookupError>, Trace) {
+    pub fn get(&mut self, peer: usize, key: Id, mode: Mode) -> (Result<Vec<SignedEntry>, LookupError>, Trace) {
         let op = self.op();
         self.command(peer, Command::Get { op, key, aor: None, mode });
         let ended = |n: &Self| n.reports.iter().any(|(_, o)| matches!(o, Output::GetDone { op: o, .. } if *o == op));
@@ -253,8 +277,7 @@ impl<O: Overlay> Net<O> {
         let mut wrong = Vec::new();
         for (at, i) in ring.iter().enumerate() {
             let status = self.peers[*i].overlay.status();
-            let expected: Vec<Id> =
-                (1..=successors.min(n - 1)).map(|d| self.peers[ring[(at + d) % n]].me.id).collect();
+            let expected: Vec<Id> = (1..=successors.min(n - 1)).map(|d| self.peers[ring[(at + d) % n]].me.id).collect();
             let got: Vec<Id> = status.successors.iter().map(|p| p.id).collect();
             if got != expected {
                 wrong.push(format!("{:?}: successors {got:?}, should be {expected:?}", self.peers[*i].me.id));
@@ -283,6 +306,17 @@ impl<O: Overlay> Net<O> {
                     }
                     return;
                 }
+                let recursive = matches!(
+                    &request,
+                    Request::Query { route: Route::Recursive { .. }, .. }
+                        | Request::Fetch { route: Route::Recursive { .. }, .. }
+                );
+                if self.isolated.contains(&i)
+                    || self.isolated.contains(&from)
+                    || recursive && self.swallows.contains(&i)
+                {
+                    return;
+                }
                 if named.is_some_and(|id| id != self.peers[i].me.id) {
                     return self.fail(from, rpc);
                 }
@@ -292,7 +326,11 @@ impl<O: Overlay> Net<O> {
                 let from = Some(self.peers[from].me);
                 self.input(i, Input::Request { from, token, request });
             }
-            Event::Response { to, rpc, from, response } => self.input(to, Input::Response { rpc, from, response }),
+            Event::Response { to, rpc, from, response } => {
+                self.reached.insert((to, from.id));
+                self.input(to, Input::Response { rpc, from, response });
+            }
+            Event::LinkDown { to, peer } => self.input(to, Input::LinkDown { peer }),
             Event::Failed { to, rpc } => self.input(to, Input::RpcFailed { rpc }),
         }
     }
@@ -315,6 +353,7 @@ impl<O: Overlay> Net<O> {
                     self.messages += 1;
                     let (by, to, rpc, request) = self.tokens.remove(&token).expect("a request is answered once");
                     assert_eq!(by, i);
+                    self.check_named(i, &response);
                     if self.record {
                         self.answered.push((self.peers[i].me, self.peers[to].me, request.clone(), response.clone()));
                     }
@@ -353,6 +392,27 @@ impl<O: Overlay> Net<O> {
         decoded
     }
 
+    /// Nobody names a peer that has not answered it.
+    fn check_named(&self, by: usize, response: &Response) {
+        let (closer, links) = match response {
+            Response::Redirect { closer, links } => (Some(closer), links),
+            Response::Admitted { links } | Response::Stored { links } => (None, links),
+            Response::Responsible { links, .. } | Response::Entries { links, .. } => (None, links),
+            _ => return,
+        };
+        // What is passed back is what the last of the path said.
+        let by = match response {
+            Response::Responsible { path, .. } | Response::Entries { path, .. } => {
+                path.last().and_then(|p| self.peers.iter().position(|q| q.me == *p)).unwrap_or(by)
+            }
+            _ => by,
+        };
+        for named in closer.into_iter().chain(links.peers()) {
+            let known = named.id == self.peers[by].me.id || self.reached.contains(&(by, named.id));
+            assert!(known, "{:?} names {named:?}, which it never reached", self.peers[by].me);
+        }
+    }
+
     fn fail(&mut self, to: usize, rpc: RpcId) {
         self.schedule(Event::Failed { to, rpc });
     }
@@ -385,7 +445,11 @@ impl Users {
     }
 
     pub fn user(&mut self, name: &str) -> Identity {
-        Identity::open(OVERLAY, name, UNIX, &mut self.rng).expect("a good name")
+        self.user_of(OVERLAY, name)
+    }
+
+    pub fn user_of(&mut self, overlay: &str, name: &str) -> Identity {
+        Identity::open(overlay, name, UNIX, &mut self.rng).expect("a good name")
     }
 }
 

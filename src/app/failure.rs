@@ -59,6 +59,9 @@ pub enum Failure {
         /// The directory with the logs of all processes.
         logs: PathBuf,
     },
+    /// It was done, did not succeed, and how it went stands on standard output already.
+    #[error("{}", .0.what)]
+    Reported(CommandError),
     /// Anything else.
     #[error("{}", .0.what)]
     Said(CommandError),
@@ -73,7 +76,7 @@ impl Failure {
     /// Both halves.
     pub fn error(&self) -> CommandError {
         let next = match self {
-            Failure::Control(ControlError::Refused(e)) | Failure::Said(e) => return e.clone(),
+            Failure::Control(ControlError::Refused(e)) | Failure::Reported(e) | Failure::Said(e) => return e.clone(),
             Failure::Control(e) => e.next(),
             Failure::Disk(DiskError::InUse { .. }) => "stop it with chordial stop, or choose another --data",
             Failure::Disk(_) => "check who owns it and its mode, or choose another --data",
@@ -92,7 +95,7 @@ impl Failure {
     /// One line on standard error; beside it, for scripts, one JSON line on standard output.
     pub fn report(&self, json: bool) {
         let error = self.error();
-        if json {
+        if json && !matches!(self, Failure::Reported(_)) {
             super::cli::out(&json!({ "ok": false, "error": error }).to_string());
         }
         eprintln!("chordial: {}", error.to_string().replace('\n', " "));

@@ -7,7 +7,7 @@ use crate::config::{Config, ConfigError};
 use crate::io::disk::{DataDir, Lock};
 use crate::io::media::clock;
 use crate::io::{launch, office};
-use crate::node::control::Event;
+use crate::node::control::{CommandError, Event};
 use crate::sim;
 use serde_json::json;
 use std::io::IsTerminal;
@@ -144,13 +144,19 @@ pub fn simulate(args: &SimArgs, json: bool) -> Result<(), Failure> {
         peers: args.peers as usize,
         seed: args.seed,
         lookups: args.lookups.map_or(defaults.lookups, |n| n as usize),
-        link: sim::LinkModel { latency: Duration::from_secs_f64(args.latency_ms.clamp(0.0, 10_000.0) / 1000.0), loss: args.loss },
+        link: sim::LinkModel {
+            latency: Duration::from_secs_f64(args.latency_ms.clamp(0.0, 10_000.0) / 1000.0),
+            loss: args.loss,
+        },
         ..defaults
     };
     let begun = clock::now();
     let bar = spinner();
     let report = sim::run(&options, |p| {
-        bar.set_message(format!("{} of {} joined, {} lookups answered, {:.0} s", p.joined, args.peers, p.answered, p.virtual_s));
+        bar.set_message(format!(
+            "{} of {} joined, {} lookups answered, {:.0} s",
+            p.joined, args.peers, p.answered, p.virtual_s
+        ));
     });
     bar.finish_and_clear();
     let mut report = report.map_err(|e| Failure::said(e.to_string(), "see chordial sim --help"))?;
@@ -165,17 +171,41 @@ pub fn simulate(args: &SimArgs, json: bool) -> Result<(), Failure> {
         out(&table([
             ["peers".into(), format!("{} of {} in the ring", report.joined, report.peers)],
             ["lookups".into(), format!("{} found of {}", report.found, report.lookups)],
-            ["hops".into(), format!("mean {:.2}, 1st percentile {}, 99th {}", report.hops_mean, report.hops_p1, report.hops_p99)],
-            ["time".into(), format!("mean {:.0} ms, 99th percentile {:.0} ms", report.lookup_ms_mean, report.lookup_ms_p99)],
-            ["messages".into(), format!("{:.0} a peer, {} at the busiest", report.messages_per_peer, report.peak_messages)],
+            [
+                "hops".into(),
+                format!("mean {:.2}, 1st percentile {}, 99th {}", report.hops_mean, report.hops_p1, report.hops_p99),
+            ],
+            [
+                "time".into(),
+                format!("mean {:.0} ms, 99th percentile {:.0} ms", report.lookup_ms_mean, report.lookup_ms_p99),
+            ],
+            [
+                "messages".into(),
+                format!("{:.0} a peer, {} at the busiest", report.messages_per_peer, report.peak_messages),
+            ],
             ["while looking up".into(), format!("{:.2} messages a peer and second", report.messages_per_peer_second)],
-            ["cost".into(), format!("{:.0} virtual s in {:.1} s, {} MB at most", report.virtual_s, report.wall_s, report.peak_rss_kb / 1024)],
+            [
+                "cost".into(),
+                format!(
+                    "{:.0} virtual s in {:.1} s, {} MB at most",
+                    report.virtual_s,
+                    report.wall_s,
+                    report.peak_rss_kb / 1024
+                ),
+            ],
             ["history".into(), report.history_hash.clone()],
         ]));
     }
     if report.joined < report.peers || report.found < report.lookups {
-        let what = format!("{} peers did not join, {} lookups failed", report.peers - report.joined, report.lookups - report.found);
-        return Err(Failure::said(what, "repeat it with the same --seed and look at the log with --log debug"));
+        let what = format!(
+            "{} peers did not join, {} lookups failed",
+            report.peers - report.joined,
+            report.lookups - report.found
+        );
+        return Err(Failure::Reported(CommandError::new(
+            what,
+            "repeat it with the same --seed; it fails in the same way",
+        )));
     }
     Ok(())
 }

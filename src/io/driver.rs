@@ -68,7 +68,8 @@ impl Driver {
     /// # Errors
     /// [`RunError`].
     pub async fn run(mut self, mut on_event: impl FnMut(&Event)) -> Result<(), RunError> {
-        let catch = |kind: SignalKind| signal(kind).map_err(|source| RunError::System { what: "catching signals", source });
+        let catch =
+            |kind: SignalKind| signal(kind).map_err(|source| RunError::System { what: "catching signals", source });
         let mut interrupt = catch(SignalKind::interrupt())?;
         let mut terminate = catch(SignalKind::terminate())?;
         let mut batch = Vec::with_capacity(BATCH);

@@ -190,7 +190,10 @@ fn check(config: &Config) -> Result<(), LaunchError> {
     for name in &config.media.codec {
         if codec::find(name).is_none() {
             let known: Vec<_> = codec::codecs().iter().map(|c| c.name).collect();
-            return Err(setting(format!("--codec: no codec \"{name}\"; there are {}", known.join(", ")), "name one of them"));
+            return Err(setting(
+                format!("--codec: no codec \"{name}\"; there are {}", known.join(", ")),
+                "name one of them",
+            ));
         }
     }
     match config.overlay.role.as_str() {
@@ -245,7 +248,9 @@ fn identity(config: &Config, data: &DataDir, unix: UnixTime) -> Result<Identity,
     }
     let mut rng = super::seed::rng().map_err(|source| LaunchError::System { what: "reading randomness", source })?;
     let made = Identity::open(&config.overlay.name, &config.user.name, unix, &mut rng);
-    let identity = made.map_err(|e| setting(format!("--name {} --overlay {}: {e}", config.user.name, config.overlay.name), "choose another name"))?;
+    let identity = made.map_err(|e| {
+        setting(format!("--name {} --overlay {}: {e}", config.user.name, config.overlay.name), "choose another name")
+    })?;
     data.write(disk::IDENTITY, identity.to_bytes().reveal())?;
     Ok(identity)
 }
@@ -267,13 +272,17 @@ fn read(path: &Path, flag: &str) -> Result<String, LaunchError> {
 /// The accounts of `phone add`, and those of the file that the user named.
 fn accounts(config: &Config, data: &DataDir) -> Result<Accounts, LaunchError> {
     let realm = match data.read(disk::IDENTITY)? {
-        Some(bytes) => Identity::from_bytes(&bytes, unix_now()).map_or(config.overlay.name.clone(), |i| i.overlay().to_owned()),
+        Some(bytes) => {
+            Identity::from_bytes(&bytes, unix_now()).map_or(config.overlay.name.clone(), |i| i.overlay().to_owned())
+        }
         None => config.overlay.name.clone(),
     };
     let mut accounts = match data.read(disk::PHONES)? {
         Some(bytes) => {
             let path = data.path().join(disk::PHONES);
-            let wrong = |e: String| setting(format!("{}: {e}", path.display()), "correct the file, or remove it and add the phones again");
+            let wrong = |e: String| {
+                setting(format!("{}: {e}", path.display()), "correct the file, or remove it and add the phones again")
+            };
             let text = String::from_utf8(bytes).map_err(|_| wrong("not text".into()))?;
             Accounts::from_toml(&realm, &text).map_err(|e| wrong(e.to_string()))?
         }
@@ -283,13 +292,19 @@ fn accounts(config: &Config, data: &DataDir) -> Result<Accounts, LaunchError> {
     if !path.as_os_str().is_empty() {
         let text = read(path, "--phones")?;
         let imported = accounts.import_csv(&text);
-        imported.map_err(|e| setting(format!("--phones {}: {e}", path.display()), "write one `user,password` a line"))?;
+        imported
+            .map_err(|e| setting(format!("--phones {}: {e}", path.display()), "write one `user,password` a line"))?;
     }
     Ok(accounts)
 }
 
 /// An enroller takes the phones upon its own device; another device may only have phones of its own user.
-fn delegate(identity: Option<&mut Identity>, accounts: &Accounts, data: &DataDir, unix: UnixTime) -> Result<(), LaunchError> {
+fn delegate(
+    identity: Option<&mut Identity>,
+    accounts: &Accounts,
+    data: &DataDir,
+    unix: UnixTime,
+) -> Result<(), LaunchError> {
     let Some(identity) = identity else { return Ok(()) };
     let names: Vec<_> = accounts.iter().map(|a| a.user.as_str()).collect();
     let missing: Vec<_> = names.into_iter().filter(|n| identity.phone_identity(n, unix).is_err()).collect();

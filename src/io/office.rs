@@ -4,7 +4,9 @@ use super::disk::{self, DataDir, DiskError};
 use super::driver::unix_now;
 use super::transport::{BindError, Config, Credentials, Endpoint, Event, Limits};
 use crate::core::{ConnId, Transport};
-use crate::identity::{ENROLMENT_TYPE, EnrolError, Identity, IdentityError, InviteCode, JoinAnswer, Joining, RecoverySheet};
+use crate::identity::{
+    ENROLMENT_TYPE, EnrolError, Identity, IdentityError, InviteCode, JoinAnswer, Joining, RecoverySheet,
+};
 use crate::sip::msg::{HeaderName, Message, Method, Via};
 use std::io;
 use std::net::SocketAddr;

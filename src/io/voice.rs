@@ -97,8 +97,13 @@ pub(super) fn tell(node: &mpsc::Sender<MediaInput>, event: Event) {
         Event::Dtmf { call, digit } => MediaInput::Dtmf { call: CallId(call), digit },
         Event::Ended { call, stats } => {
             let s = stats.session;
-            let stats =
-                MediaStats { sent: s.sent, received: s.received, lost: s.lost, jitter_ms: s.jitter_ms, rtt_ms: s.rtt_ms };
+            let stats = MediaStats {
+                sent: s.sent,
+                received: s.received,
+                lost: s.lost,
+                jitter_ms: s.jitter_ms,
+                rtt_ms: s.rtt_ms,
+            };
             MediaInput::Closed { call: CallId(call), stats }
         }
         Event::Failed { call, error } => MediaInput::Failed { call: CallId(call), why: error.to_string() },

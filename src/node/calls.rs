@@ -101,7 +101,12 @@ impl Node {
         if found.claims.len() > 1 && chosen.is_none() {
             let user = split_aor(aor).map_or(aor, |(user, _)| user);
             let names: Vec<_> = found.claims.iter().map(|c| format!("{user}~{c}")).collect();
-            return self.ua.give_up(now, call, 300, format!("several claim this name; call one of {}", names.join(", ")));
+            return self.ua.give_up(
+                now,
+                call,
+                300,
+                format!("several claim this name; call one of {}", names.join(", ")),
+            );
         }
         let user = split_aor(aor).map(|(user, _)| user);
         let peers = found.peers.iter().filter(|(_, claim)| chosen.is_none_or(|c| c == claim));
@@ -127,10 +132,12 @@ impl Node {
         while let Some(output) = self.ua.poll_output() {
             busy = true;
             match output {
-                ua::Output::Request { key, message, hop } => match self.send_request(now, message, &hop, Owner::Ua(key)) {
-                    Some(tx) => self.ua.sent(key, tx),
-                    None => self.ua.on_failure(now, key, 503),
-                },
+                ua::Output::Request { key, message, hop } => {
+                    match self.send_request(now, message, &hop, Owner::Ua(key)) {
+                        Some(tx) => self.ua.sent(key, tx),
+                        None => self.ua.on_failure(now, key, 503),
+                    }
+                }
                 ua::Output::Ack { message, hop } => {
                     let branch = tx::new_branch(&mut self.rng);
                     self.send_stateless(message, &hop, &branch);

@@ -92,7 +92,10 @@ impl Node {
     fn command_dtmf(&mut self, call: Option<u64>, digits: &str) -> Answer {
         let wrong = digits.chars().find(|c| !"0123456789*#ABCDabcd".contains(*c));
         if digits.is_empty() || wrong.is_some() || digits.len() > 64 {
-            return Err(CommandError::new(format!("\"{digits}\" are no DTMF digits"), "use 0-9, *, #, A-D, 64 at most"));
+            return Err(CommandError::new(
+                format!("\"{digits}\" are no DTMF digits"),
+                "use 0-9, *, #, A-D, 64 at most",
+            ));
         }
         let call = self.pick(call, &[State::Answered], "is answered")?;
         for digit in digits.to_ascii_uppercase().chars() {
@@ -108,7 +111,8 @@ impl Node {
         counters.insert("requests refused, table full".into(), tx.refused_requests);
         counters.insert("responses without a transaction".into(), tx.stray_responses);
         counters.insert("messages without a connection".into(), self.flows.dropped);
-        let mut overlay = OverlayStatus { name: self.domain.overlay().to_owned(), state: "none".into(), ..Default::default() };
+        let mut overlay =
+            OverlayStatus { name: self.domain.overlay().to_owned(), state: "none".into(), ..Default::default() };
         let mut peer_id = String::new();
         if let Some(o) = self.overlay.as_ref() {
             let (status, c) = (o.status(), o.counters());
@@ -201,7 +205,9 @@ impl Node {
         if self.overlay.is_none() {
             return Err(CommandError::new("this is a plain SIP phone, not a registrar", "add the phone at a peer"));
         }
-        let wrong = |fault: String| CommandError::new(format!("the account {user} was not made: {fault}"), "change it and try again");
+        let wrong = |fault: String| {
+            CommandError::new(format!("the account {user} was not made: {fault}"), "change it and try again")
+        };
         let unix = self.unix(now);
         if let Some(identity) = self.identity.as_mut() {
             let delegated = identity.delegate_phones(&[user], unix);
@@ -209,7 +215,10 @@ impl Node {
                 let may = identity.phone_identity(user, unix).is_ok();
                 if !may {
                     let next = "add it on an administrator's device, or as a phone of your own user name";
-                    return Err(CommandError::new(format!("{user} may not be signed for by this device: {fault}"), next));
+                    return Err(CommandError::new(
+                        format!("{user} may not be signed for by this device: {fault}"),
+                        next,
+                    ));
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Invites, and strangers who redeem them: the one thing that whoever shows no chain may ask (SPEC section 5).
 
-use super::control::{CommandError, Reply};
 use super::Node;
+use super::control::{CommandError, Reply};
 use crate::core::{Flow, Instant};
 use crate::identity::{ENROLMENT_TYPE, INVITE_LIFETIME, JoinRequest};
 use crate::sip::msg::{Message, Method};

@@ -31,9 +31,9 @@ use crate::core::{ConnId, Flow, Id, Instant, Rng, Transport, UnixTime};
 use crate::identity::{Identity, Verified};
 use crate::overlay::Overlay;
 use crate::overlay::carry::Carry;
+use crate::pbx::Domain;
 use crate::pbx::registrar::Registrar;
 use crate::pbx::router::{BranchId, Router};
-use crate::pbx::Domain;
 use crate::sip::msg::Message;
 use crate::sip::tx::{self, ClientTxId};
 use crate::ua::{CallId, MediaOpened, MediaPlan, MediaStats, Ua};
@@ -382,7 +382,9 @@ impl Node {
         for wire in std::mem::take(&mut self.wire) {
             self.out.push_back(match wire {
                 Wire::Datagram { flow, bytes } => Output::Datagram { flow, bytes },
-                Wire::Connect { conn, transport, remote, expect } => Output::Connect { conn, transport, remote, expect },
+                Wire::Connect { conn, transport, remote, expect } => {
+                    Output::Connect { conn, transport, remote, expect }
+                }
                 Wire::Write { conn, bytes } => Output::Write { conn, bytes },
                 Wire::Close { conn } => Output::Close { conn },
             });

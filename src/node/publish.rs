@@ -54,8 +54,14 @@ impl Publisher {
             None if reachable => {
                 // The clock in milliseconds lies above whatever this device wrote before it lost its state.
                 let sequence = unix.secs() * 1000;
-                let fresh =
-                    Published { sequence, wanted: true, in_flight: false, written: false, due: now, backoff: RETRY_MIN };
+                let fresh = Published {
+                    sequence,
+                    wanted: true,
+                    in_flight: false,
+                    written: false,
+                    due: now,
+                    backoff: RETRY_MIN,
+                };
                 self.aors.insert(aor.to_owned(), fresh);
             }
             None => {}

@@ -110,7 +110,13 @@ impl Node {
 
     /// Sends a request of ours in a transaction: pushes the Via of the flow that leads to `hop`. None when nothing
     /// leads there; whoever owns the request is then told as of a transport error.
-    pub(super) fn send_request(&mut self, now: Instant, message: Message, hop: &Hop, owner: Owner) -> Option<tx::ClientTxId> {
+    pub(super) fn send_request(
+        &mut self,
+        now: Instant,
+        message: Message,
+        hop: &Hop,
+        owner: Owner,
+    ) -> Option<tx::ClientTxId> {
         let branch = tx::new_branch(&mut self.rng);
         self.send_branch(now, message, hop, &branch, owner)
     }
@@ -135,7 +141,14 @@ impl Node {
         Some(tx)
     }
 
-    fn send_on(&mut self, now: Instant, mut message: Message, flow: Flow, branch: &str, owner: Owner) -> Option<tx::ClientTxId> {
+    fn send_on(
+        &mut self,
+        now: Instant,
+        mut message: Message,
+        flow: Flow,
+        branch: &str,
+        owner: Owner,
+    ) -> Option<tx::ClientTxId> {
         message.push_front(HeaderName::Via, self.via(&flow, branch));
         let tx = self.tx.send_request(now, message, flow);
         self.owners.insert(tx, owner);
@@ -174,7 +187,9 @@ impl Node {
     pub(super) fn flow_to(&mut self, hop: &Hop, size: usize) -> Option<Flow> {
         match hop {
             Hop::Flow(flow) => Some(*flow),
-            Hop::Peer { id, .. } if self.overlay.as_ref().is_some_and(|o| o.me().id == *id) => Some(self.internal_flow()),
+            Hop::Peer { id, .. } if self.overlay.as_ref().is_some_and(|o| o.me().id == *id) => {
+                Some(self.internal_flow())
+            }
             Hop::Peer { id, addr } => self.flows.to_peer(Some(*id), *addr, size, &mut self.wire),
             Hop::Uri(uri) => {
                 let (transport, addr) = crate::pbx::target::direct(uri).or_else(|| localhost(uri))?;

@@ -283,7 +283,14 @@ impl Node {
         }
     }
 
-    fn send_overlay(&mut self, now: Instant, rpc: RpcId, peer: Option<Id>, addr: SocketAddr, request: &overlay::Request) {
+    fn send_overlay(
+        &mut self,
+        now: Instant,
+        rpc: RpcId,
+        peer: Option<Id>,
+        addr: SocketAddr,
+        request: &overlay::Request,
+    ) {
         let Some(carry) = &self.carry else { return };
         let message = carry.encode_request(request, addr, &mut self.rng);
         let size = message.to_bytes().len() + VIA_SIZE;
@@ -323,7 +330,8 @@ impl Node {
     fn remember_peers(&mut self) {
         let Some(overlay) = self.overlay.as_ref() else { return };
         let status = overlay.status();
-        let around = status.successors.iter().chain(status.predecessor.iter()).chain(status.fingers.iter().map(|(_, p)| p));
+        let around =
+            status.successors.iter().chain(status.predecessor.iter()).chain(status.fingers.iter().map(|(_, p)| p));
         let addrs: BTreeSet<_> = around.map(|p| p.addr).take(REMEMBERED_PEERS).collect();
         if addrs.is_empty() || addrs == self.ring.saved {
             return; // A peer that is left alone still knows whom to look for.

@@ -16,7 +16,15 @@ use crate::sip::tx::ServerTxId;
 
 impl Node {
     /// Brings a request to whoever answers it: a call of the user agent's, the registrar, the user agent, the proxy.
-    pub(super) fn route(&mut self, now: Instant, tx: ServerTxId, message: Message, flow: Flow, link: bool, merged: bool) {
+    pub(super) fn route(
+        &mut self,
+        now: Instant,
+        tx: ServerTxId,
+        message: Message,
+        flow: Flow,
+        link: bool,
+        merged: bool,
+    ) {
         if self.overlay.is_none() || self.ua.owns(&message) {
             return self.ua.on_request(now, tx, &message, flow, link);
         }
@@ -120,7 +128,8 @@ impl Node {
             }
             Output::Forward { branch, message, target, via_branch } => {
                 let hop = hop_of(&target);
-                let hop = if matches!(target, Target::Ua { .. }) { crate::ua::Hop::Flow(self.internal_flow()) } else { hop };
+                let hop =
+                    if matches!(target, Target::Ua { .. }) { crate::ua::Hop::Flow(self.internal_flow()) } else { hop };
                 match self.send_branch(now, message, &hop, &via_branch, Owner::Router(branch)) {
                     Some(client) => self.router.forwarded(branch, client),
                     None => self.router.unsendable(now, branch),

@@ -6,8 +6,8 @@ use crate::config::Config;
 use crate::config::PhoneAuth;
 use crate::core::{Id, Instant, Redacted, Rng, Transport, UnixTime};
 use crate::identity::{Identity, Verifier};
-use crate::overlay::chord::{self, Chord};
 use crate::overlay::carry::{Carry, address_peer_id};
+use crate::overlay::chord::{self, Chord};
 use crate::overlay::{Overlay, PeerRef};
 use crate::pbx::registrar::{self, Registrar};
 use crate::pbx::router::{self, Router};
@@ -50,7 +50,13 @@ pub struct Setup {
 
 impl Setup {
     /// With the addresses that others are told, listening on the same.
-    pub fn new(config: Config, identity: Option<Identity>, sip: SocketAddr, overlay: SocketAddr, unix: UnixTime) -> Setup {
+    pub fn new(
+        config: Config,
+        identity: Option<Identity>,
+        sip: SocketAddr,
+        overlay: SocketAddr,
+        unix: UnixTime,
+    ) -> Setup {
         let name = identity.as_ref().map_or_else(|| config.overlay.name.clone(), |i| i.overlay().to_owned());
         Setup {
             config,
@@ -191,8 +197,16 @@ pub(super) fn parts(_now: Instant, setup: &Setup, rng: &mut Rng) -> Parts {
     domain.add_address(setup.sip);
     domain.add_address(setup.overlay);
     domain.add_name("localhost", Some(setup.sip.port()));
-    let mut key = [0; 32];
-    rng.fill(&mut key);
+    // Nonces and the passes of dialogs hold over a restart: their keys come from the device's.
+    let mut secret = |purpose: &str| match &setup.identity {
+        Some(identity) => blake3::derive_key(purpose, &**identity.device.seed().reveal()),
+        None => {
+            let mut key = [0; 32];
+            rng.fill(&mut key);
+            key
+        }
+    };
+    let (nonces, passes) = (secret("chordial digest nonces v1"), secret("chordial proxy passes v1"));
     let auth = match setup.config.sip.phone_auth {
         PhoneAuth::Digest => registrar::Auth::Digest,
         PhoneAuth::None => registrar::Auth::None,
@@ -201,11 +215,10 @@ pub(super) fn parts(_now: Instant, setup: &Setup, rng: &mut Rng) -> Parts {
         min_expires: setup.config.sip.min_expires,
         default_expires: setup.config.sip.default_expires,
         max_expires: setup.config.sip.max_expires,
-        ..registrar::Config::new(domain.clone(), auth, key)
+        ..registrar::Config::new(domain.clone(), auth, nonces)
     };
     let registrar = Registrar::new(registrar_config, setup.accounts.clone(), rng.fork());
-    rng.fill(&mut key);
-    let mut router = Router::new(router::Config::new(domain.clone(), setup.sip, setup.sip, key), rng.fork());
+    let mut router = Router::new(router::Config::new(domain.clone(), setup.sip, setup.sip, passes), rng.fork());
     if let Some(me) = setup.me() {
         let transport = if setup.config.overlay.lab_clear { Transport::Udp } else { Transport::Tls };
         router.set_link(router::Link { address: me.addr, transport, id: me.id });

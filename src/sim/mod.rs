@@ -176,7 +176,8 @@ impl World {
         config.overlay.open = true;
         config.overlay.bootstrap = via.into_iter().collect();
         config.user.name = user(i);
-        let identity = Identity::open(&config.overlay.name, &user(i), START, &mut rng).map_err(|e| fault(e.to_string()))?;
+        let identity =
+            Identity::open(&config.overlay.name, &user(i), START, &mut rng).map_err(|e| fault(e.to_string()))?;
         let verified = identity.verified(START).map_err(|e| fault(e.to_string()))?;
         let (overlay, sip) = (SocketAddr::new(address(i), 5061), SocketAddr::new(address(i), 5060));
         let setup = Setup::new(config, Some(identity), sip, overlay, START);

@@ -25,12 +25,31 @@ pub struct LinkModel {
 /// Something that reaches a host.
 #[derive(Debug)]
 pub(super) enum Arrival {
-    Datagram { from: SocketAddr, to: SocketAddr, bytes: Bytes },
-    Accepted { conn: ConnId, from: SocketAddr, to: SocketAddr, peer: Arc<Verified> },
-    Connected { conn: ConnId, peer: Arc<Verified> },
-    Refused { conn: ConnId },
-    Frame { conn: ConnId, bytes: Bytes },
-    Closed { conn: ConnId },
+    Datagram {
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: Bytes,
+    },
+    Accepted {
+        conn: ConnId,
+        from: SocketAddr,
+        to: SocketAddr,
+        peer: Arc<Verified>,
+    },
+    Connected {
+        conn: ConnId,
+        peer: Arc<Verified>,
+    },
+    Refused {
+        conn: ConnId,
+    },
+    Frame {
+        conn: ConnId,
+        bytes: Bytes,
+    },
+    Closed {
+        conn: ConnId,
+    },
     /// The host asked to be woken, or something of the scenario is due.
     Wake,
 }

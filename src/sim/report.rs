@@ -89,7 +89,6 @@ impl Report {
         self.millis.push(report.ms);
     }
 
-
     pub(super) fn lookups_answered(&self) -> usize {
         self.hops.len()
     }

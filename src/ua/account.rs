@@ -77,10 +77,9 @@ impl Ua {
     fn send_register(&mut self, message: Message) {
         let Some(account) = self.account.as_mut() else { return };
         account.request = Some(message.clone());
-        let hop = self.first_hop(Hop::Uri(self.account.as_ref().map_or_else(
-            || Uri::sip(None, "invalid", None),
-            |a| a.config.registrar.clone(),
-        )));
+        let hop = self.first_hop(Hop::Uri(
+            self.account.as_ref().map_or_else(|| Uri::sip(None, "invalid", None), |a| a.config.registrar.clone()),
+        ));
         self.out.push_back(Output::Request { key: RequestKey::Register, message, hop });
     }
 
@@ -93,7 +92,8 @@ impl Ua {
                 account.backoff = RETRY_MIN;
                 let own = Uri::parse(&self.profile.clear_contact).ok();
                 let given = response.contacts().unwrap_or_default().into_iter().find(|c| {
-                    own.as_ref().is_some_and(|own| c.uri.user == own.user && c.uri.host == own.host && c.uri.port == own.port)
+                    own.as_ref()
+                        .is_some_and(|own| c.uri.user == own.user && c.uri.host == own.host && c.uri.port == own.port)
                 });
                 let expires = given.and_then(|c| c.expires()).or(response.expires()).unwrap_or(account.config.expires);
                 let expires = Duration::from_secs(u64::from(expires.max(10)));
@@ -104,7 +104,11 @@ impl Ua {
                 let Some(mut request) = account.request.clone() else { return };
                 let cnonce = self.rng.token(8);
                 if !credentials(&mut request, response, self.profile.credentials.as_ref(), &cnonce) {
-                    return self.on_register_failed(now, response.status(), "the registrar wants a password".to_owned());
+                    return self.on_register_failed(
+                        now,
+                        response.status(),
+                        "the registrar wants a password".to_owned(),
+                    );
                 }
                 account.authorized = true;
                 account.cseq += 1;

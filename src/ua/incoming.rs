@@ -24,7 +24,7 @@ impl Ua {
             }
             (Method::Invite, Some(id), _) => self.on_reinvite(now, tx, id, request, flow),
             (Method::Bye, Some(id), _) => self.on_bye(now, tx, id, request),
-            (_, None, true) => {
+            (Method::Bye, None, _) | (_, None, true) => {
                 let gone = self.reply(request, 481, "Call/Transaction Does Not Exist");
                 self.respond(tx, gone);
             }
@@ -52,8 +52,12 @@ impl Ua {
             return Some(no);
         }
         let encoded = request.header(HeaderName::ContentEncoding).is_some_and(|e| !e.eq_ignore_ascii_case("identity"));
-        if *request.method() == Method::Invite && !request.body().is_empty() && (encoded || !request.content_is("application/sdp")) {
-            let optional = request.header(HeaderName::ContentDisposition).is_some_and(|d| d.contains("handling=optional"));
+        if *request.method() == Method::Invite
+            && !request.body().is_empty()
+            && (encoded || !request.content_is("application/sdp"))
+        {
+            let optional =
+                request.header(HeaderName::ContentDisposition).is_some_and(|d| d.contains("handling=optional"));
             if !optional {
                 let mut no = self.reply(request, 415, "Unsupported Media Type");
                 no.push(HeaderName::Accept, "application/sdp");

@@ -330,7 +330,15 @@ impl Ua {
     }
 
     /// A request of ours outside a dialog: To, From with a new tag, Call-ID, CSeq, Max-Forwards.
-    fn request_outside(&mut self, method: Method, uri: &str, to: &str, call_id: &str, from_tag: &str, cseq: u32) -> Message {
+    fn request_outside(
+        &mut self,
+        method: Method,
+        uri: &str,
+        to: &str,
+        call_id: &str,
+        from_tag: &str,
+        cseq: u32,
+    ) -> Message {
         let name = method.as_str().to_owned();
         let mut message = Message::request(method, uri);
         message.push(HeaderName::MaxForwards, 70);

@@ -109,7 +109,14 @@ impl Ua {
         }
     }
 
-    pub(super) fn on_invite_response(&mut self, now: Instant, id: CallId, leg: usize, tx: ClientTxId, response: &Message) {
+    pub(super) fn on_invite_response(
+        &mut self,
+        now: Instant,
+        id: CallId,
+        leg: usize,
+        tx: ClientTxId,
+        response: &Message,
+    ) {
         let status = response.status();
         let Some(call) = self.calls.get_mut(&id) else { return };
         if call.legs.get(leg).is_none_or(|l| l.tx != Some(tx)) {

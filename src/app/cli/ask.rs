@@ -5,7 +5,7 @@ use super::{password, print};
 use crate::app::Failure;
 use crate::io::audio::SourceSpec;
 use crate::io::control::Client;
-use crate::node::control::{CallReport, Command, Event, LookupReport, Reply};
+use crate::node::control::{CallReport, Command, CommandError, Event, LookupReport, Reply};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::cell::Cell;
@@ -184,10 +184,10 @@ fn not_found(report: &LookupReport) -> Failure {
     let asked: BTreeSet<&String> = report.peers_asked.iter().collect();
     let (asked, ms) = (asked.len(), report.ms);
     let peers = if asked == 1 { "peer" } else { "peers" };
-    Failure::said(
+    Failure::Reported(CommandError::new(
         format!("nobody is registered as {} ({asked} {peers} asked in {ms:.0} ms)", report.aor),
         "check the name; chordial status on that device shows whether it is registered",
-    )
+    ))
 }
 
 fn not_completed(target: &str, report: &CallReport) -> Failure {
@@ -203,7 +203,7 @@ fn not_completed(target: &str, report: &CallReport) -> Failure {
         (0, reason) => format!(" ({reason})"),
         (status, reason) => format!(" ({})", format!("{status} {reason}").trim()),
     };
-    Failure::said(format!("{target} {what}{why}"), next)
+    Failure::Reported(CommandError::new(format!("{target} {what}{why}"), next))
 }
 
 #[cfg(test)]

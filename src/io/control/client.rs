@@ -55,7 +55,7 @@ impl Client {
             }
             let mut answer: Value = serde_json::from_slice(&self.line).map_err(ControlError::Protocol)?;
             // An answer to an earlier request, whose caller stopped waiting.
-            if answer.get("id").is_some_and(|i| *i != Value::from(id)) {
+            if answer.get("id").is_some_and(|i| i.as_u64() != Some(id)) {
                 continue;
             }
             if let Some(result) = answer.get_mut("result") {

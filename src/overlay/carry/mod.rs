@@ -79,7 +79,8 @@ impl Carry {
         }
     }
 
-    /// A final answer to a request that [`Carry::decode_request`] refused, without To tag and Via changes of its own.
+    /// The answer to a request that [`Carry::decode_request`] refused. The caller gives To its tag
+    /// ([`Message::set_to_tag`]).
     pub fn refuse(&self, request: &Message, error: &CarryError) -> Message {
         let mut message = Message::reply(request, error.status(), error.reason());
         match error {
@@ -89,6 +90,7 @@ impl Carry {
             _ => {}
         }
         message.push("DHT-PeerID", self.own_peer_id(false));
+        message.set_body("", Vec::new());
         message
     }
 }

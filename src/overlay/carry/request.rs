@@ -32,9 +32,7 @@ impl Carry {
         let (to, from) = match request {
             Request::Register { .. } | Request::Leave { .. } => (me.clone(), me.clone()),
             Request::Query { target, .. } => (self.peer_uri(&PeerRef { id: *target, addr: NOWHERE }), me.clone()),
-            Request::Fetch { key, replica, aor, .. } => {
-                (self.resource_uri(aor.as_deref(), key, *replica), me.clone())
-            }
+            Request::Fetch { key, replica, aor, .. } => (self.resource_uri(aor.as_deref(), key, *replica), me.clone()),
             Request::Store { key, replica, entries, .. } => {
                 let aor = entries.first().map(|e| e.entry().aor.as_str());
                 let uri = self.resource_uri(aor, key, *replica);
@@ -115,7 +113,10 @@ impl Carry {
                 let (key, replica, aor) = self.resource(message, &to)?;
                 let entries = read_entries(message)?;
                 // What the message says is a courtesy; what counts is what was signed.
-                if entries.iter().any(|e| (self.resource_id)(&e.entry().aor) != key || aor.as_deref() != Some(&e.entry().aor)) {
+                if entries
+                    .iter()
+                    .any(|e| (self.resource_id)(&e.entry().aor) != key || aor.as_deref() != Some(&e.entry().aor))
+                {
                     return Err(CarryError::BadId("resource-ID"));
                 }
                 let route = match self.route(message)? {
@@ -192,4 +193,3 @@ impl Carry {
         ContactBody::decode(&entry.entry().body).is_ok_and(|b| b.peer_id == self.me.id)
     }
 }
-

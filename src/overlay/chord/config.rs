@@ -59,6 +59,13 @@ pub struct Config {
     pub max_relays: usize,
 }
 
+impl Config {
+    /// How many distinct holders make a read or a write: two, or one where only one is kept.
+    pub fn quorum(&self) -> usize {
+        (1 + self.successor_replicas + usize::from(self.scattered)).min(2)
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Config {
@@ -75,7 +82,7 @@ impl Default for Config {
             leave_deadline: Duration::from_secs(2),
             stabilise_min: Duration::from_millis(250),
             stabilise_max: Duration::from_secs(8),
-            heartbeat: Duration::from_secs(15),
+            heartbeat: Duration::from_secs(30),
             fingers: Duration::from_secs(60),
             maintain: Duration::from_secs(10),
             scatter: Duration::from_secs(300),

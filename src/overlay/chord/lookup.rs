@@ -17,6 +17,9 @@ use std::time::Duration;
 
 /// Peers asked in one lookup.
 const MAX_ASKED: usize = 64;
+/// Peers asked in one round to which no answer led: when those next to the target know no way, those further off do not
+/// either, and the ring may have healed by the next round.
+const MAX_GUESSES: u8 = 5;
 /// Peers remembered from answers in one round.
 const MAX_CANDIDATES: usize = 96;
 /// The wait before the second round; it grows by as much with each further one.
@@ -73,6 +76,7 @@ pub(super) struct Op {
     candidates: Vec<PeerRef>,
     preferred: Option<PeerRef>,
     redirections: u8,
+    guesses: u8,
 }
 
 /// Where a lookup ended.
@@ -80,6 +84,8 @@ pub(super) struct Found {
     pub owner: PeerRef,
     /// The peers around the owner that may hold replicas, likeliest first.
     pub replicas: Vec<PeerRef>,
+    /// The owner says so itself; else it holds a replica.
+    pub responsible: bool,
     /// What the owner, or a holder on the way to it, holds (a get's lookup only).
     pub entries: Option<Vec<SignedEntry>>,
 }
@@ -117,6 +123,7 @@ impl Op {
         self.candidates.clear();
         self.preferred = None;
         self.redirections = 0;
+        self.guesses = 0;
     }
 
     fn upkeep(&self) -> bool {
@@ -157,6 +164,7 @@ impl Chord {
             candidates: Vec::new(),
             preferred,
             redirections: 0,
+            guesses: 0,
         });
         self.timers.set(Timer::Op(id), now + self.config.op_deadline);
         self.round(now, id, op);
@@ -167,7 +175,7 @@ impl Chord {
     pub(super) fn round(&mut self, now: Instant, id: u64, mut op: Box<Op>) {
         if self.table.is_responsible(&op.target) {
             let me = self.table.me;
-            let found = Found { owner: me, replicas: self.table.successors(), entries: None };
+            let found = Found { owner: me, replicas: self.table.successors(), responsible: true, entries: None };
             op.hops = 0;
             op.via = Mode::Iterative;
             return self.found(now, id, op, found);
@@ -182,9 +190,9 @@ impl Chord {
         let Some(mut op) = self.ops.remove(&id) else { return };
         if op.settled {
             self.ops.insert(id, op);
-        } else if std::mem::take(&mut op.recursing) {
+        } else if op.recursing {
             op.retries = op.retries.saturating_add(1);
-            self.step(now, id, op);
+            self.go_iterative(now, id, op);
         } else {
             op.restart();
             self.round(now, id, op);
@@ -209,7 +217,7 @@ impl Chord {
         match response {
             Some(Response::Responsible { links, path, .. }) if !matches!(op.goal, Goal::Get { .. }) => {
                 let owner = self.arrived(&mut op, recursive, from, &path);
-                self.found(now, id, op, Found { owner, replicas: links.successors, entries: None });
+                self.found(now, id, op, Found { owner, replicas: links.successors, responsible: true, entries: None });
             }
             Some(Response::Entries { entries, responsible, links, path }) if matches!(op.goal, Goal::Get { .. }) => {
                 if recursive && entries.is_empty() && op.mode == Mode::Auto {
@@ -232,7 +240,7 @@ impl Chord {
                     }
                     replicas = around;
                 }
-                self.found(now, id, op, Found { owner, replicas, entries: Some(entries) });
+                self.found(now, id, op, Found { owner, replicas, responsible, entries: Some(entries) });
             }
             Some(Response::Redirect { closer, links }) => {
                 op.redirections = op.redirections.saturating_add(1);
@@ -291,7 +299,7 @@ impl Chord {
                 let trace = op.trace(now);
                 self.out.push_back(Output::FindDone { op: *name, result: Err(LookupError::Deadline), trace });
             }
-            Goal::Get { .. } => self.end_read(now, id, op),
+            Goal::Get { .. } => self.end_read(now, id, op, true),
             Goal::Put { op: name, write } => {
                 if !write.reported {
                     self.counters.lookups_failed += 1;
@@ -366,15 +374,21 @@ impl Chord {
     }
 
     /// From the recursive half of a round to the iterative one.
-    fn unrecurse(&mut self, now: Instant, id: u64, mut op: Box<Op>) {
-        if !std::mem::take(&mut op.recursing) {
+    fn unrecurse(&mut self, now: Instant, id: u64, op: Box<Op>) {
+        if op.recursing {
+            self.timers.cancel(&Timer::Again(id));
+            self.go_iterative(now, id, op);
+        } else {
             // The iterative half is under way already.
             self.ops.insert(id, op);
-            return;
         }
-        self.timers.cancel(&Timer::Again(id));
-        // Whom the other way led over may be asked again, but last.
-        op.tried.clear();
+    }
+
+    /// Begins the iterative half with another peer than the recursive one, which may still be asked later on.
+    fn go_iterative(&mut self, now: Instant, id: u64, mut op: Box<Op>) {
+        op.recursing = false;
+        let tried = std::mem::take(&mut op.tried);
+        op.preferred = self.table.next_hop(&op.target, |p| tried.contains(p));
         self.step(now, id, op);
     }
 
@@ -382,21 +396,17 @@ impl Chord {
         match (recursive, op.mode) {
             (false, _) => self.step(now, id, op),
             (true, Mode::Recursive) => self.recurse(now, id, op),
-            (true, _) if op.recursing => {
-                let mut op = op;
-                op.recursing = false;
-                self.timers.cancel(&Timer::Again(id));
-                self.step(now, id, op);
-            }
-            (true, _) => {
-                self.ops.insert(id, op);
-            }
+            (true, _) => self.unrecurse(now, id, op),
         }
     }
 
     fn step(&mut self, now: Instant, id: u64, mut op: Box<Op>) {
         let me = self.table.me.id;
-        let next = op.preferred.take().filter(|p| p.id != me && !op.tried.contains(&p.id)).or_else(|| self.best(&op));
+        let mut next = op.preferred.take().filter(|p| p.id != me && !op.tried.contains(&p.id));
+        if next.is_none() && op.guesses < MAX_GUESSES {
+            op.guesses += 1;
+            next = self.best(&op);
+        }
         let Some(next) = next.filter(|_| op.tried.len() < MAX_ASKED) else { return self.put_off(now, id, op) };
         op.tried.push(next.id);
         op.note_asked(next);

@@ -14,11 +14,12 @@
 //! request that came in is answered once.
 //!
 //! Files: `table` (who is known), `store` (what is held), `rpc` (requests out, deadlines, failures), `serve` (requests in),
-//! `upkeep` (join, stabilise, fingers, leave), `replicate` (hand-over and replicas), `lookup`, `read`, `write`.
+//! `join`, `upkeep` (stabilise, fingers, leave), `replicate` (hand-over and replicas), `lookup`, `read`, `write`.
 //!
 //! Absent: merging two rings that grew apart, lookups over several disjoint paths at once, fingers chosen by proximity.
 
 mod config;
+mod join;
 mod lookup;
 mod read;
 mod replicate;
@@ -31,18 +32,17 @@ mod write;
 
 pub use config::Config;
 
-use super::{
-    Command, Counters, Input, LookupError, OpId, Output, Overlay, PeerRef, PutError, Status, Trace, Verify,
-};
+use super::{Command, Counters, Input, LookupError, OpId, Output, Overlay, PeerRef, PutError, Status, Trace, Verify};
 use crate::core::{Id, Instant, Rng, TimerQueue, UnixTime};
+use join::Joining;
 use lookup::{Goal, Op};
 use rpc::Rpc;
 use serve::Relay;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::time::Duration;
 use store::{Slot, Store};
 use table::Table;
-use upkeep::Joining;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 enum Timer {
@@ -90,6 +90,7 @@ pub struct Chord {
     out: VecDeque<Output>,
     clock: (Instant, UnixTime),
     pace: Duration,
+    homes: Vec<SocketAddr>,
     stabilising: bool,
     predecessor_asked: Instant,
     next_id: u64,
@@ -116,6 +117,7 @@ impl Chord {
             out: VecDeque::new(),
             clock: (Instant::ZERO, UnixTime(0)),
             pace: config.stabilise_min,
+            homes: Vec::new(),
             stabilising: false,
             predecessor_asked: Instant::ZERO,
             next_id: 0,

@@ -1,17 +1,17 @@
 //! Gets: two holders asked, their answers merged, the stale one repaired.
 
+use super::Chord;
 use super::lookup::{Found, Goal, Op};
 use super::rpc::Why;
 use super::store::{Kept, compare};
-use super::Chord;
 use crate::core::{Id, Instant};
 use crate::identity::{DictionaryKey, SignedEntry};
 use crate::overlay::{LookupError, Mode, OpId, Output, PeerRef, Request, Response, Route};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Holders whose answers make a read.
-const HOLDERS: usize = 2;
+/// Holders asked after a replica answered first, in the hope of the responsible peer: the one before it and the one after.
+const WITNESSES: usize = 2;
 /// Holders asked at most.
 const MAX_HOLDERS: usize = 6;
 
@@ -24,6 +24,8 @@ pub(super) struct Read {
     replica: u8,
     aor: Option<Arc<str>>,
     answers: Vec<Answer>,
+    /// One of them is responsible.
+    responsible: bool,
     waiting: usize,
     queue: Vec<PeerRef>,
     asked: usize,
@@ -38,8 +40,16 @@ impl Read {
 impl Chord {
     pub(super) fn get(&mut self, now: Instant, op: OpId, key: Id, aor: Option<Arc<str>>, mode: Mode) {
         let held = self.store.get(&(key, 0), self.unix(now));
-        let mut read =
-            Read { key, replica: 0, aor, answers: Vec::new(), waiting: 0, queue: Vec::new(), asked: 0 };
+        let mut read = Read {
+            key,
+            replica: 0,
+            aor,
+            answers: Vec::new(),
+            responsible: false,
+            waiting: 0,
+            queue: Vec::new(),
+            asked: 0,
+        };
         if !held.is_empty() {
             read.answers.push((self.table.me, 0, held));
         }
@@ -51,6 +61,7 @@ impl Chord {
         let unix = self.unix(now);
         let Goal::Get { read, .. } = &mut op.goal else { return };
         read.queue = found.replicas;
+        read.responsible |= found.responsible;
         match found.entries {
             Some(entries) => {
                 let valid = self.valid(&read.key, entries, &read.answers, unix);
@@ -73,7 +84,8 @@ impl Chord {
         let Goal::Get { read, .. } = &mut op.goal else { return };
         read.waiting = read.waiting.saturating_sub(1);
         match response {
-            Some(Response::Entries { entries, .. }) => {
+            Some(Response::Entries { entries, responsible, .. }) => {
+                read.responsible |= responsible;
                 let valid = self.valid(&read.key, entries, &read.answers, unix);
                 read.answers.push((from, read.replica, valid));
             }
@@ -82,12 +94,14 @@ impl Chord {
         self.advance_read(now, id, op);
     }
 
-    /// Ends the get with what is known.
-    pub(super) fn end_read(&mut self, now: Instant, id: u64, op: Box<Op>) {
+    /// Ends the get with what is known; `late`: because its time is over.
+    pub(super) fn end_read(&mut self, now: Instant, id: u64, op: Box<Op>, late: bool) {
         self.forget_op(id);
         let trace = op.trace(now);
         let Goal::Get { op: name, read } = op.goal else { return };
-        if read.answers.is_empty() {
+        // "Nothing" of which half the witnesses were not heard is no answer.
+        let nothing = read.answers.iter().all(|(_, _, entries)| entries.is_empty());
+        if read.answers.is_empty() || late && nothing && read.answers.len() < self.config.quorum() {
             self.counters.lookups_failed += 1;
             self.out.push_back(Output::GetDone { op: name, result: Err(LookupError::Deadline), trace });
             return;
@@ -128,15 +142,16 @@ impl Chord {
         holders.sort_unstable();
         holders.dedup();
         let something = read.answers.iter().any(|(_, _, entries)| !entries.is_empty());
-        if something && holders.len() >= HOLDERS {
-            return self.end_read(now, id, op);
+        let certain = read.responsible || read.asked >= WITNESSES;
+        if something && certain && holders.len() >= self.config.quorum() {
+            return self.end_read(now, id, op, false);
         }
         if read.waiting > 0 {
             self.ops.insert(id, op);
             return;
         }
         let next = loop {
-            if read.queue.is_empty() || read.asked >= MAX_HOLDERS {
+            if read.queue.is_empty() || read.asked >= MAX_HOLDERS || self.config.successor_replicas == 0 {
                 break None;
             }
             let peer = read.queue.remove(0);
@@ -161,7 +176,7 @@ impl Chord {
             op.retarget(target, mode);
             return self.round(now, id, op);
         }
-        self.end_read(now, id, op);
+        self.end_read(now, id, op, false);
     }
 
     /// The entries that verify. What another holder sent bit for bit is not checked twice.
@@ -196,8 +211,7 @@ impl Chord {
                     self.store.put((read.key, *replica), entry, &self.config, now);
                 }
             } else {
-                let request =
-                    Request::Store { key: read.key, replica: *replica, entries: missing, route: Route::Here };
+                let request = Request::Store { key: read.key, replica: *replica, entries: missing, route: Route::Here };
                 self.send(now, *peer, request, Why::Repair);
             }
         }

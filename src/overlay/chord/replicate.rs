@@ -9,8 +9,8 @@ use super::rpc::Why;
 use super::store::Slot;
 use super::{Chord, State, Timer};
 use crate::core::{Id, Instant};
-use std::time::Duration;
 use crate::overlay::{Mode, PeerRef, Request, Response, Route};
+use std::time::Duration;
 
 /// Copies on their way at once.
 const WINDOW: usize = 8;
@@ -30,7 +30,7 @@ impl Chord {
             .map(|(slot, _)| *slot)
             .filter(|(key, n)| space.in_open_closed(&space.replica_position(key, *n), &from, &new.id))
             .collect();
-        if slots.is_empty() {
+        if slots.is_empty() && self.table.contact(&new.id).is_none_or(|c| !c.reached) {
             // Nothing to say to it, but it may be named to others only once it has answered.
             self.probe(now, new);
         }
@@ -61,6 +61,7 @@ impl Chord {
         }
         let wait = self.about(self.config.maintain);
         self.timers.set(Timer::Maintain, now + wait);
+        self.look_for_others(now);
         self.counters.expired += self.store.expire(self.unix(now));
         let holders: Vec<Id> =
             self.table.successors().iter().take(self.config.successor_replicas).map(|s| s.id).collect();

@@ -2,7 +2,7 @@
 
 use super::{Chord, State, Timer};
 use crate::core::{Id, Instant};
-use crate::overlay::{Output, PeerRef, Request, Response, Route, RpcId};
+use crate::overlay::{Failure, Output, PeerRef, Request, Response, Route, RpcId};
 use std::time::Duration;
 
 /// Why a request was sent, which says what becomes of its answer.
@@ -54,7 +54,7 @@ pub(super) struct Rpc {
 impl Chord {
     pub(super) fn send(&mut self, now: Instant, to: PeerRef, request: Request, why: Why) {
         let wait = match &why {
-            Why::Step { recursive: true, .. } => self.config.rpc_floor * 5 / 2,
+            Why::Step { recursive: true, .. } => self.recursive_patience(),
             _ => self.patience(&to.id),
         };
         self.send_within(now, to, true, request, why, wait);
@@ -72,7 +72,8 @@ impl Chord {
         let id = self.fresh();
         let recursive = matches!(
             request,
-            Request::Query { route: Route::Recursive { .. }, .. } | Request::Fetch { route: Route::Recursive { .. }, .. }
+            Request::Query { route: Route::Recursive { .. }, .. }
+                | Request::Fetch { route: Route::Recursive { .. }, .. }
         );
         self.timers.set(Timer::Rpc(id), now + wait);
         self.rpcs.insert(id, Rpc { to, named, why, sent: now, recursive });
@@ -83,11 +84,17 @@ impl Chord {
     /// How long an answer of this peer is waited for.
     pub(super) fn patience(&self, peer: &Id) -> Duration {
         match self.table.contact(peer) {
-            Some(c) if c.srtt > 0 => (Duration::from_micros(u64::from(c.srtt)) * 3)
-                .max(self.config.rpc_floor)
-                .min(self.config.rpc_ceiling),
+            Some(c) if c.srtt > 0 => {
+                (Duration::from_micros(u64::from(c.srtt)) * 3).max(self.config.rpc_floor).min(self.config.rpc_ceiling)
+            }
             _ => self.config.rpc_first,
         }
+    }
+
+    /// How long the answer to a request that travels on is waited for: long enough for the last hop to find its deadline and
+    /// make one detour.
+    pub(super) fn recursive_patience(&self) -> Duration {
+        self.config.rpc_floor * 5 / 2
     }
 
     pub(super) fn on_response(&mut self, now: Instant, rpc: RpcId, from: PeerRef, response: Response) {
@@ -103,6 +110,10 @@ impl Chord {
         let round_trip = (!sent.recursive).then(|| now.since(sent.sent));
         let from = PeerRef { id: from.id, addr: sent.to.addr };
         let first = self.table.reached(from, round_trip, now);
+        if response == Response::Failed(Failure::NotInRing) && !sent.recursive && sent.why != Why::Join {
+            // It lives, and has no place here (yet, or any more).
+            self.fail_peer(now, &from.id);
+        }
         match sent.why {
             Why::Join => self.on_join_answer(now, from, response),
             Why::Stabilise => self.on_stabilise_answer(now, from, response),
@@ -158,6 +169,7 @@ impl Chord {
         self.counters.peers_failed += 1;
         self.out.push_back(Output::Drop { peer });
         if neighbour {
+            self.note_home(peer.addr);
             self.changed(now);
         }
     }

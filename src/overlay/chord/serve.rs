@@ -2,14 +2,18 @@
 
 use super::rpc::Why;
 use super::store::Kept;
-use super::{Chord, State};
+use super::{Chord, State, Timer};
 use crate::core::{Id, Instant};
 use crate::identity::SignedEntry;
 use crate::overlay::{Failure, Output, PeerRef, Request, Response, Route, Token};
 use std::time::Duration;
 
 /// Next hops tried for one request that is passed on.
-const RELAY_TRIES: usize = 3;
+const RELAY_TRIES: u8 = 3;
+/// Hops left to a request on a detour: each peer that makes one multiplies the requests.
+const DETOUR_HOPS: u8 = 2;
+/// How soon after a write the replicas are looked after.
+const REPLICATE: Duration = Duration::from_secs(2);
 /// Longest path believed.
 const MAX_PATH: usize = 64;
 /// A predecessor that others seem to pass over is asked for a sign of life after this much silence.
@@ -21,6 +25,9 @@ pub(super) struct Relay {
     token: Token,
     request: Request,
     tried: Vec<Id>,
+    tries: u8,
+    /// The peer asked is, as far as this one knows, the responsible one.
+    last_hop: bool,
 }
 
 impl Chord {
@@ -33,7 +40,14 @@ impl Chord {
             self.counters.refused += 1;
             return self.reply(token, Response::Failed(Failure::BadId));
         }
-        if !matches!(self.state, State::Joined | State::Leaving { told: false }) {
+        // The hand-over may overtake the answer that admits this peer.
+        let early = self.joining.is_some()
+            && match &request {
+                Request::Store { route, .. } => *route == Route::Here,
+                Request::Query { target, .. } => *target == self.table.me.id,
+                _ => false,
+            };
+        if !early && !matches!(self.state, State::Joined | State::Leaving { told: false }) {
             return self.reply(token, Response::Failed(Failure::NotInRing));
         }
         self.table.heard(from, now);
@@ -45,11 +59,7 @@ impl Chord {
                 if self.table.is_responsible(&target) {
                     let exact = target == self.table.me.id;
                     let path = self.path_here(route);
-                    let links = if exact {
-                        self.table.links(self.config.successors, true)
-                    } else {
-                        self.short_links()
-                    };
+                    let links = if exact { self.table.links(self.config.successors, true) } else { self.short_links() };
                     self.reply(token, Response::Responsible { exact, links, path });
                 } else {
                     self.onward(now, from, token, target, request);
@@ -59,7 +69,11 @@ impl Chord {
                 let position = self.config.space.replica_position(&key, replica);
                 let entries = self.store.get(&(key, replica), self.unix(now));
                 let responsible = self.table.is_responsible(&position);
-                if responsible || !entries.is_empty() || *route == Route::Here {
+                // A replica may answer for the responsible peer, an old copy that has its time here behind it may not.
+                let replica = replica == 0
+                    && !entries.is_empty()
+                    && self.table.is_replica(&position, self.config.successor_replicas);
+                if responsible || replica || *route == Route::Here {
                     let (path, links) = (self.path_here(route), self.short_links());
                     self.reply(token, Response::Entries { entries, responsible, links, path });
                 } else {
@@ -90,7 +104,9 @@ impl Chord {
                 continue;
             }
             match self.store.put((key, replica), entry.clone(), &self.config, now) {
-                Kept::New | Kept::Same => {}
+                // The writer writes to the successors too; whom it did not know of gets it from here.
+                Kept::New => self.sooner(Timer::Maintain, now + REPLICATE),
+                Kept::Same => {}
                 Kept::Stale(held) => {
                     self.counters.stale += 1;
                     current.push(held);
@@ -126,8 +142,12 @@ impl Chord {
     pub(super) fn on_relay(&mut self, now: Instant, id: u64, response: Option<Response>) {
         let Some(relay) = self.relays.remove(&id) else { return };
         match response {
-            // Not in the ring, busy, looping: another way may do better.
-            None | Some(Response::Failed(_)) => self.relay(now, id, relay),
+            // Another way, where this peer is the one to know: the next hop is certainly dead, or it was to be the last. Else the
+            // silence may be anybody's further on, and if every peer of a path tried three ways at once, one dead peer would
+            // be asked for by hundreds.
+            None if relay.last_hop || !self.table.contacts_contain(relay.tried.last()) => self.relay(now, id, relay),
+            Some(Response::Failed(Failure::NotInRing | Failure::Busy)) => self.relay(now, id, relay),
+            None => self.reply(relay.token, Response::Failed(Failure::NoAnswer)),
             Some(response) => self.reply(relay.token, response),
         }
     }
@@ -153,6 +173,8 @@ impl Chord {
             Route::Recursive { hops, path } => {
                 let failure = if path.iter().any(|p| p.id == self.table.me.id) {
                     Some(Failure::Loop)
+                } else if path.last().is_none_or(|p| p.id != from.id) {
+                    Some(Failure::Bad)
                 } else if *hops == 0 || path.len() >= MAX_PATH {
                     Some(Failure::TooManyHops)
                 } else if self.relays.len() >= self.config.max_relays {
@@ -167,7 +189,7 @@ impl Chord {
                         let id = self.fresh();
                         let mut tried: Vec<Id> = path.iter().map(|p| p.id).collect();
                         tried.push(from.id);
-                        self.relay(now, id, Relay { token, request, tried });
+                        self.relay(now, id, Relay { token, request, tried, tries: 0, last_hop: false });
                     }
                 }
             }
@@ -187,16 +209,18 @@ impl Chord {
         else {
             return;
         };
-        let tries = relay.tried.len() - path.len();
         let next = self.table.next_hop(&target, |p| relay.tried.contains(p));
         match next {
-            Some(next) if tries <= RELAY_TRIES => {
-                *hops -= 1;
+            Some(next) if relay.tries < RELAY_TRIES && *hops > 0 => {
+                *hops = if relay.tries == 0 { *hops - 1 } else { (*hops - 1).min(DETOUR_HOPS) };
                 path.push(self.table.me);
+                relay.tries += 1;
                 relay.tried.push(next.id);
+                relay.last_hop = !self.config.space.in_open(&next.id, &self.table.me.id, &target);
+                let wait = if relay.last_hop { self.patience(&next.id) } else { self.recursive_patience() };
                 self.relays.insert(id, relay);
                 self.doubt_predecessor(now, &next);
-                self.send(now, next, request, Why::Relay(id));
+                self.send_within(now, next, true, request, Why::Relay(id), wait);
             }
             _ => self.reply(relay.token, Response::Failed(Failure::NoAnswer)),
         }

@@ -208,6 +208,11 @@ impl Table {
         self.fingers.clear();
     }
 
+    /// True when the peer is still believed in.
+    pub fn contacts_contain(&self, id: Option<&Id>) -> bool {
+        id.is_some_and(|id| self.contacts.contains_key(id))
+    }
+
     pub fn contact(&self, id: &Id) -> Option<&Contact> {
         self.contacts.get(id)
     }
@@ -334,9 +339,7 @@ impl Table {
         if fit(target) {
             return self.peer(target);
         }
-        if let Some(s) =
-            self.successors.iter().filter(|s| fit(s)).find(|s| self.space.in_open_closed(target, &me, s))
-        {
+        if let Some(s) = self.successors.iter().filter(|s| fit(s)).find(|s| self.space.in_open_closed(target, &me, s)) {
             return self.peer(s);
         }
         for pair in self.predecessors.windows(2) {
@@ -384,5 +387,113 @@ impl Table {
 impl Contact {
     fn told(addr: SocketAddr, now: Instant) -> Contact {
         Contact { addr, srtt: 0, heard: now, reached: false, misses: 0, probing: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(n: u64) -> PeerRef {
+        PeerRef { id: Id::from_u64(n), addr: SocketAddr::from(([192, 0, 2, n as u8], 5060)) }
+    }
+
+    /// Peer 100 of an 8-bit ring, with these reached peers in its tables.
+    fn table(predecessors: &[u64], successors: &[u64], fingers: &[(u8, u64)]) -> Table {
+        let config = Config { space: IdSpace::new(8), successors: 3, cache: 2, ..Config::default() };
+        let mut table = Table::new(peer(100), &config);
+        for n in predecessors.iter().chain(successors).chain(fingers.iter().map(|(_, n)| n)) {
+            assert!(table.reached(peer(*n), Some(Duration::from_millis(1)), Instant::ZERO));
+        }
+        let list: Vec<PeerRef> = predecessors.iter().map(|n| peer(*n)).collect();
+        if let Some((first, rest)) = list.split_first() {
+            table.set_predecessor(*first, rest, Instant::ZERO);
+        }
+        table.set_successors(&successors.iter().map(|n| peer(*n)).collect::<Vec<_>>(), Instant::ZERO);
+        for (e, n) in fingers {
+            table.set_finger(*e, Some(Id::from_u64(*n)));
+        }
+        table
+    }
+
+    #[test]
+    fn the_next_hop_is_the_responsible_peer_where_it_is_in_sight() {
+        let table = table(&[95, 90, 80], &[105, 110, 120], &[(5, 150), (6, 180), (7, 240)]);
+        let next = |t| table.next_hop(&Id::from_u64(t), |_| false).map(|p| p.id);
+        for (target, expected) in [
+            (101, 105), // successors
+            (107, 110),
+            (93, 95), // predecessors
+            (82, 90),
+            (140, 150), // beyond 100 + 32, where finger 5 begins
+            (125, 120), // between the last successor and that: the closest before it
+            (160, 150),
+            (170, 180), // from 164 on
+            (230, 240), // from 228 on
+            (20, 240),
+            (240, 240), // itself
+        ] {
+            assert_eq!(next(target), Some(Id::from_u64(expected)), "{target}");
+        }
+        let without = |t, dead| table.next_hop(&Id::from_u64(t), |id| *id == Id::from_u64(dead)).map(|p| p.id);
+        assert_eq!(without(101, 105), Some(Id::from_u64(110)));
+        assert_eq!(without(230, 240), Some(Id::from_u64(180)));
+    }
+
+    #[test]
+    fn who_was_only_told_is_not_named() {
+        let mut table = table(&[], &[], &[]);
+        table.set_successors(&[peer(105), peer(110)], Instant::ZERO);
+        table.set_predecessor(peer(90), &[peer(80)], Instant::ZERO);
+        assert_eq!(table.next_hop(&Id::from_u64(103), |_| false), None);
+        assert_eq!(table.links(8, true), Links::default());
+        table.reached(peer(110), None, Instant::ZERO);
+        assert_eq!(table.next_hop(&Id::from_u64(103), |_| false), Some(peer(110)));
+        assert_eq!(table.links(8, true).successors, [peer(110)]);
+        // A predecessor of which the first is unknown would be named as the first: none is.
+        table.reached(peer(80), None, Instant::ZERO);
+        assert_eq!(table.links(8, true).predecessors, []);
+        // Where it moved to, it has not been reached.
+        table.heard(PeerRef { addr: peer(7).addr, ..peer(110) }, Instant::ZERO);
+        assert_eq!(table.links(8, true).successors, []);
+    }
+
+    #[test]
+    fn fingers_are_runs() {
+        let mut table = table(&[], &[105, 110, 120], &[(5, 150), (6, 180), (7, 240)]);
+        let fingers: Vec<u64> =
+            (0..8).map(|e| u64::from(*table.finger(e).id.0.last().expect("twenty bytes"))).collect();
+        assert_eq!(fingers, [105, 105, 105, 110, 120, 150, 180, 240]);
+        assert_eq!(table.next_exponent(0, None), Some(5));
+        assert_eq!(table.next_exponent(6, Some(Id::from_u64(240))), None);
+        // A peer that enters at 200 takes over nobody's interval, one at 170 that of finger 6.
+        table.reached(peer(170), None, Instant::ZERO);
+        table.set_finger(6, Some(Id::from_u64(170)));
+        assert_eq!(table.finger(6), peer(170));
+        // 180 is in no table any more, and stays within the cache.
+        assert_eq!(table.evict(), []);
+        table.remove(&Id::from_u64(170), Instant::ZERO);
+        assert_eq!(table.finger(6), peer(240));
+    }
+
+    #[test]
+    fn replicas_reach_back_three_predecessors() {
+        let table = table(&[95, 90, 80, 70], &[105], &[]);
+        let holds = |t| table.is_replica(&Id::from_u64(t), 2);
+        assert_eq!([100, 95, 85, 81, 80, 75, 101].map(holds), [true, true, true, true, false, false, false]);
+        assert!(table.is_responsible(&Id::from_u64(96)) && !table.is_responsible(&Id::from_u64(95)));
+    }
+
+    #[test]
+    fn the_failed_are_not_believed_in_for_a_while() {
+        let mut table = table(&[90], &[105, 110], &[]);
+        let now = Instant::from_millis(1000);
+        assert_eq!(table.remove(&Id::from_u64(105), now), Some((peer(105), true)));
+        table.set_successors(&[peer(105), peer(110)], now);
+        assert_eq!(table.successors(), [peer(110)]);
+        // Itself it is believed.
+        table.heard(peer(105), now);
+        table.set_successors(&[peer(105), peer(110)], now);
+        assert_eq!(table.successors(), [peer(105), peer(110)]);
     }
 }

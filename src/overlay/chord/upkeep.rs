@@ -1,103 +1,19 @@
-//! The ring's upkeep: create, join, stabilise, notify, fix fingers, leave (draft-zangrilli-p2psip-dsip-dhtchord-00
-//! sections 6.2 to 6.7).
+//! The ring's upkeep: admission, stabilise, notify, fix fingers, leave (draft-zangrilli-p2psip-dsip-dhtchord-00 sections
+//! 6.3.3 to 6.7).
 
 use super::lookup::Goal;
 use super::rpc::Why;
 use super::{Chord, State, Timer};
 use crate::core::{Id, Instant};
-use crate::overlay::{Failure, JoinError, Links, Mode, Output, PeerRef, Request, Response, Route, Token};
-use std::net::SocketAddr;
+use crate::overlay::{Failure, Links, Mode, Output, PeerRef, Request, Response, Route, Token};
 use std::time::Duration;
 
-/// Redirections followed in one attempt to join.
-const JOIN_STEPS: usize = 40;
-/// From one attempt to join to the next.
-const JOIN_AGAIN: Duration = Duration::from_millis(250);
-/// A bootstrap peer's link has to be made first, and its name is not known.
-const JOIN_PATIENCE: Duration = Duration::from_secs(2);
 /// Signs of life asked for in one stabilisation.
 const PROBES: usize = 4;
 /// After a change: how soon the records are looked through.
 const SOON: Duration = Duration::from_millis(200);
 
-/// A join under way.
-#[derive(Debug)]
-pub(super) struct Joining {
-    bootstrap: SocketAddr,
-    deadline: Instant,
-    tried: Vec<Id>,
-    refused: Option<Failure>,
-    answered: bool,
-    /// In the ring already, and looking for a new successor.
-    again: bool,
-}
-
 impl Chord {
-    pub(super) fn create(&mut self, now: Instant) {
-        if self.state == State::Outside {
-            self.joining = None;
-            self.enter(now);
-        }
-    }
-
-    pub(super) fn join(&mut self, now: Instant, bootstrap: SocketAddr) {
-        if self.state == State::Outside && self.joining.is_none() {
-            self.begin_join(now, bootstrap, false);
-        }
-    }
-
-    pub(super) fn on_join_timer(&mut self, now: Instant) {
-        let Some(joining) = &mut self.joining else { return };
-        if now >= joining.deadline {
-            let why = match joining.refused {
-                Some(failure) => JoinError::Refused(failure),
-                None if joining.answered => JoinError::NoWay,
-                None => JoinError::NoAnswer,
-            };
-            self.end_join(why);
-            return;
-        }
-        joining.tried.clear();
-        let to = PeerRef { id: Id::default(), addr: joining.bootstrap };
-        let request = Request::Register { expires: self.config.expires };
-        self.send_within(now, to, false, request, Why::Join, JOIN_PATIENCE);
-    }
-
-    pub(super) fn on_join_failed(&mut self, now: Instant) {
-        if self.joining.is_some() {
-            self.timers.set(Timer::Join, now + JOIN_AGAIN);
-        }
-    }
-
-    pub(super) fn on_join_answer(&mut self, now: Instant, from: PeerRef, response: Response) {
-        let Some(joining) = &mut self.joining else { return };
-        joining.answered = true;
-        if from.id == self.table.me.id {
-            return self.end_join(JoinError::IdTaken);
-        }
-        joining.tried.push(from.id);
-        match response {
-            Response::Admitted { links } => {
-                let again = joining.again;
-                self.joining = None;
-                self.timers.cancel(&Timer::Join);
-                self.admitted(now, from, links, again);
-            }
-            Response::Redirect { closer, .. }
-                if closer.id != self.table.me.id
-                    && !joining.tried.contains(&closer.id)
-                    && joining.tried.len() < JOIN_STEPS =>
-            {
-                let request = Request::Register { expires: self.config.expires };
-                self.send(now, closer, request, Why::Join);
-            }
-            Response::Failed(
-                failure @ (Failure::OtherOverlay | Failure::BadId | Failure::Invalid | Failure::Status(420)),
-            ) => self.end_join(JoinError::Refused(failure)),
-            _ => self.timers.set(Timer::Join, now + JOIN_AGAIN),
-        }
-    }
-
     pub(super) fn on_stabilise(&mut self, now: Instant) {
         if self.state != State::Joined {
             return;
@@ -214,6 +130,9 @@ impl Chord {
         let links = self.table.links(self.config.successors, true);
         if old.is_some_and(|p| p.id == from.id) {
             self.reply(token, Response::Admitted { links });
+            // It may have been restarted, and have nothing of what it held.
+            let before = self.table.predecessors().get(1).and_then(|id| self.table.peer(id));
+            self.hand_over(now, before, from);
             return;
         }
         if self.table.may_precede(&from.id) {
@@ -250,7 +169,8 @@ impl Chord {
         self.table.remove(&from.id, now);
         self.out.push_back(Output::Drop { peer: from });
         let me = self.table.me.id;
-        if was_predecessor && self.table.predecessor().is_none()
+        if was_predecessor
+            && self.table.predecessor().is_none()
             && let Some((p, rest)) = links.predecessors.split_first()
             && p.id != me
         {
@@ -340,56 +260,13 @@ impl Chord {
         self.table.links(self.config.successor_replicas + 1, false)
     }
 
-    fn begin_join(&mut self, now: Instant, bootstrap: SocketAddr, again: bool) {
-        let deadline = now + self.config.join_deadline;
-        self.joining =
-            Some(Joining { bootstrap, deadline, tried: Vec::new(), refused: None, answered: false, again });
-        self.on_join_timer(now);
-    }
-
-    fn end_join(&mut self, why: JoinError) {
-        let again = self.joining.take().is_some_and(|j| j.again);
-        self.timers.cancel(&Timer::Join);
-        if !again {
-            self.out.push_back(Output::JoinFailed { why });
-        }
-    }
-
-    fn enter(&mut self, now: Instant) {
-        self.state = State::Joined;
-        self.out.push_back(Output::Joined);
-        self.pace = self.config.stabilise_min;
-        self.timers.set(Timer::Stabilise, now + self.pace);
-        self.timers.set(Timer::Fingers, now + self.config.stabilise_min * 2);
-        let wait = self.about(self.config.maintain);
-        self.timers.set(Timer::Maintain, now + wait);
-    }
-
-    fn admitted(&mut self, now: Instant, by: PeerRef, links: Links, again: bool) {
-        if !again {
-            self.enter(now);
-        }
-        self.adopt_successors(now, by, &links.successors);
-        if let Some((p, rest)) = links.predecessors.split_first()
-            && p.id != self.table.me.id
-            && self.table.predecessor().is_none()
-        {
-            self.table.set_predecessor(*p, rest, now);
-            // It learns of this peer by being asked.
-            self.probe(now, *p);
-        }
-        self.changed(now);
-    }
-
-    fn adopt_successors(&mut self, now: Instant, first: PeerRef, rest: &[PeerRef]) {
+    pub(super) fn adopt_successors(&mut self, now: Instant, first: PeerRef, rest: &[PeerRef]) {
         let mut list = vec![first];
         // What it says comes first; what was known before fills up.
         list.extend(rest.iter().copied());
         let known = self.table.successors();
         let last = list.iter().map(|p| self.config.space.distance(&self.table.me.id, &p.id)).max();
-        list.extend(
-            known.into_iter().filter(|p| Some(self.config.space.distance(&self.table.me.id, &p.id)) > last),
-        );
+        list.extend(known.into_iter().filter(|p| Some(self.config.space.distance(&self.table.me.id, &p.id)) > last));
         if self.table.set_successors(&list, now) {
             self.changed(now);
         }

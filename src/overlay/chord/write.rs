@@ -1,16 +1,13 @@
 //! Puts: to the responsible peer, its successors and the scattered position; done when two distinct holders have
 //! acknowledged, or all that the ring has.
 
+use super::Chord;
 use super::lookup::{Found, Goal, Op};
 use super::rpc::Why;
 use super::store::Slot;
-use super::Chord;
 use crate::core::{Id, Instant};
 use crate::identity::SignedEntry;
 use crate::overlay::{Mode, OpId, Output, PeerRef, PutError, Request, Response, Route};
-
-/// Distinct holders whose acknowledgement makes a write.
-const HOLDERS: usize = 2;
 
 /// A put under way.
 pub(super) struct Write {
@@ -20,6 +17,8 @@ pub(super) struct Write {
     acked: Vec<Id>,
     /// Stores out, the scattered copy's lookup included.
     waiting: usize,
+    /// The responsible peer, as long as it has neither acknowledged nor failed: who reads next asks it first.
+    owner: Option<Id>,
     /// The responsible peer is alone in its ring.
     alone: bool,
     pub reported: bool,
@@ -47,16 +46,24 @@ impl Chord {
             self.counters.invalid += 1;
             return self.put_failed(op, PutError::Invalid);
         }
-        let write =
-            Write { key, entry: entry.clone(), acked: Vec::new(), waiting: 0, alone: false, reported: false };
+        let write = Write {
+            key,
+            entry: entry.clone(),
+            acked: Vec::new(),
+            waiting: 0,
+            owner: None,
+            alone: false,
+            reported: false,
+        };
         let id = self.start(now, Goal::Put { op, write }, key, Mode::Auto);
-        if self.config.scattered && self.table.successor().is_some() {
-            if let Some(Goal::Put { write, .. }) = self.ops.get_mut(&id).map(|op| &mut op.goal) {
-                write.waiting += 1;
-                let target = self.config.space.replica_position(&key, 1);
-                let goal = Goal::Place { slot: (key, 1), entries: vec![entry], parent: Some(id), drop: false };
-                self.start(now, goal, target, Mode::Iterative);
-            }
+        if self.config.scattered
+            && self.table.successor().is_some()
+            && let Some(Goal::Put { write, .. }) = self.ops.get_mut(&id).map(|op| &mut op.goal)
+        {
+            write.waiting += 1;
+            let target = self.config.space.replica_position(&key, 1);
+            let goal = Goal::Place { slot: (key, 1), entries: vec![entry], parent: Some(id), drop: false };
+            self.start(now, goal, target, Mode::Iterative);
         }
     }
 
@@ -68,6 +75,7 @@ impl Chord {
         holders.extend(found.replicas.into_iter().filter(|p| p.id != found.owner.id));
         holders.truncate(1 + self.config.successor_replicas);
         write.alone = holders.len() == 1 && found.owner.id == self.table.me.id;
+        write.owner = Some(found.owner.id).filter(|id| *id != self.table.me.id);
         let mut refused = None;
         for (i, holder) in holders.into_iter().enumerate() {
             let Goal::Put { write, .. } = &mut op.goal else { return };
@@ -98,6 +106,10 @@ impl Chord {
         let Goal::Put { write, .. } = &mut op.goal else { return };
         if current {
             write.waiting = write.waiting.saturating_sub(1);
+        }
+        // Who refers to another peer is not the responsible one: another round.
+        if write.owner == Some(from.id) && !matches!(response, Some(Response::Redirect { .. })) {
+            write.owner = None;
         }
         match response {
             Some(Response::Stored { .. }) => write.ack(from.id),
@@ -168,9 +180,7 @@ impl Chord {
         let Goal::Put { op: name, write } = &op.goal else { return };
         let (ours, unix) = (write.entry.clone(), self.unix(now));
         let key = ours.dictionary_key();
-        let held = current
-            .into_iter()
-            .find(|e| e.dictionary_key() == key && self.verify.verify(e, &write.key, unix));
+        let held = current.into_iter().find(|e| e.dictionary_key() == key && self.verify.verify(e, &write.key, unix));
         let Some(held) = held.filter(|h| h.entry().sequence >= ours.entry().sequence) else {
             // It refuses and cannot show why.
             return self.advance_write(now, id, op);
@@ -189,8 +199,9 @@ impl Chord {
         let trace = op.trace(now);
         let (settled, mut again) = (op.settled, false);
         let Goal::Put { op: name, write } = &mut op.goal else { return };
-        let enough = write.acked.len() >= if write.alone { 1 } else { HOLDERS };
-        if enough && !write.reported && (settled || write.acked.len() >= HOLDERS) {
+        let quorum = self.config.quorum();
+        let enough = write.acked.len() >= if write.alone { 1 } else { quorum };
+        if enough && settled && write.owner.is_none() && !write.reported {
             write.reported = true;
             let acks = write.acks();
             self.out.push_back(Output::PutDone { op: *name, acks, result: Ok(()), trace });

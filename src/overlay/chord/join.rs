@@ -1,0 +1,160 @@
+//! Creating a ring, joining one, and coming back to it (draft-zangrilli-p2psip-dsip-dhtchord-00 sections 6.2 and 6.3).
+
+use super::rpc::Why;
+use super::{Chord, State, Timer};
+use crate::core::{Id, Instant};
+use crate::overlay::{Failure, JoinError, Links, Output, PeerRef, Request, Response};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Redirections followed in one attempt to join.
+const JOIN_STEPS: usize = 40;
+/// From one attempt to join to the next.
+const JOIN_AGAIN: Duration = Duration::from_millis(250);
+/// A bootstrap peer's link has to be made first, and its name is not known.
+const JOIN_PATIENCE: Duration = Duration::from_secs(2);
+/// Addresses remembered of neighbours that were lost.
+const HOMES: usize = 8;
+
+/// A join under way.
+#[derive(Debug)]
+pub(super) struct Joining {
+    bootstrap: SocketAddr,
+    deadline: Instant,
+    tried: Vec<Id>,
+    refused: Option<Failure>,
+    answered: bool,
+    /// In the ring already, and looking for a new successor.
+    again: bool,
+}
+
+impl Chord {
+    pub(super) fn create(&mut self, now: Instant) {
+        if self.state == State::Outside {
+            self.joining = None;
+            self.enter(now);
+        }
+    }
+
+    pub(super) fn join(&mut self, now: Instant, bootstrap: SocketAddr) {
+        if self.state == State::Outside && self.joining.is_none() {
+            self.note_home(bootstrap);
+            self.begin_join(now, bootstrap, false);
+        }
+    }
+
+    pub(super) fn on_join_timer(&mut self, now: Instant) {
+        let Some(joining) = &mut self.joining else { return };
+        if now >= joining.deadline {
+            let why = match joining.refused {
+                Some(failure) => JoinError::Refused(failure),
+                None if joining.answered => JoinError::NoWay,
+                None => JoinError::NoAnswer,
+            };
+            self.end_join(why);
+            return;
+        }
+        joining.tried.clear();
+        let to = PeerRef { id: Id::default(), addr: joining.bootstrap };
+        let request = Request::Register { expires: self.config.expires };
+        self.send_within(now, to, false, request, Why::Join, JOIN_PATIENCE);
+    }
+
+    pub(super) fn on_join_failed(&mut self, now: Instant) {
+        if self.joining.is_some() {
+            self.timers.set(Timer::Join, now + JOIN_AGAIN);
+        }
+    }
+
+    pub(super) fn on_join_answer(&mut self, now: Instant, from: PeerRef, response: Response) {
+        let Some(joining) = &mut self.joining else { return };
+        joining.answered = true;
+        if from.id == self.table.me.id {
+            return self.end_join(JoinError::IdTaken);
+        }
+        joining.tried.push(from.id);
+        match response {
+            Response::Admitted { links } => {
+                let again = joining.again;
+                self.joining = None;
+                self.timers.cancel(&Timer::Join);
+                self.admitted(now, from, links, again);
+            }
+            Response::Redirect { closer, .. }
+                if closer.id != self.table.me.id
+                    && !joining.tried.contains(&closer.id)
+                    && joining.tried.len() < JOIN_STEPS =>
+            {
+                let request = Request::Register { expires: self.config.expires };
+                self.send(now, closer, request, Why::Join);
+            }
+            Response::Failed(
+                failure @ (Failure::OtherOverlay | Failure::BadId | Failure::Invalid | Failure::Status(420)),
+            ) => self.end_join(JoinError::Refused(failure)),
+            other => {
+                if let Response::Failed(failure) = other {
+                    joining.refused = Some(failure);
+                }
+                self.timers.set(Timer::Join, now + JOIN_AGAIN);
+            }
+        }
+    }
+
+    /// An address to come back by when everybody else seems dead.
+    pub(super) fn note_home(&mut self, addr: SocketAddr) {
+        if !self.homes.contains(&addr) {
+            self.homes.truncate(HOMES - 1);
+            self.homes.insert(0, addr);
+        }
+    }
+
+    /// Alone, but not always so: has the network come back?
+    pub(super) fn look_for_others(&mut self, now: Instant) {
+        if self.joining.is_none() && self.table.rows().next().is_none() && !self.homes.is_empty() {
+            self.homes.rotate_left(1);
+            self.begin_join(now, self.homes[0], true);
+        }
+    }
+
+    pub(super) fn begin_join(&mut self, now: Instant, bootstrap: SocketAddr, again: bool) {
+        let deadline = now + self.config.join_deadline;
+        self.joining = Some(Joining { bootstrap, deadline, tried: Vec::new(), refused: None, answered: false, again });
+        self.on_join_timer(now);
+    }
+
+    fn end_join(&mut self, why: JoinError) {
+        let again = self.joining.take().is_some_and(|j| j.again);
+        self.timers.cancel(&Timer::Join);
+        if !again {
+            self.out.push_back(Output::JoinFailed { why });
+        }
+    }
+
+    fn enter(&mut self, now: Instant) {
+        self.state = State::Joined;
+        self.out.push_back(Output::Joined);
+        self.pace = self.config.stabilise_min;
+        self.timers.set(Timer::Stabilise, now + self.pace);
+        self.timers.set(Timer::Fingers, now + self.config.stabilise_min * 2);
+        let wait = self.about(self.config.maintain);
+        self.timers.set(Timer::Maintain, now + wait);
+    }
+
+    fn admitted(&mut self, now: Instant, by: PeerRef, links: Links, again: bool) {
+        if !again {
+            self.enter(now);
+        }
+        self.adopt_successors(now, by, &links.successors);
+        // Who was here before, and was restarted, finds itself there.
+        let me = self.table.me.id;
+        let before: Vec<PeerRef> = links.predecessors.into_iter().filter(|p| p.id != me).collect();
+        if let Some((p, rest)) = before.split_first()
+            && self.table.predecessor().is_none()
+        {
+            self.table.set_predecessor(*p, rest, now);
+            // It learns of this peer by being asked.
+            self.probe(now, *p);
+        }
+        self.changed(now);
+    }
+}
