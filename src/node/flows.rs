@@ -78,7 +78,7 @@ impl Flows {
 
     /// The flow to a peer: an open link to it, else one that is dialled now. In clear mode `size` chooses
     /// between UDP and TCP (RFC 3261 section 18.1.1).
-    pub fn to_peer(&mut self, id: Option<Id>, addr: SocketAddr, size: usize, wire: &mut Vec<Wire>) -> Option<Flow> {
+    pub fn peer_flow(&mut self, id: Option<Id>, addr: SocketAddr, size: usize, wire: &mut Vec<Wire>) -> Option<Flow> {
         if self.locals.clear {
             if size <= crate::core::limits::SIP_UDP_REQUEST {
                 return Some(Flow::udp(self.locals.overlay, addr));
@@ -99,7 +99,7 @@ impl Flows {
     }
 
     /// The flow to an address over a transport of standard SIP.
-    pub fn to_address(&mut self, transport: Transport, addr: SocketAddr, wire: &mut Vec<Wire>) -> Option<Flow> {
+    pub fn address_flow(&mut self, transport: Transport, addr: SocketAddr, wire: &mut Vec<Wire>) -> Option<Flow> {
         if transport == Transport::Udp {
             return Some(Flow::udp(self.locals.sip, addr));
         }

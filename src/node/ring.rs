@@ -294,7 +294,7 @@ impl Node {
         let Some(carry) = &self.carry else { return };
         let message = carry.encode_request(request, addr, &mut self.rng);
         let size = message.to_bytes().len() + VIA_SIZE;
-        let Some(flow) = self.flows.to_peer(peer, addr, size, &mut self.wire) else {
+        let Some(flow) = self.flows.peer_flow(peer, addr, size, &mut self.wire) else {
             return self.on_overlay_failed(now, rpc);
         };
         self.ring.rpcs.insert(rpc, Rpc { kind: request.kind(), peer, addr, flow });
