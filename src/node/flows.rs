@@ -231,7 +231,7 @@ impl Flows {
     pub fn is_link(&self, flow: &Flow) -> bool {
         match flow.conn {
             Some(conn) => self.connections.get(&conn).is_some_and(|c| c.link),
-            None => self.locals.clear && flow.local == self.locals.overlay,
+            None => self.locals.clear && flow.local.port() == self.locals.overlay.port(),
         }
     }
 
