@@ -320,6 +320,12 @@ impl Table {
         }
     }
 
+    /// The predecessor that is responsible for `target`, where the list reaches back that far.
+    pub fn owner_before(&self, target: &Id) -> Option<Id> {
+        let pair = self.predecessors.windows(2).find(|p| self.space.in_open_closed(target, &p[1], &p[0]));
+        pair.map(|p| p[0])
+    }
+
     /// The peers between `id` and this one that have been silent for a while, when there is no predecessor.
     pub fn between(&self, id: &Id, now: Instant) -> Vec<PeerRef> {
         if !self.predecessors.is_empty() {
