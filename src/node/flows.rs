@@ -235,9 +235,10 @@ impl Flows {
         }
     }
 
-    /// Closes every link to a peer.
+    /// Closes every link to a peer. The driver says when each is gone; until then nothing new is sent on it.
     pub fn close_peer(&mut self, id: &Id, wire: &mut Vec<Wire>) {
-        for conn in self.by_peer.get(id).cloned().unwrap_or_default() {
+        for conn in self.by_peer.remove(id).unwrap_or_default() {
+            self.by_remote.retain(|_, c| *c != conn);
             wire.push(Wire::Close { conn });
         }
     }
