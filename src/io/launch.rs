@@ -114,8 +114,8 @@ pub struct Ready {
     pub peer_id: Option<String>,
 }
 
-/// Runs a node until it is stopped. `ready` is called once the sockets are open, `on_event` for everything after that
-/// concerns nobody's command in particular.
+/// Runs a node until it is stopped. `ready` is called once it is in a ring (a plain SIP phone: once it has its sockets),
+/// `on_event` for everything after that concerns nobody's command in particular.
 ///
 /// # Errors
 /// [`LaunchError`].
@@ -123,15 +123,28 @@ pub fn run(
     config: Config,
     data: DataDir,
     ready: impl FnOnce(&Ready),
-    on_event: impl FnMut(&control::Event),
+    mut on_event: impl FnMut(&control::Event),
 ) -> Result<(), LaunchError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| LaunchError::System { what: "starting the runtime", source })?;
     runtime.block_on(async {
         let (driver, server, asks, about) = assemble(config, data)?;
-        ready(&about);
+        let mut ready = Some(ready);
+        if about.peer_id.is_none()
+            && let Some(ready) = ready.take()
+        {
+            ready(&about);
+        }
         let serving = tokio::spawn(server.serve(asks));
-        let ended = driver.run(on_event).await;
+        let told = |event: &control::Event| {
+            if let control::Event::Joined { .. } = event
+                && let Some(ready) = ready.take()
+            {
+                ready(&about);
+            }
+            on_event(event);
+        };
+        let ended = driver.run(told).await;
         // The driver's end of the channel is gone: the server lets every client have what was answered.
         let _ = tokio::time::timeout(std::time::Duration::from_secs(2), serving).await;
         Ok(ended?)

@@ -399,7 +399,8 @@ impl Node {
         let Some(flow) = self.flows.gone(conn) else { return };
         self.tx.flow_failed(flow);
         self.registrar.flow_closed(conn);
-        if let (Some(peer), Some(overlay)) = (peer, self.overlay.as_mut())
+        // A link that never came up tells what the failed request tells already, and nothing more.
+        if let (Some(peer), Some(overlay), None) = (peer, self.overlay.as_mut(), why)
             && !self.flows.has_peer(&peer)
         {
             overlay.handle(now, crate::overlay::Input::LinkDown { peer });
