@@ -183,6 +183,74 @@ fn half_of_the_ring_dies() {
 }
 
 #[test]
+fn a_ring_that_grows_fast_loses_no_record() {
+    for (seed, loss) in [(0, 0.0), (1, 0.0), (2, 0.0), (3, 0.02), (4, 0.02)] {
+        let mut net = Net::new(1400 + seed, make);
+        net.loss = loss;
+        let mut users = Users::new(1400 + seed);
+        let mut people = Vec::new();
+        for i in 0..60 {
+            let peer = net.add(Id::sha1(format!("peer {seed} {i}").as_bytes()));
+            match i {
+                0 => net.command(peer, Command::Create),
+                _ => {
+                    let by = net.draw(i);
+                    net.join(peer, by);
+                }
+            }
+            net.run(Duration::from_millis(100));
+            // Those in the ring write while it goes on growing.
+            let writers = net.around();
+            let user = users.user(&format!("user{i}"));
+            let (writer, op) = (writers[net.draw(writers.len())], net.op());
+            let (key, entry) = (key_of(&user), entry(&user, 1, b"kept", 86400));
+            net.command(writer, Command::Put { op, key, entry });
+            people.push(user);
+        }
+        net.run(Duration::from_secs(15));
+        assert_eq!(net.around().len(), 60, "seed {seed}: {:?}", net.reports);
+        for user in &people {
+            let reader = net.draw(60);
+            let (found, trace) = net.get(reader, key_of(user), Mode::Auto);
+            assert_eq!(found.map(|f| f.len()), Ok(1), "seed {seed} {trace:?}");
+        }
+    }
+}
+
+#[test]
+fn a_third_dies_at_once() {
+    for (seed, death) in [(1500, Death::Refused), (1501, Death::Silent)] {
+        let mut net = Net::new(seed, make);
+        net.ring(100);
+        let mut users = Users::new(seed);
+        let people: Vec<_> = (0..60).map(|i| users.user(&format!("user{i}"))).collect();
+        for (i, user) in people.iter().enumerate() {
+            assert_eq!(net.put(i, &entry(user, 1, b"kept", 86400)).1, Ok(()));
+        }
+        net.run(Duration::from_secs(30));
+        net.death = death;
+        for _ in 0..30 {
+            let living = net.living();
+            let victim = living[net.draw(living.len())];
+            net.crash(victim);
+        }
+        // Of the four holders of a record all may be among the dead.
+        let survived = |net: &Net<Chord>, key: Id| {
+            net.living().iter().any(|i| net.peers[*i].overlay.resources().iter().any(|(k, _)| *k == key))
+        };
+        assert!(people.iter().filter(|u| survived(&net, key_of(u))).count() >= 55);
+        for user in &people {
+            let key = key_of(user);
+            let expected = usize::from(survived(&net, key));
+            let living = net.living();
+            let reader = living[net.draw(living.len())];
+            let (found, trace) = net.get(reader, key, Mode::Auto);
+            assert_eq!(found.map(|f| f.len()), Ok(expected), "{death:?} {trace:?}");
+        }
+    }
+}
+
+#[test]
 fn path_lengths_are_chords() {
     let mut net = Net::new(400, |me, rng| {
         let verifier = Verifier::new(TrustAnchor::Open { overlay: OVERLAY.into() }, 8);

@@ -321,6 +321,31 @@ mod tests {
         assert_ne!(a.history_hash, c.history_hash);
     }
 
+    /// Ten peers a second join and write at once, so that every record is handed on many times.
+    fn growing(seed: u64, loss: f64) -> Report {
+        let link = LinkModel { loss, ..Options::default().link };
+        let settle = Duration::from_secs(10);
+        run(&Options { peers: 60, seed, lookups: 240, link, settle, ..Options::default() }, |_| {}).unwrap()
+    }
+
+    #[test]
+    fn a_growing_ring_loses_no_record() {
+        for seed in 1..=4 {
+            let report = growing(seed, 0.0);
+            assert_eq!((report.joined, report.found), (60, 240), "seed {seed}");
+            // Half a second is the first deadline: nothing may be sent into a link that is gone.
+            assert!(report.lookup_ms_p99 < 500.0, "seed {seed}: {}", report.lookup_ms_p99);
+        }
+    }
+
+    #[test]
+    fn late_segments_keep_nobody_out() {
+        for (seed, loss) in [(1, 0.02), (2, 0.02), (3, 0.05), (4, 0.05)] {
+            let report = growing(seed, loss);
+            assert_eq!((report.joined, report.found), (60, 240), "seed {seed}, loss {loss}");
+        }
+    }
+
     #[test]
     fn every_user_is_found_in_a_ring_that_lost_nobody() {
         let report = small(3);

@@ -33,8 +33,12 @@ impl Chord {
             (None, None, Some(any)) if self.joining.is_none() => self.begin_join(now, any.addr, true),
             (None, None, _) => {}
         }
+        // In a ring at rest the predecessor's own questions show that it lives; only who is before it has to be asked.
+        let moving = self.pace < self.config.stabilise_max;
         if let Some(p) = self.table.predecessor()
-            && now.since(self.predecessor_asked) >= self.config.heartbeat.min(self.pace * 2)
+            && let silent = self.table.contact(&p.id).is_none_or(|c| now.since(c.heard) >= self.pace * 2)
+            && let often = if moving || silent { self.pace * 2 } else { self.config.heartbeat / 4 }
+            && now.since(self.predecessor_asked) >= self.config.heartbeat.min(often)
         {
             self.predecessor_asked = now;
             self.probe(now, p);
