@@ -54,6 +54,8 @@ impl Node {
                 for call in self.ua.summaries(now) {
                     self.ua.hang_up(now, call.call);
                 }
+                // What ends the calls goes out before the node is done.
+                self.settle(now);
                 self.reply(request, Ok(done("leaving".into())));
                 return self.leave(now);
             }

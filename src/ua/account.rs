@@ -116,9 +116,15 @@ impl Ua {
                 self.send_register(request);
             }
             423 => {
-                let min = response.header(HeaderName::MinExpires).and_then(|v| v.parse().ok());
-                account.config.expires = min.unwrap_or(3600).max(account.config.expires);
-                self.register_now(now);
+                let min = response.header(HeaderName::MinExpires).and_then(|v| v.trim().parse().ok());
+                match min {
+                    Some(min) if min > account.config.expires => {
+                        account.config.expires = min;
+                        self.register_now(now);
+                    }
+                    // It refuses what it asked for; asking again at once would go on for ever.
+                    _ => self.on_register_failed(now, 423, response.reason().to_owned()),
+                }
             }
             status => self.on_register_failed(now, status, response.reason().to_owned()),
         }

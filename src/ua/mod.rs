@@ -219,6 +219,8 @@ enum Timer {
     Accepted(CallId),
     /// The media's last figures did not come.
     Figures(CallId),
+    /// No leg of an ended call can answer any more.
+    Forget(CallId),
     /// The account's registration is renewed.
     Register,
 }
@@ -271,6 +273,7 @@ impl Ua {
                 Timer::Talk(call) => self.hang_up(now, call),
                 Timer::Accepted(call) => self.on_accepted_timeout(now, call),
                 Timer::Figures(call) => self.media_closed(now, call, MediaStats::default()),
+                Timer::Forget(call) => _ = self.calls.remove(&call),
                 Timer::Register => self.register_now(now),
             }
         }
