@@ -7,3 +7,9 @@ mod raw;
 mod world;
 
 mod calls;
+mod dialogs;
+mod forks;
+mod phone_mode;
+mod phones;
+mod requests;
+mod security;

@@ -33,7 +33,10 @@ impl Node {
         if let Err(fault) = message.validate() {
             self.count("invalid messages refused");
             if message.is_request() && *message.method() != Method::Ack && message.branch().is_some() {
-                let refusal = Message::reply(&message, fault.status(), &fault.reason());
+                let mut refusal = Message::reply(&message, fault.status(), &fault.reason());
+                if refusal.has(HeaderName::To) && refusal.to_tag().is_none() {
+                    refusal.set_to_tag(&self.rng.token(6));
+                }
                 self.send_back(refusal, flow);
             }
             return;

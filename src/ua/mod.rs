@@ -199,6 +199,8 @@ pub enum UaEvent {
         /// Until it has to be renewed.
         expires: Duration,
     },
+    /// The account's registration has been taken back, or given up.
+    Unregistered,
     /// The account is not registered.
     RegistrationFailed {
         /// SIP status, 0 when nobody answered.
@@ -274,7 +276,7 @@ impl Ua {
                 Timer::Accepted(call) => self.on_accepted_timeout(now, call),
                 Timer::Figures(call) => self.media_closed(now, call, MediaStats::default()),
                 Timer::Forget(call) => _ = self.calls.remove(&call),
-                Timer::Register => self.register_now(now),
+                Timer::Register => self.register_now(),
             }
         }
     }
