@@ -94,7 +94,7 @@ fn a_stranger_on_a_link_may_not_call_nor_ask() {
 fn overlay_request(world: &mut World, claimed: PeerRef) -> Message {
     let carry = Carry::new("chordial", claimed, 600);
     let to = world.hosts[0].overlay;
-    let mut message = carry.encode_request(&Request::Query { target: claimed.id, route: Route::Proxy }, to, &mut Rng::from_seed(9));
+    let mut message = carry.encode_request(&Request::Query { target: claimed.id, route: Route::Here }, to, &mut Rng::from_seed(9));
     let n = world.now.as_micros();
     message.push_front("Via", format_args!("SIP/2.0/TLS 10.9.0.1:5061;branch=z9hG4bKov{n}"));
     message
@@ -111,12 +111,12 @@ fn an_overlay_request_needs_a_link_and_the_peer_id_of_its_certificate() {
     let request = overlay_request(&mut world, victim);
     talk.send(&mut world, &request);
     assert_eq!(talk.finally(&mut world, &request).status(), 493);
-    // Under its own peer-ID it is answered.
+    // Under its own peer-ID it is answered: by 404, the peer responsible (dSIP).
     world.run(seconds(1));
     let own = PeerRef { id: mallory.peer_id(), addr: world.raws[raw].addr };
     let request = overlay_request(&mut world, own);
     talk.send(&mut world, &request);
-    assert_eq!(talk.finally(&mut world, &request).status(), 200);
+    assert_eq!(talk.finally(&mut world, &request).status(), 404);
 
     // A stranger on a link, and anybody in clear.
     let (raw, way) = on_link(&mut world, None);

@@ -64,7 +64,7 @@ pub struct RawEnd {
     pub addr: SocketAddr,
     /// Takes TCP at its address.
     pub tcp: bool,
-    /// Everything that came, with where it came from and when.
+    /// Everything that came, with where it came from.
     pub inbox: Vec<Received>,
     pub opened: Vec<ConnId>,
     pub closed: Vec<ConnId>,
@@ -74,7 +74,6 @@ pub struct RawEnd {
 
 #[derive(Debug, Clone)]
 pub struct Received {
-    pub at: Instant,
     pub from: Option<SocketAddr>,
     pub conn: Option<ConnId>,
     pub message: Message,
@@ -236,8 +235,7 @@ impl World {
 
     fn receive(&mut self, raw: usize, from: Option<SocketAddr>, conn: Option<ConnId>, bytes: &[u8]) {
         let message = Message::parse(bytes).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(bytes)));
-        let at = self.now;
-        self.raws[raw].inbox.push(Received { at, from, conn, message });
+        self.raws[raw].inbox.push(Received { from, conn, message });
     }
 
     pub fn hand(&mut self, host: usize, input: Input) {
