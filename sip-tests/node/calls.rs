@@ -293,3 +293,71 @@ fn stopping_ends_the_calls_first() {
     assert!(matches!(world.hosts[0].replies.get(&request), Some(Ok(_))));
     assert_eq!(world.hosts[1].ended()[0].result, "completed");
 }
+
+#[test]
+fn a_peer_whose_link_stands_but_says_nothing_is_told_in_seconds() {
+    let mut world = World::ring(22, &["alice", "bob", "carol"]);
+    world.swallow = Box::new(|bytes| bytes.starts_with(b"INVITE"));
+    let request = world.call(0, "bob");
+    let (report, took) = world.report(0, request, second(9));
+    assert_eq!((report.result.as_str(), report.status), ("failed", 503));
+    assert!(took < second(9), "{took:?}");
+    assert_eq!(world.hosts[0].counter(world.now, "requests that a peer left unanswered"), 1);
+}
+
+#[test]
+fn an_answer_that_comes_after_patience_is_ended() {
+    let mut world = World::ring(23, &["alice", "bob", "carol"]);
+    world.swallow = Box::new(|bytes| bytes.starts_with(b"SIP/2.0 1"));
+    let request = world.call(0, "bob");
+    let (report, _) = world.report(0, request, second(9));
+    assert_eq!((report.result.as_str(), report.status), ("failed", 503));
+    world.swallow = Box::new(|_| false);
+    world.answer(1);
+    world.run(second(5));
+    let ended = world.hosts[1].ended();
+    assert_eq!((ended.len(), ended[0].result.as_str()), (1, "completed"), "ACK and BYE");
+    assert!(world.hosts[1].node.status(world.now).calls.is_empty());
+}
+
+#[test]
+fn a_laboratory_in_clear_carries_calls_over_udp_and_tcp() {
+    let mut world = World::new(24);
+    for user in ["alice", "bob", "carol"] {
+        world.peer(user, |c| c.overlay.lab_clear = true);
+    }
+    world.run(second(15));
+    for user in ["bob", "carol"] {
+        let request = world.call(0, user);
+        let host = if user == "bob" { 1 } else { 2 };
+        world.until_ringing_at(host);
+        world.answer(host);
+        world.run(second(40));
+        world.hang_up(host);
+        assert_eq!(world.report(0, request, FEW).0.result, "completed");
+    }
+    assert!(world.hosts[0].log.iter().any(|l| l.starts_with("send INVITE")));
+}
+
+#[test]
+fn a_stabilised_ring_and_a_call_with_lossy_datagrams_in_clear() {
+    let mut world = World::new(25);
+    for user in ["alice", "bob"] {
+        world.peer(user, |c| c.overlay.lab_clear = true);
+    }
+    world.run(second(15));
+    let mut n = 0u32;
+    world.lose = Box::new(move |_, _, bytes| {
+        n += 1;
+        n.is_multiple_of(3) && !bytes.starts_with(b"REGISTER")
+    });
+    let request = world.call(0, "bob");
+    world.until_ringing_at(1);
+    world.answer(1);
+    world.until_voice(0, 1);
+    world.run(second(40));
+    world.hang_up(0);
+    assert_eq!(world.report(0, request, FEW).0.result, "completed");
+    world.run(second(10));
+    assert_eq!(world.hosts[1].ended()[0].result, "completed");
+}

@@ -108,7 +108,8 @@ fn two_who_claim_one_name_are_both_shown_and_one_can_be_chosen() {
     let request = world.call(0, "bob");
     let (report, _) = world.report(0, request, seconds(5));
     assert_eq!((report.result.as_str(), report.status), ("failed", 300));
-    let claims: Vec<String> = [1, 2].iter().map(|i| world.hosts[*i].verified.as_ref().unwrap().user_key.to_string()).collect();
+    let claims: Vec<String> =
+        [1, 2].iter().map(|i| world.hosts[*i].verified.as_ref().unwrap().user_key.to_string()).collect();
     for claim in &claims {
         assert!(report.reason.contains(&format!("bob~{claim}")), "{}", report.reason);
     }

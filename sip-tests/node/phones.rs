@@ -309,3 +309,13 @@ fn a_phone_names_one_of_two_claimants() {
     world.until_ringing_at(3);
     assert!(world.hosts[2].events.iter().all(|(_, e)| !matches!(e, Event::Incoming { .. })));
 }
+
+#[test]
+fn a_phone_that_calls_a_peer_which_hangs_is_told_in_seconds() {
+    let (mut world, way) = registered(20, false);
+    world.swallow = Box::new(|bytes| bytes.starts_with(b"INVITE"));
+    let (talk, invite) = phone_invite(&mut world, way, "sip:alice@chordial", "sip:desk@chordial");
+    let begun = world.now;
+    assert_eq!(talk.finally(&mut world, &invite).status(), 500);
+    assert!(world.now.since(begun) < seconds(9), "{:?}", world.now.since(begun));
+}

@@ -71,7 +71,8 @@ impl Talk {
         let addr = world.raws[self.raw].addr;
         let transport = if matches!(self.way, Way::Udp(_)) { "UDP" } else { "TCP" };
         let mut message = Message::request(method.clone(), &self.uri);
-        let ends: String = format!("{}{}{}", self.call_id, self.local, self.remote).replace(|c: char| !c.is_alphanumeric(), "");
+        let ends: String =
+            format!("{}{}{}", self.call_id, self.local, self.remote).replace(|c: char| !c.is_alphanumeric(), "");
         let branch = format!("z9hG4bK{ends}.{}", self.branches);
         message.push("Via", format_args!("SIP/2.0/{transport} {addr};branch={branch};rport"));
         for route in &self.routes {

@@ -3,9 +3,9 @@
 use crate::raw::{Talk, Way, sdp};
 use crate::world::World;
 use bytes::Bytes;
+use chordial::core::Flow;
 use chordial::core::Transport;
 use chordial::node::Input;
-use chordial::core::Flow;
 use chordial::sip::msg::{Message, Method};
 use std::time::Duration;
 
@@ -172,8 +172,7 @@ fn a_caller_whose_stream_breaks_stops_ringing() {
     let to = world.hosts[0].sip;
     let conn = world.dial(0, Transport::Tcp, to);
     let way = Way::Stream(conn);
-    let mut talk =
-        Talk::new(&world, 0, way, &format!("sip:bob@{to}"), "sip:joe@elsewhere.example", "sip:bob@chordial");
+    let mut talk = Talk::new(&world, 0, way, &format!("sip:bob@{to}"), "sip:joe@elsewhere.example", "sip:bob@chordial");
     let invite = talk.invite(&world, &offer());
     talk.send(&mut world, &invite);
     world.until_ringing_at(0);

@@ -94,9 +94,11 @@ fn a_stranger_on_a_link_may_not_call_nor_ask() {
 fn overlay_request(world: &mut World, claimed: PeerRef) -> Message {
     let carry = Carry::new("chordial", claimed, 600);
     let to = world.hosts[0].overlay;
-    let mut message = carry.encode_request(&Request::Query { target: claimed.id, route: Route::Here }, to, &mut Rng::from_seed(9));
+    let mut message =
+        carry.encode_request(&Request::Query { target: claimed.id, route: Route::Here }, to, &mut Rng::from_seed(9));
     let n = world.now.as_micros();
-    message.push_front("Via", format_args!("SIP/2.0/TLS 10.9.0.1:5061;branch=z9hG4bKov{n}"));
+    let addr = world.raws[world.raws.len() - 1].addr;
+    message.push_front("Via", format_args!("SIP/2.0/UDP {addr};branch=z9hG4bKov{n};rport"));
     message
 }
 
@@ -132,6 +134,7 @@ fn an_overlay_request_needs_a_link_and_the_peer_id_of_its_certificate() {
     talk.send(&mut world, &request);
     let no = talk.finally(&mut world, &request);
     assert!(no.status() >= 400, "{}", no.status());
+    assert!(world.hosts[0].counter(world.now, "overlay requests refused") >= 1);
 }
 
 #[test]
@@ -154,7 +157,8 @@ fn an_outside_caller_cannot_have_a_call_relayed() {
         let no = talk.ask(&mut world, &invite);
         assert!(matches!(no.status(), 403 | 404 | 480), "{target}: {}", no.status());
     }
-    let mut talk = Talk::new(&world, raw, Way::Udp(to), "sip:alice@chordial", "sip:joe@elsewhere.example", "sip:alice@chordial");
+    let mut talk =
+        Talk::new(&world, raw, Way::Udp(to), "sip:alice@chordial", "sip:joe@elsewhere.example", "sip:alice@chordial");
     talk.routes = vec![format!("<sip:{to};lr>"), "<sip:10.9.0.7;lr>".into()];
     let invite = talk.invite(&world, &offer());
     assert_eq!(talk.ask(&mut world, &invite).status(), 403);

@@ -96,6 +96,8 @@ pub struct World {
     requests: u64,
     /// Drops a datagram when it says so.
     pub lose: Box<dyn FnMut(SocketAddr, SocketAddr, &[u8]) -> bool>,
+    /// Swallows a message on a stream when it says so: the host lives, the program on it hangs.
+    pub swallow: Box<dyn FnMut(&[u8]) -> bool>,
 }
 
 impl World {
@@ -111,6 +113,7 @@ impl World {
             conns: 1 << 63,
             requests: 0,
             lose: Box::new(|_, _, _| false),
+            swallow: Box::new(|_| false),
         }
     }
 
@@ -141,7 +144,13 @@ impl World {
     }
 
     /// A plain SIP phone.
-    pub fn plain(&mut self, user: &str, password: &str, registrar: SocketAddr, change: impl FnOnce(&mut Config)) -> usize {
+    pub fn plain(
+        &mut self,
+        user: &str,
+        password: &str,
+        registrar: SocketAddr,
+        change: impl FnOnce(&mut Config),
+    ) -> usize {
         let mut config = Config::default();
         config.user.name = user.into();
         config.account.registrar = Some(registrar);
@@ -183,7 +192,14 @@ impl World {
     /// A raw end at 10.9.0.n:5060.
     pub fn raw(&mut self) -> usize {
         let addr = format!("10.9.0.{}:5060", self.raws.len() + 1).parse().unwrap();
-        self.raws.push(RawEnd { addr, tcp: true, inbox: Vec::new(), opened: Vec::new(), closed: Vec::new(), proof: None });
+        self.raws.push(RawEnd {
+            addr,
+            tcp: true,
+            inbox: Vec::new(),
+            opened: Vec::new(),
+            closed: Vec::new(),
+            proof: None,
+        });
         self.raws.len() - 1
     }
 
@@ -394,6 +410,9 @@ impl World {
     }
 
     pub fn write(&mut self, from: Place, conn: ConnId, bytes: Bytes) {
+        if (self.swallow)(&bytes) {
+            return;
+        }
         let at = self.now + ONE_WAY;
         let Some(stream) = self.streams.get_mut(&(from, conn)) else { return };
         let at = at.max(stream.free_at);
