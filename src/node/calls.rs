@@ -6,6 +6,7 @@ use crate::core::Instant;
 use crate::identity::split_aor;
 use crate::node::control::{CallReport, CallStatus, CommandError, Event, Reply, RequestId};
 use crate::pbx::Target as Place;
+use crate::pbx::router::QueryId;
 use crate::sip::msg::Uri;
 use crate::sip::tx;
 use crate::ua::{self, CallId, Direction, Hop, Report, State, Summary, Target, UaEvent};
@@ -22,6 +23,8 @@ pub(super) struct Calls {
     hops: BTreeMap<CallId, u32>,
     /// The user key that the caller has named, where several claim the callee's name.
     chosen: BTreeMap<CallId, String>,
+    /// The same of a phone's request in the proxy.
+    pub chosen_by_phone: BTreeMap<QueryId, String>,
     pub ended: VecDeque<CallReport>,
 }
 
@@ -35,13 +38,10 @@ pub(super) enum Callee {
 }
 
 impl Node {
-    /// Reads TARGET: extension, user name, `user~fingerprint`, AOR or `sip:` URI.
+    /// Reads TARGET: extension, user name, AOR or `sip:` URI; each with `~fingerprint` after the user where several claim
+    /// the name.
     pub(super) fn callee(&self, target: &str) -> Result<Callee, CommandError> {
         let target = target.trim();
-        let (target, claim) = match target.rsplit_once('~') {
-            Some((target, claim)) if !claim.contains('@') => (target, Some(claim.to_owned())),
-            _ => (target, None),
-        };
         let wrong = |what: &str| {
             CommandError::new(
                 format!("{what}: \"{target}\""),
@@ -57,7 +57,9 @@ impl Node {
         let uri = Uri::parse(&text).map_err(|_| wrong("not an address"))?;
         match self.domain.callee_of(&uri) {
             Some(user) if self.overlay.is_some() => {
-                let user = crate::identity::canonical_user(&user).map_err(|_| wrong("not a user name"))?;
+                let (user, claim) = claimed(&user);
+                let claim = claim.map(str::to_owned);
+                let user = crate::identity::canonical_user(user).map_err(|_| wrong("not a user name"))?;
                 Ok(Callee::Aor { aor: self.domain.aor(&user), claim })
             }
             _ if uri.is_sip() => Ok(Callee::Outside(uri)),
@@ -156,13 +158,13 @@ impl Node {
                     self.out.push_back(Output::Media(MediaCommand::Dtmf { call, digit }));
                 }
                 ua::Output::CloseMedia { call } => self.out.push_back(Output::Media(MediaCommand::Close { call })),
-                ua::Output::Event { event } => self.on_ua_event(event),
+                ua::Output::Event { event } => self.on_ua_event(now, event),
             }
         }
         busy
     }
 
-    fn on_ua_event(&mut self, event: UaEvent) {
+    fn on_ua_event(&mut self, now: Instant, event: UaEvent) {
         let of = |calls: &Calls, call: &CallId| calls.commands.get(call).copied();
         match event {
             UaEvent::Incoming { call, from } => self.event(None, Event::Incoming { call: call.0, from }),
@@ -176,6 +178,7 @@ impl Node {
                 let aor = self.ua.profile().aor.clone();
                 self.event(None, Event::Registered { aor });
             }
+            UaEvent::Unregistered => self.leave(now),
             UaEvent::RegistrationFailed { status, reason } => {
                 let aor = self.ua.profile().aor.clone();
                 self.event(None, Event::RegistrationFailed { aor, status, why: reason });
@@ -217,6 +220,14 @@ impl Node {
 
     pub(super) fn call_statuses(&self, now: Instant) -> Vec<CallStatus> {
         self.ua.summaries(now).into_iter().filter(|s| s.state != State::Over).map(call_status).collect()
+    }
+}
+
+/// A dialled user, and the fingerprint of the user's key where one was named: `user~fingerprint`.
+pub(super) fn claimed(user: &str) -> (&str, Option<&str>) {
+    match user.split_once('~') {
+        Some((user, claim)) => (user, Some(claim)),
+        None => (user, None),
     }
 }
 

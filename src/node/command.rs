@@ -54,8 +54,14 @@ impl Node {
                 for call in self.ua.summaries(now) {
                     self.ua.hang_up(now, call.call);
                 }
+                // What ends the calls goes out before the node is done.
+                let unregistering = self.ua.unregister(now);
+                self.settle(now);
                 self.reply(request, Ok(done("leaving".into())));
-                return self.leave(now);
+                if !unregistering {
+                    self.leave(now);
+                }
+                return;
             }
         };
         self.reply(request, answer);

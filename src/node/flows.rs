@@ -85,7 +85,9 @@ impl Flows {
             }
             return self.dial(Transport::Tcp, addr, None, true, wire);
         }
-        let known = id.and_then(|id| self.by_peer.get(&id)).and_then(|conns| conns.first().copied());
+        let open = |conn: &ConnId| self.connections.get(conn).is_some_and(|c| c.opening.is_none());
+        let conns = id.and_then(|id| self.by_peer.get(&id));
+        let known = conns.and_then(|conns| conns.iter().copied().find(open).or(conns.first().copied()));
         let known = known.or_else(|| {
             let conn = *self.by_remote.get(&(Transport::Tls, addr))?;
             // The address may by now belong to another peer than the one that is asked for.

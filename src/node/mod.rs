@@ -27,7 +27,7 @@ mod setup;
 
 pub use setup::Setup;
 
-use crate::core::{ConnId, Flow, Id, Instant, Rng, Transport, UnixTime};
+use crate::core::{ConnId, Flow, Id, Instant, Rng, TimerQueue, Transport, UnixTime};
 use crate::identity::{Identity, Verified};
 use crate::overlay::Overlay;
 use crate::overlay::carry::Carry;
@@ -269,6 +269,8 @@ pub struct Node {
     owners: BTreeMap<ClientTxId, Owner>,
     /// Requests that went over TCP only for their size, until they are answered.
     large: BTreeMap<ClientTxId, (Message, Flow)>,
+    /// Requests over links of which nothing has been heard, and until when they may be.
+    unheard: TimerQueue<ClientTxId>,
     ring: ring::Ring,
     calls: calls::Calls,
     wire: Vec<Wire>,
@@ -295,6 +297,7 @@ impl Node {
             publisher: Publisher::new(setup.lifetime()),
             owners: BTreeMap::new(),
             large: BTreeMap::new(),
+            unheard: TimerQueue::new(),
             ring: ring::Ring::new(&setup),
             calls: calls::Calls::default(),
             wire: Vec::new(),
@@ -335,6 +338,7 @@ impl Node {
         self.ua.handle_timeout(now);
         self.registrar.handle_timeout(now);
         self.router.handle_timeout(now);
+        self.on_unheard(now);
         if let Some(overlay) = self.overlay.as_mut() {
             overlay.handle_timeout(now);
         }
@@ -352,7 +356,7 @@ impl Node {
         let overlay = self.overlay.as_ref().and_then(|o| o.poll_timeout());
         let times =
             [self.tx.poll_timeout(), self.ua.poll_timeout(), self.registrar.poll_timeout(), self.router.poll_timeout()];
-        times.into_iter().chain([overlay, self.next_ring_timeout()]).flatten().min()
+        times.into_iter().chain([overlay, self.next_ring_timeout(), self.unheard.next()]).flatten().min()
     }
 
     /// The wall-clock time at `now`.

@@ -9,11 +9,14 @@ use crate::sip::tx::{self, Output, TxId};
 use crate::ua::Hop;
 use bytes::Bytes;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// The connection on which the proxy reaches this node's own user agent: it never leaves the node.
 pub(super) const INTERNAL: ConnId = ConnId(0);
 /// What a Via adds to a message, at most, when it is asked whether it fits into a datagram.
 pub(super) const VIA_SIZE: usize = 120;
+/// How long a peer may say nothing to a request over its link; longer than a connection may take to open.
+const UNHEARD: Duration = Duration::from_secs(7);
 
 impl Node {
     pub(super) fn on_bytes(&mut self, now: Instant, flow: Flow, bytes: Bytes) {
@@ -30,7 +33,10 @@ impl Node {
         if let Err(fault) = message.validate() {
             self.count("invalid messages refused");
             if message.is_request() && *message.method() != Method::Ack && message.branch().is_some() {
-                let refusal = Message::reply(&message, fault.status(), &fault.reason());
+                let mut refusal = Message::reply(&message, fault.status(), &fault.reason());
+                if refusal.has(HeaderName::To) && refusal.to_tag().is_none() {
+                    refusal.set_to_tag(&self.rng.token(6));
+                }
                 self.send_back(refusal, flow);
             }
             return;
@@ -58,9 +64,12 @@ impl Node {
                 Output::Ack { message, flow } => self.on_ack(now, message, flow),
                 // It comes after its transaction is gone, or was never ours; the layer counts it.
                 Output::StrayResponse { .. } => {}
-                // Whoever has the transaction hears of it by its own timers: no ACK, no BYE, Timer C.
-                Output::ServerTimeout { .. } | Output::ServerTransportError { .. } => {}
+                // Whoever has the transaction hears of it by its own timers: no ACK, no BYE.
+                Output::ServerTimeout { .. } => {}
+                // Whoever called hangs on a stream that is gone and cannot be told: as good as a CANCEL.
+                Output::ServerTransportError { tx } => self.on_cancel(now, tx),
                 Output::Terminated { tx: TxId::Client(tx) } => {
+                    self.unheard.cancel(&tx);
                     self.owners.remove(&tx);
                     self.large.remove(&tx);
                 }
@@ -82,6 +91,7 @@ impl Node {
     }
 
     fn on_response(&mut self, now: Instant, tx: tx::ClientTxId, message: Message) {
+        self.unheard.cancel(&tx);
         match self.owners.get(&tx) {
             Some(Owner::Overlay(rpc)) => self.on_overlay_response(now, *rpc, &message),
             Some(Owner::Ua(key)) => self.ua.on_response(now, *key, tx, &message),
@@ -105,6 +115,20 @@ impl Node {
             Some(Owner::Router(_)) if status == 408 => self.router.on_timeout(now, tx),
             Some(Owner::Router(_)) => self.router.on_transport_error(now, tx),
             None => {}
+        }
+    }
+
+    /// A peer that lives says 100 or better at once. One that says nothing is taken for dead long before Timer B;
+    /// should it answer late all the same, its answer still finds its owner.
+    pub(super) fn on_unheard(&mut self, now: Instant) {
+        while let Some(tx) = self.unheard.pop(now) {
+            self.tx.cancel(now, tx);
+            self.count("requests that a peer left unanswered");
+            match self.owners.get(&tx).copied() {
+                Some(Owner::Ua(key)) => self.ua.on_failure(now, key, 503),
+                Some(Owner::Router(_)) => self.router.on_transport_error(now, tx),
+                Some(Owner::Overlay(_)) | None => {}
+            }
         }
     }
 
@@ -151,6 +175,10 @@ impl Node {
     ) -> Option<tx::ClientTxId> {
         message.push_front(HeaderName::Via, self.via(&flow, branch));
         let tx = self.tx.send_request(now, message, flow);
+        // The overlay has deadlines of its own, and in clear there may be anybody at the other end.
+        if !matches!(owner, Owner::Overlay(_)) && self.flows.is_link(&flow) {
+            self.unheard.set(tx, now + UNHEARD);
+        }
         self.owners.insert(tx, owner);
         Some(tx)
     }

@@ -1,6 +1,6 @@
 //! The registrar and the proxy in the node: who answers a request, and where the proxy's questions are answered.
 
-use super::calls::hop_of;
+use super::calls::{claimed, hop_of};
 use super::receive::INTERNAL;
 use super::ring::Found;
 use super::{Node, Owner};
@@ -113,18 +113,22 @@ impl Node {
 
     fn on_router_output(&mut self, now: Instant, output: Output) {
         match output {
-            Output::Resolve { query, aor, user, scope, .. } => {
-                let local = self.local_candidates(now, &user);
+            Output::Resolve { query, user, scope, .. } => {
+                let (user, claim) = claimed(&user);
+                let local = self.local_candidates(now, user);
                 // A peer or phone that asks here for somebody who hangs here does not need the ring.
                 if scope == Scope::Here || self.ring.state() != super::ring::State::In {
-                    let found = match (local.is_empty(), self.registrar.hosts(&user) || self.is_own(&user)) {
+                    let found = match (local.is_empty(), self.registrar.hosts(user) || self.is_own(user)) {
                         (false, _) => Resolution::Targets(local),
                         (true, true) => Resolution::NotRegistered,
                         (true, false) => Resolution::NotFound,
                     };
                     return self.router.resolved(now, query, found);
                 }
-                self.lookup_for_route(now, query, aor);
+                if let Some(claim) = claim {
+                    self.calls.chosen_by_phone.insert(query, claim.to_owned());
+                }
+                self.lookup_for_route(now, query, self.domain.aor(user));
             }
             Output::Forward { branch, message, target, via_branch } => {
                 let hop = hop_of(&target);
@@ -161,13 +165,15 @@ impl Node {
 
     pub(super) fn on_route_found(&mut self, now: Instant, query: QueryId, aor: &str, found: &Found) {
         let user = split_aor(aor).map_or("", |(user, _)| user);
-        if found.claims.len() > 1 {
+        let chosen = self.calls.chosen_by_phone.remove(&query);
+        if found.claims.len() > 1 && chosen.is_none() {
             let names = found.claims.iter().map(|c| format!("sip:{user}~{c}@{}", self.domain.overlay()));
             return self.router.resolved(now, query, Resolution::Ambiguous(names.collect()));
         }
         let mut candidates = self.local_candidates(now, user);
         let uri = |peer: &PeerRef| self.setup.peer_uri(Some(user), peer);
-        let peers = found.peers.iter().map(|(p, _)| Target::Peer { uri: uri(p), id: p.id, addr: p.addr }.into());
+        let peers = found.peers.iter().filter(|(_, claim)| chosen.as_ref().is_none_or(|c| c == claim));
+        let peers = peers.map(|(p, _)| Target::Peer { uri: uri(p), id: p.id, addr: p.addr }.into());
         candidates.extend(peers);
         let known = !found.claims.is_empty() || self.registrar.hosts(user);
         let found = match (candidates.is_empty(), known) {
@@ -180,6 +186,7 @@ impl Node {
 
     /// The ring did not answer; what rings here rings all the same.
     pub(super) fn on_route_failed(&mut self, now: Instant, query: QueryId, aor: &str) {
+        self.calls.chosen_by_phone.remove(&query);
         let user = split_aor(aor).map_or("", |(user, _)| user);
         let local = self.local_candidates(now, user);
         let found = if local.is_empty() { Resolution::Failed } else { Resolution::Targets(local) };

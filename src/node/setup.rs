@@ -236,7 +236,7 @@ impl Node {
         self.begin_ring(now);
         if let (None, Some(registrar)) = (&self.identity, self.setup.registrar_uri()) {
             let expires = self.setup.config.account.expires;
-            self.ua.register_with(now, AccountConfig { registrar, expires });
+            self.ua.register_with(AccountConfig { registrar, expires });
         }
     }
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 /// Wait after a registration that failed, doubled each time up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long the registrar has to confirm that a registration is taken back.
+const LEAVE: Duration = Duration::from_secs(2);
 
 /// Where to register.
 #[derive(Debug, Clone)]
@@ -30,6 +32,8 @@ pub struct Account {
     authorized: bool,
     backoff: Duration,
     registered: bool,
+    /// It has been taken back.
+    leaving: bool,
 }
 
 impl Account {
@@ -41,7 +45,7 @@ impl Account {
 
 impl Ua {
     /// Registers now and keeps the registration up.
-    pub fn register_with(&mut self, now: Instant, config: AccountConfig) {
+    pub fn register_with(&mut self, config: AccountConfig) {
         self.account = Some(Account {
             config,
             call_id: self.rng.token(12),
@@ -51,8 +55,9 @@ impl Ua {
             authorized: false,
             backoff: RETRY_MIN,
             registered: false,
+            leaving: false,
         });
-        self.register_now(now);
+        self.register_now();
     }
 
     /// The account, where there is one.
@@ -60,7 +65,31 @@ impl Ua {
         self.account.as_ref()
     }
 
-    pub(super) fn register_now(&mut self, _now: Instant) {
+    /// Takes the registration back and keeps it up no longer (RFC 3261 section 10.2.2). True when there was one:
+    /// [`UaEvent::Unregistered`] follows, at the latest after [`LEAVE`].
+    pub fn unregister(&mut self, now: Instant) -> bool {
+        let Some(account) = self.account.as_mut().filter(|a| a.registered) else { return false };
+        (account.registered, account.leaving, account.config.expires) = (false, true, 0);
+        self.send_new_register();
+        self.timers.set(Timer::Register, now + LEAVE);
+        true
+    }
+
+    /// The account is not kept any longer, whatever the registrar made of it.
+    fn unregistered(&mut self) {
+        self.account = None;
+        self.timers.cancel(&Timer::Register);
+        self.event(UaEvent::Unregistered);
+    }
+
+    pub(super) fn register_now(&mut self) {
+        match &self.account {
+            Some(account) if account.leaving => self.unregistered(),
+            _ => self.send_new_register(),
+        }
+    }
+
+    fn send_new_register(&mut self) {
         let Some(account) = self.account.as_mut() else { return };
         account.cseq += 1;
         account.authorized = false;
@@ -87,6 +116,7 @@ impl Ua {
         let Some(account) = self.account.as_mut() else { return };
         match response.status() {
             ..=199 => {}
+            200..=299 if account.leaving => self.unregistered(),
             200..=299 => {
                 account.registered = true;
                 account.backoff = RETRY_MIN;
@@ -116,9 +146,15 @@ impl Ua {
                 self.send_register(request);
             }
             423 => {
-                let min = response.header(HeaderName::MinExpires).and_then(|v| v.parse().ok());
-                account.config.expires = min.unwrap_or(3600).max(account.config.expires);
-                self.register_now(now);
+                let min = response.header(HeaderName::MinExpires).and_then(|v| v.trim().parse().ok());
+                match min {
+                    Some(min) if min > account.config.expires => {
+                        account.config.expires = min;
+                        self.register_now();
+                    }
+                    // It refuses what it asked for; asking again at once would go on for ever.
+                    _ => self.on_register_failed(now, 423, response.reason().to_owned()),
+                }
             }
             status => self.on_register_failed(now, status, response.reason().to_owned()),
         }
@@ -127,6 +163,9 @@ impl Ua {
     pub(super) fn on_register_failed(&mut self, now: Instant, status: u16, reason: String) {
         let Some(account) = self.account.as_mut() else { return };
         account.registered = false;
+        if account.leaving {
+            return self.unregistered();
+        }
         self.timers.set(Timer::Register, now + account.backoff);
         account.backoff = (account.backoff * 2).min(RETRY_MAX);
         self.event(UaEvent::RegistrationFailed { status, reason });

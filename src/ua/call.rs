@@ -3,7 +3,7 @@
 use super::media::{MediaOpened, MediaStats};
 use super::{Hop, Target};
 use crate::core::{Flow, Instant};
-use crate::sip::dialog::{Dialog, InviteServer};
+use crate::sip::dialog::{Dialog, DialogId, InviteServer};
 use crate::sip::msg::Message;
 use crate::sip::tx::{ClientTxId, ServerTxId};
 use std::time::Duration;
@@ -137,6 +137,8 @@ pub(super) struct Leg {
     /// Final status and reason.
     pub ended: Option<(u16, String)>,
     pub cancelled: bool,
+    /// Dialogs that its forks made beside the call's, each ended with a BYE.
+    pub surplus: Vec<DialogId>,
 }
 
 /// What an incoming call needs of its INVITE.
@@ -158,6 +160,8 @@ pub(super) struct Talk {
     pub dialog: Dialog,
     /// How the first request of the dialog travelled, for the next.
     pub made_by: Hop,
+    /// The other end is reached by a peer's link.
+    pub link: bool,
     /// Our latest session description and its version.
     pub local: Option<crate::sdp::Session>,
     pub version: u64,
@@ -187,6 +191,8 @@ pub(super) struct Call {
     pub reason: String,
     pub ending: Ending,
     pub ringing_told: bool,
+    /// Ended here before the caller's ACK came; the BYE follows it.
+    pub bye_due: bool,
 }
 
 impl Call {
@@ -213,7 +219,14 @@ impl Call {
             reason: String::new(),
             ending: Ending::Failed,
             ringing_told: false,
+            bye_due: false,
         }
+    }
+
+    /// True between a 2xx of ours and its ACK.
+    pub fn awaits_ack(&self) -> bool {
+        let answered = self.invitation.as_ref().filter(|i| !i.server.is_pending());
+        answered.is_some_and(|i| i.server.poll_timeout().is_some())
     }
 
     pub fn is_over(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Calls and other requests that come in (RFC 3261 sections 8.2, 9.2, 11.2, 13.3, 14.2, 15.1.2).
 
-use super::call::{Call, Direction, Invitation, Talk, by_link};
+use super::call::{Call, Direction, Invitation, Talk};
 use super::{ALLOW, CallId, Ending, Hop, MediaOpened, Output, State, Timer, Ua, UaEvent, media};
 use crate::core::{Flow, Instant};
 use crate::sdp::{self, Session};
@@ -131,10 +131,8 @@ impl Ua {
 
     /// Tells before it rings whether the offer can be answered at all.
     fn check_offer(&self, request: &Message) -> Result<(), (u16, String)> {
-        if request.body().is_empty() || !request.content_is("application/sdp") {
-            return Ok(());
-        }
-        let offer = Session::parse(request.body()).map_err(|e| (400, format!("Bad session description: {e}")))?;
+        let Some(offer) = offer_of(request) else { return Ok(()) };
+        let offer = offer.map_err(|e| (400, format!("Bad session description: {e}")))?;
         let anywhere = MediaOpened { rtp: SocketAddr::from((Ipv4Addr::LOCALHOST, 4000)), rtcp_port: 4001 };
         let local = media::local(anywhere, &self.profile.codecs, 0, 1);
         sdp::negotiate::answer(&offer, &local).map(|_| ()).map_err(|e| (488, format!("Not Acceptable Here: {e}")))
@@ -161,8 +159,7 @@ impl Ua {
         let (flow, link, request) = (invitation.flow, invitation.link, invitation.request.clone());
         let to_tag = invitation.to_tag.clone();
         let local = media::local(opened, &self.profile.codecs, call.session_id, 1);
-        let offer = (!request.body().is_empty()).then(|| Session::parse(request.body()));
-        let (session, agreed) = match offer {
+        let (session, agreed) = match offer_of(&request) {
             Some(Ok(offer)) => match sdp::negotiate::answer(&offer, &local) {
                 Ok((session, agreed)) => (session, Some(agreed)),
                 Err(_) => return self.refuse(now, id, 488, "Not Acceptable Here", Ending::Failed),
@@ -182,7 +179,7 @@ impl Ua {
         let Some(call) = self.calls.get_mut(&id) else { return };
         call.status = 200;
         let answer_due = agreed.is_none();
-        call.talk = Some(Talk { dialog, made_by: Hop::Flow(flow), local: Some(session), version: 1, answer_due });
+        call.talk = Some(Talk { dialog, made_by: Hop::Flow(flow), link, local: Some(session), version: 1, answer_due });
         self.respond_invite(now, id, ok);
         self.answered(now, id, agreed.as_ref().map_or("", |a| a.codec.name.as_str()));
         if let Some(agreed) = agreed {
@@ -214,6 +211,7 @@ impl Ua {
                 }
                 InviteServerOutput::Confirmed(ack) => self.on_confirmed(now, id, &ack),
                 InviteServerOutput::NoAck => {
+                    self.settle_bye(id);
                     self.send_bye(id);
                     self.finish(now, id, Ending::Failed, 408, "the answer was never acknowledged".to_owned());
                 }
@@ -239,6 +237,9 @@ impl Ua {
 
     /// The three-way handshake is complete; after a late offer the ACK brings the answer.
     fn on_confirmed(&mut self, now: Instant, id: CallId, ack: &Message) {
+        if self.settle_bye(id) {
+            return self.send_bye(id);
+        }
         let Some(talk) = self.calls.get_mut(&id).and_then(|c| c.talk.as_mut()).filter(|t| t.answer_due) else { return };
         talk.answer_due = false;
         let answer = Session::parse(ack.body()).map_err(|e| e.to_string());
@@ -256,7 +257,12 @@ impl Ua {
         }
     }
 
-    /// The INVITE of a ringing call was cancelled (the transaction layer has answered the CANCEL).
+    /// Whether a BYE waited for the ACK; it does not any longer.
+    fn settle_bye(&mut self, id: CallId) -> bool {
+        self.calls.get_mut(&id).is_some_and(|c| std::mem::take(&mut c.bye_due))
+    }
+
+    /// The INVITE of a ringing call was cancelled, or its caller is gone (the transaction layer has answered a CANCEL).
     pub fn on_cancel(&mut self, now: Instant, tx: ServerTxId) {
         let found = self.calls.iter().find(|(_, c)| c.invitation.as_ref().is_some_and(|i| i.tx == tx));
         let Some((id, call)) = found.map(|(id, call)| (*id, call)) else { return };
@@ -286,6 +292,8 @@ impl Ua {
         if let Some(invitation) = self.calls.get_mut(&id).and_then(|c| c.invitation.as_mut()) {
             invitation.server.stop();
         }
+        self.settle_bye(id);
+        self.timers.cancel(&Timer::Accepted(id));
         self.finish(now, id, Ending::Completed, 200, "hung up there".to_owned());
     }
 
@@ -302,22 +310,30 @@ impl Ua {
             let no = refusal.respond(request, &mut self.rng);
             return self.respond(tx, no);
         }
-        let link = match &call.invitation {
-            Some(invitation) => invitation.link,
-            None => call.legs.iter().any(|leg| by_link(&leg.target.hop)),
-        };
+        let link = talk.link;
         let local = media::local(opened, &self.profile.codecs, call.session_id, talk.version + 1);
-        let offer = (!request.body().is_empty()).then(|| Session::parse(request.body()));
-        let outcome = match offer {
+        let outcome = match offer_of(request) {
+            // Our own offer in a 2xx has no answer yet (RFC 6337 section 2.2).
+            _ if talk.answer_due => Err(491),
             Some(Ok(offer)) => sdp::negotiate::answer(&offer, &local).map(|(s, a)| (s, Some(a))).map_err(|_| 488),
             Some(Err(_)) => Err(400),
-            None => Ok((sdp::negotiate::offer(&local), None)),
+            None => {
+                let again = talk.local.as_ref().map(|before| {
+                    let index = before.media.iter().position(|m| m.port != 0).unwrap_or(before.media.len());
+                    sdp::negotiate::offer_again(before, index, &local)
+                });
+                Ok((again.unwrap_or_else(|| sdp::negotiate::offer(&local)), None))
+            }
         };
         let (session, agreed) = match outcome {
             Ok(outcome) => outcome,
             Err(status) => {
                 talk.dialog.answered(status);
-                let reason = if status == 488 { "Not Acceptable Here" } else { "Bad session description" };
+                let reason = match status {
+                    488 => "Not Acceptable Here",
+                    491 => "Request Pending",
+                    _ => "Bad session description",
+                };
                 let no = self.reply(request, status, reason);
                 return self.respond(tx, no);
             }
@@ -340,6 +356,12 @@ impl Ua {
             self.start_media(id, agreed);
         }
     }
+}
+
+/// The offer in an INVITE, where its body is one: a body of another type that may be ignored is none.
+fn offer_of(request: &Message) -> Option<Result<Session, sdp::SdpError>> {
+    let offers = !request.body().is_empty() && request.content_is("application/sdp");
+    offers.then(|| Session::parse(request.body()))
 }
 
 fn talk_answered(call: Option<&mut Call>, status: u16) {

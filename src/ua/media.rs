@@ -1,6 +1,6 @@
 //! What the user agent and the media threads tell each other about a call's voice.
 
-use super::{CallId, Output, Ua};
+use super::{CallId, Output, State, Ua};
 use crate::core::Instant;
 use crate::media::codec;
 use crate::sdp::Direction;
@@ -97,10 +97,9 @@ impl Ua {
     /// The last figures of a call whose media were closed; the call's report goes out with them.
     pub fn media_closed(&mut self, now: Instant, id: CallId, stats: MediaStats) {
         let Some(call) = self.calls.get(&id) else { return };
-        if !call.is_over() {
-            return;
+        if call.state == State::Ending {
+            self.report(now, id, stats);
         }
-        self.report(now, id, stats);
     }
 
     pub(super) fn start_media(&mut self, id: CallId, agreed: Agreed) {

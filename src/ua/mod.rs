@@ -199,6 +199,8 @@ pub enum UaEvent {
         /// Until it has to be renewed.
         expires: Duration,
     },
+    /// The account's registration has been taken back, or given up.
+    Unregistered,
     /// The account is not registered.
     RegistrationFailed {
         /// SIP status, 0 when nobody answered.
@@ -219,6 +221,8 @@ enum Timer {
     Accepted(CallId),
     /// The media's last figures did not come.
     Figures(CallId),
+    /// No leg of an ended call can answer any more.
+    Forget(CallId),
     /// The account's registration is renewed.
     Register,
 }
@@ -271,7 +275,8 @@ impl Ua {
                 Timer::Talk(call) => self.hang_up(now, call),
                 Timer::Accepted(call) => self.on_accepted_timeout(now, call),
                 Timer::Figures(call) => self.media_closed(now, call, MediaStats::default()),
-                Timer::Register => self.register_now(now),
+                Timer::Forget(call) => _ = self.calls.remove(&call),
+                Timer::Register => self.register_now(),
             }
         }
     }

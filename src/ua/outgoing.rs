@@ -82,6 +82,7 @@ impl Ua {
                 authorized: false,
                 ended: None,
                 cancelled: false,
+                surplus: Vec::new(),
             };
             if let Some(call) = self.calls.get_mut(&id) {
                 call.legs.push(leg);
@@ -142,6 +143,7 @@ impl Ua {
     /// A 2xx: the first makes the call, the same again is acknowledged again, any other is acknowledged and ended.
     fn on_answer(&mut self, now: Instant, id: CallId, leg_index: usize, response: &Message) {
         let Some(call) = self.calls.get_mut(&id) else { return };
+        let taken = call.talk.is_some() || call.is_over();
         let Some(leg) = call.legs.get_mut(leg_index) else { return };
         let (invite, hop) = (leg.invite.clone(), leg.target.hop.clone());
         if let Some(talk) = &call.talk
@@ -159,7 +161,12 @@ impl Ua {
         leg.ended = Some((response.status(), response.reason().to_owned()));
         let hop = next_hop(&dialog, &hop);
         self.out.push_back(Output::Ack { message: dialog.ack(&invite), hop: hop.clone() });
-        if call.talk.is_some() || call.is_over() {
+        if taken {
+            // Its 2xx comes again until our ACK arrives; one BYE is enough.
+            if leg.surplus.contains(dialog.id()) || leg.surplus.len() >= TARGETS {
+                return;
+            }
+            leg.surplus.push(dialog.id().clone());
             let bye = dialog.request(Method::Bye);
             self.out.push_back(Output::Request { key: RequestKey::InDialog(id), message: bye, hop });
             return;
@@ -171,7 +178,8 @@ impl Ua {
             (_, Err(e)) | (Err(e), _) => Err(e.to_string()),
         };
         call.status = response.status();
-        call.talk = Some(Talk { dialog, made_by: hop, local: offer.ok(), version: 1, answer_due: false });
+        let link = by_link(&leg.target.hop);
+        call.talk = Some(Talk { dialog, made_by: hop, link, local: offer.ok(), version: 1, answer_due: false });
         match agreed {
             Ok(agreed) => {
                 self.answered(now, id, &agreed.codec.name);
@@ -283,11 +291,20 @@ impl Ua {
             }
             State::Incoming | State::Answering => self.refuse(now, id, 603, "Decline", Ending::Rejected),
             State::Answered => {
-                self.send_bye(id);
+                self.end_talk(id);
                 let status = call_status(self.calls.get(&id));
                 self.finish(now, id, Ending::Completed, status, "hung up here".to_owned());
             }
             State::Ending | State::Over => {}
+        }
+    }
+
+    /// BYE, once the caller has acknowledged the answer: before that it may not know of the dialog
+    /// (RFC 3261 section 15).
+    fn end_talk(&mut self, id: CallId) {
+        match self.calls.get_mut(&id) {
+            Some(call) if call.awaits_ack() => call.bye_due = true,
+            _ => self.send_bye(id),
         }
     }
 
@@ -306,7 +323,7 @@ impl Ua {
                 return self.refuse(now, id, status, "Server Internal Error", Ending::Failed);
             }
             State::Calling | State::Ringing => self.cancel_legs(id, None),
-            State::Answered => self.send_bye(id),
+            State::Answered => self.end_talk(id),
             State::LookingUp | State::Ending | State::Over => {}
         }
         self.finish(now, id, Ending::of_status(status), status, reason);
@@ -322,7 +339,9 @@ impl Ua {
         call.ended = Some(now);
         (call.ending, call.status, call.reason) = (ending, status, reason);
         self.timers.cancel(&Timer::Ring(id));
-        self.timers.cancel(&Timer::Accepted(id));
+        if !call.bye_due {
+            self.timers.cancel(&Timer::Accepted(id));
+        }
         self.timers.cancel(&Timer::Talk(id));
         self.out.push_back(Output::CloseMedia { call: id });
         self.timers.set(Timer::Figures(id), now + FIGURES);
@@ -330,13 +349,10 @@ impl Ua {
 
     pub(super) fn report(&mut self, now: Instant, id: CallId, stats: super::MediaStats) {
         let Some(call) = self.calls.get_mut(&id) else { return };
-        if call.state == State::Over {
-            self.calls.remove(&id);
-            return;
-        }
         call.state = State::Over;
         let report = Box::new(call.report(stats));
-        self.timers.set(Timer::Figures(id), now + REMEMBERED);
+        self.timers.cancel(&Timer::Figures(id));
+        self.timers.set(Timer::Forget(id), now + REMEMBERED);
         self.event(UaEvent::Ended { call: id, report });
     }
 

@@ -1,0 +1,15 @@
+//! Whole nodes on a virtual clock and a virtual network: calls, phones, strangers and what goes wrong.
+//!
+//! [`world`] drives the nodes, [`raw`] is a SIP end that says exactly what a test has it say. Nothing waits for real
+//! time, and the same test has the same history every time.
+
+mod raw;
+mod world;
+
+mod calls;
+mod dialogs;
+mod forks;
+mod phone_mode;
+mod phones;
+mod requests;
+mod security;

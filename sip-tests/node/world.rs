@@ -1,0 +1,544 @@
+//! Nodes, raw ends and a network between them, on one clock that only events move.
+
+use bytes::Bytes;
+use chordial::config::Config;
+use chordial::core::{ConnId, Flow, Id, Instant, Redacted, Rng, Transport, UnixTime};
+use chordial::identity::{Identity, Verified};
+use chordial::node::control::{CallReport, Command, CommandError, Event, Reply, RequestId};
+use chordial::node::{Input, MediaCommand, MediaInput, Node, Output, Saved, Setup};
+use chordial::sip::msg::Message;
+use chordial::ua::{CallId, MediaOpened, MediaPlan, MediaStats};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub const START: UnixTime = UnixTime(1_800_000_000);
+const ONE_WAY: Duration = Duration::from_millis(5);
+/// When a driver gives up a connection that nobody answers.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+
+/// Index of a node or of a raw end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    Node(usize),
+    Raw(usize),
+}
+
+/// What reaches a place.
+enum Arrival {
+    Node(Input),
+    Wake,
+    Datagram(SocketAddr, Bytes),
+    Frame(ConnId, Bytes),
+    Opened(ConnId),
+    Closed(ConnId),
+}
+
+pub struct Host {
+    pub node: Node,
+    pub sip: SocketAddr,
+    pub overlay: SocketAddr,
+    pub verified: Option<Arc<Verified>>,
+    wake: Option<Instant>,
+    /// In the order in which they came: events, replies, saves, media commands.
+    pub events: Vec<(Option<RequestId>, Event)>,
+    pub replies: BTreeMap<RequestId, Result<Reply, CommandError>>,
+    pub media: Vec<MediaCommand>,
+    pub saved: Vec<Saved>,
+    /// What left the node, in order, in a word each: to see that something was kept before something was sent.
+    pub log: Vec<String>,
+    pub media_fails: bool,
+    /// Sockets are granted only this much later.
+    pub media_delay: Duration,
+    /// Dead: takes and sends nothing; connections to it are refused.
+    pub dead: bool,
+    /// Streams to it are neither opened nor refused, and nothing on them arrives.
+    pub silent: bool,
+    pub stopped: bool,
+    open: BTreeSet<CallId>,
+}
+
+/// A SIP end without any logic.
+pub struct RawEnd {
+    pub addr: SocketAddr,
+    /// Takes TCP at its address.
+    pub tcp: bool,
+    /// Everything that came, with where it came from.
+    pub inbox: Vec<Received>,
+    pub opened: Vec<ConnId>,
+    pub closed: Vec<ConnId>,
+    /// Who it proves to be on links.
+    pub proof: Option<Arc<Verified>>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Received {
+    pub from: Option<SocketAddr>,
+    pub conn: Option<ConnId>,
+    pub message: Message,
+}
+
+struct Stream {
+    far: (Place, ConnId),
+    free_at: Instant,
+}
+
+pub struct World {
+    pub now: Instant,
+    pub rng: Rng,
+    pub hosts: Vec<Host>,
+    pub raws: Vec<RawEnd>,
+    queue: BTreeMap<(Instant, u64), (Place, Arrival)>,
+    order: u64,
+    streams: BTreeMap<(Place, ConnId), Stream>,
+    conns: u64,
+    requests: u64,
+    /// Drops a datagram when it says so.
+    pub lose: Box<dyn FnMut(SocketAddr, SocketAddr, &[u8]) -> bool>,
+    /// Swallows a message on a stream when it says so: the host lives, the program on it hangs.
+    pub swallow: Box<dyn FnMut(&[u8]) -> bool>,
+}
+
+impl World {
+    pub fn new(seed: u64) -> World {
+        World {
+            now: Instant::ZERO,
+            rng: Rng::from_seed(seed),
+            hosts: Vec::new(),
+            raws: Vec::new(),
+            queue: BTreeMap::new(),
+            order: 0,
+            streams: BTreeMap::new(),
+            conns: 1 << 63,
+            requests: 0,
+            lose: Box::new(|_, _, _| false),
+            swallow: Box::new(|_| false),
+        }
+    }
+
+    /// A ring of an open overlay with these users, settled.
+    pub fn ring(seed: u64, users: &[&str]) -> World {
+        let mut world = World::new(seed);
+        for user in users {
+            world.peer(user, |_| {});
+        }
+        world.run(Duration::from_secs(15));
+        world
+    }
+
+    /// A peer of the open overlay that joins by the first one.
+    pub fn peer(&mut self, user: &str, change: impl FnOnce(&mut Config)) -> usize {
+        let identity = Identity::open("chordial", user, START, &mut self.rng).unwrap();
+        self.member(identity, change)
+    }
+
+    /// A peer with this identity that joins by the first one.
+    pub fn member(&mut self, identity: Identity, change: impl FnOnce(&mut Config)) -> usize {
+        let mut config = Config::default();
+        config.overlay.name = identity.overlay().to_owned();
+        config.user.name = identity.user().to_owned();
+        config.overlay.bootstrap = self.hosts.first().map(|h| h.overlay).into_iter().collect();
+        change(&mut config);
+        self.host(config, Some(identity), None)
+    }
+
+    /// A plain SIP phone.
+    pub fn plain(
+        &mut self,
+        user: &str,
+        password: &str,
+        registrar: SocketAddr,
+        change: impl FnOnce(&mut Config),
+    ) -> usize {
+        let mut config = Config::default();
+        config.user.name = user.into();
+        config.account.registrar = Some(registrar);
+        change(&mut config);
+        self.host(config, None, Some(Redacted::new(password.into())))
+    }
+
+    fn host(&mut self, config: Config, identity: Option<Identity>, password: Option<Redacted<String>>) -> usize {
+        let i = self.hosts.len();
+        let ip = format!("10.0.0.{}", i + 1);
+        let (sip, overlay) = (format!("{ip}:5060").parse().unwrap(), format!("{ip}:5061").parse().unwrap());
+        let unix = START + self.now.since(Instant::ZERO);
+        let verified = identity.as_ref().map(|i| Arc::new(i.verified(unix).unwrap()));
+        let mut setup = Setup::new(config, identity, sip, overlay, unix);
+        setup.password = password;
+        let node = Node::new(self.now, setup, self.rng.fork());
+        self.hosts.push(Host {
+            node,
+            sip,
+            overlay,
+            verified,
+            wake: None,
+            events: Vec::new(),
+            replies: BTreeMap::new(),
+            media: Vec::new(),
+            saved: Vec::new(),
+            log: Vec::new(),
+            media_fails: false,
+            media_delay: Duration::ZERO,
+            dead: false,
+            silent: false,
+            stopped: false,
+            open: BTreeSet::new(),
+        });
+        self.drain(i);
+        i
+    }
+
+    /// A raw end at 10.9.0.n:5060.
+    pub fn raw(&mut self) -> usize {
+        let addr = format!("10.9.0.{}:5060", self.raws.len() + 1).parse().unwrap();
+        self.raws.push(RawEnd {
+            addr,
+            tcp: true,
+            inbox: Vec::new(),
+            opened: Vec::new(),
+            closed: Vec::new(),
+            proof: None,
+        });
+        self.raws.len() - 1
+    }
+
+    pub fn run(&mut self, time: Duration) {
+        let until = self.now + time;
+        while let Some((&(at, _), _)) = self.queue.first_key_value() {
+            if at > until {
+                break;
+            }
+            self.step();
+        }
+        self.now = until;
+    }
+
+    /// Runs until `done`, at most `time`; how long it took.
+    pub fn until(&mut self, time: Duration, what: &str, done: impl Fn(&World) -> bool) -> Duration {
+        let begun = self.now;
+        let until = self.now + time;
+        while !done(self) {
+            match self.queue.first_key_value() {
+                Some((&(at, _), _)) if at <= until => self.step(),
+                _ => panic!("{what} did not happen within {time:?}"),
+            }
+        }
+        self.now.since(begun)
+    }
+
+    fn step(&mut self) {
+        let Some(((at, _), (place, arrival))) = self.queue.pop_first() else { return };
+        self.now = at;
+        match (place, arrival) {
+            (Place::Node(i), Arrival::Wake) => {
+                if self.hosts[i].wake == Some(at) {
+                    self.hosts[i].wake = None;
+                    if !self.hosts[i].dead {
+                        self.hosts[i].node.handle_timeout(at);
+                        self.drain(i);
+                    }
+                }
+            }
+            (Place::Node(i), Arrival::Node(input)) => self.hand(i, input),
+            (Place::Raw(i), Arrival::Datagram(from, bytes)) => self.receive(i, Some(from), None, &bytes),
+            (Place::Raw(i), Arrival::Frame(conn, bytes)) => self.receive(i, None, Some(conn), &bytes),
+            (Place::Raw(i), Arrival::Opened(conn)) => self.raws[i].opened.push(conn),
+            (Place::Raw(i), Arrival::Closed(conn)) => self.raws[i].closed.push(conn),
+            _ => {}
+        }
+    }
+
+    fn receive(&mut self, raw: usize, from: Option<SocketAddr>, conn: Option<ConnId>, bytes: &[u8]) {
+        let message = Message::parse(bytes).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(bytes)));
+        self.raws[raw].inbox.push(Received { from, conn, message });
+    }
+
+    pub fn hand(&mut self, host: usize, input: Input) {
+        if self.hosts[host].dead {
+            return;
+        }
+        self.hosts[host].node.handle(self.now, input);
+        self.drain(host);
+    }
+
+    fn at(&mut self, at: Instant, place: Place, arrival: Arrival) {
+        self.order += 1;
+        self.queue.insert((at, self.order), (place, arrival));
+    }
+
+    fn drain(&mut self, host: usize) {
+        while let Some(output) = self.hosts[host].node.poll_output() {
+            self.carry_out(host, output);
+        }
+        let due = self.hosts[host].node.poll_timeout().map(|at| at.max(self.now));
+        if due != self.hosts[host].wake {
+            self.hosts[host].wake = due;
+            if let Some(at) = due {
+                self.at(at, Place::Node(host), Arrival::Wake);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, host: usize, output: Output) {
+        let now = self.now;
+        match output {
+            Output::Datagram { flow, bytes } => {
+                self.hosts[host].log.push(format!("send {}", first_line(&bytes)));
+                self.datagram(flow.local, flow.remote, bytes);
+            }
+            Output::Connect { conn, transport, remote, expect } => self.connect(host, conn, transport, remote, expect),
+            Output::Write { conn, bytes } => {
+                self.hosts[host].log.push(format!("send {}", first_line(&bytes)));
+                self.write(Place::Node(host), conn, bytes);
+            }
+            Output::Close { conn } => self.close(Place::Node(host), conn),
+            Output::Media(command) => {
+                self.hosts[host].log.push(format!("media {command:?}"));
+                if let Some((late, input)) = self.media(host, &command) {
+                    self.at(now + late, Place::Node(host), Arrival::Node(Input::Media(input)));
+                }
+                self.hosts[host].media.push(command);
+            }
+            Output::Reply { request, result } => {
+                let before = self.hosts[host].replies.insert(request, result);
+                assert!(before.is_none(), "{request:?} was answered twice");
+            }
+            Output::Event { request, event } => self.hosts[host].events.push((request, event)),
+            Output::Save { what, .. } => {
+                self.hosts[host].log.push(format!("save {what:?}"));
+                self.hosts[host].saved.push(what);
+            }
+            Output::Stopped => {
+                self.hosts[host].log.push("stopped".into());
+                self.hosts[host].stopped = true;
+            }
+        }
+    }
+
+    /// What the media threads would say.
+    fn media(&mut self, host: usize, command: &MediaCommand) -> Option<(Duration, MediaInput)> {
+        let h = &mut self.hosts[host];
+        match command {
+            MediaCommand::Open { call } if h.media_fails => {
+                Some((Duration::ZERO, MediaInput::Failed { call: *call, why: "no free port".into() }))
+            }
+            MediaCommand::Open { call } => {
+                h.open.insert(*call);
+                let rtp = SocketAddr::new(h.sip.ip(), 20_000 + (call.0 * 2) as u16);
+                let opened = MediaOpened { rtp, rtcp_port: rtp.port() + 1 };
+                Some((h.media_delay, MediaInput::Opened { call: *call, opened }))
+            }
+            MediaCommand::Close { call } => {
+                let known = h.open.remove(call);
+                let stats = if known { STATS } else { MediaStats::default() };
+                Some((Duration::ZERO, MediaInput::Closed { call: *call, stats }))
+            }
+            MediaCommand::Start { call, .. } | MediaCommand::Dtmf { call, .. } => {
+                assert!(h.open.contains(call), "{command:?} without sockets");
+                None
+            }
+        }
+    }
+
+    pub fn datagram(&mut self, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
+        if (self.lose)(from, to, &bytes) {
+            return;
+        }
+        let at = self.now + ONE_WAY;
+        if let Some(i) = self.hosts.iter().position(|h| h.sip == to || h.overlay == to) {
+            if !self.hosts[i].silent {
+                self.at(at, Place::Node(i), Arrival::Node(Input::Datagram { flow: Flow::udp(to, from), bytes }));
+            }
+        } else if let Some(i) = self.raws.iter().position(|r| r.addr == to) {
+            self.at(at, Place::Raw(i), Arrival::Datagram(from, bytes));
+        }
+    }
+
+    fn connect(&mut self, host: usize, conn: ConnId, transport: Transport, remote: SocketAddr, expect: Option<Id>) {
+        let late = self.now + ONE_WAY * 4;
+        let here = Place::Node(host);
+        let refused = Arrival::Node(Input::ConnectFailed { conn, why: "refused".into() });
+        self.conns += 1;
+        let far = ConnId(self.conns);
+        let from = SocketAddr::new(self.hosts[host].sip.ip(), 40_000 + (conn.0 % 20_000) as u16);
+        let tls = transport == Transport::Tls;
+        if let Some(i) = self.hosts.iter().position(|h| if tls { h.overlay == remote } else { h.sip == remote }) {
+            let to = &self.hosts[i];
+            if to.silent {
+                return self.at(self.now + CONNECT_TIME, here, refused);
+            }
+            let other = expect.is_some() && to.verified.as_ref().map(|v| v.peer_id) != expect;
+            if to.dead || other {
+                return self.at(late, here, refused);
+            }
+            let (near_proof, far_proof) = match tls {
+                true => (self.hosts[host].verified.clone(), to.verified.clone()),
+                false => (None, None),
+            };
+            let flow = Flow::stream(transport, remote, from, far);
+            self.join((here, conn), (Place::Node(i), far));
+            self.at(self.now + ONE_WAY * 3, Place::Node(i), Arrival::Node(Input::Accepted { flow, peer: near_proof }));
+            self.at(late, here, Arrival::Node(Input::Connected { conn, peer: far_proof }));
+        } else if let Some(i) = self.raws.iter().position(|r| r.addr == remote && r.tcp) {
+            let proof = self.raws[i].proof.clone();
+            self.join((here, conn), (Place::Raw(i), far));
+            self.at(late, Place::Raw(i), Arrival::Opened(far));
+            self.at(late, here, Arrival::Node(Input::Connected { conn, peer: proof.filter(|_| tls) }));
+        } else {
+            self.at(late, here, refused);
+        }
+    }
+
+    /// A raw end dials a node's SIP port, or its link port as whom it proves to be.
+    pub fn dial(&mut self, raw: usize, transport: Transport, remote: SocketAddr) -> ConnId {
+        self.conns += 2;
+        let (near, far) = (ConnId(self.conns - 1), ConnId(self.conns));
+        let i = self.hosts.iter().position(|h| h.sip == remote || h.overlay == remote).unwrap();
+        let from = SocketAddr::new(self.raws[raw].addr.ip(), 30_000 + (self.conns % 20_000) as u16);
+        let flow = Flow::stream(transport, remote, from, far);
+        let peer = self.raws[raw].proof.clone().filter(|_| transport == Transport::Tls);
+        self.join((Place::Raw(raw), near), (Place::Node(i), far));
+        self.at(self.now + ONE_WAY, Place::Node(i), Arrival::Node(Input::Accepted { flow, peer }));
+        self.run(ONE_WAY * 2);
+        near
+    }
+
+    fn join(&mut self, a: (Place, ConnId), b: (Place, ConnId)) {
+        self.streams.insert(a, Stream { far: b, free_at: self.now });
+        self.streams.insert(b, Stream { far: a, free_at: self.now });
+    }
+
+    pub fn write(&mut self, from: Place, conn: ConnId, bytes: Bytes) {
+        if (self.swallow)(&bytes) {
+            return;
+        }
+        let at = self.now + ONE_WAY;
+        let Some(stream) = self.streams.get_mut(&(from, conn)) else { return };
+        let at = at.max(stream.free_at);
+        stream.free_at = at;
+        let (place, far) = stream.far;
+        match place {
+            Place::Node(i) if self.hosts[i].silent => {}
+            Place::Node(_) => self.at(at, place, Arrival::Node(Input::Frame { conn: far, bytes })),
+            Place::Raw(_) => self.at(at, place, Arrival::Frame(far, bytes)),
+        }
+    }
+
+    /// Both ends hear of it, as with real sockets.
+    pub fn close(&mut self, from: Place, conn: ConnId) {
+        let Some(stream) = self.streams.remove(&(from, conn)) else { return };
+        self.streams.remove(&stream.far);
+        self.ended(from, conn, self.now);
+        self.ended(stream.far.0, stream.far.1, (self.now + ONE_WAY).max(stream.free_at));
+    }
+
+    fn ended(&mut self, place: Place, conn: ConnId, at: Instant) {
+        let arrival = match place {
+            Place::Node(_) => Arrival::Node(Input::Closed { conn }),
+            Place::Raw(_) => Arrival::Closed(conn),
+        };
+        self.at(at, place, arrival);
+    }
+
+    /// Kills a node as `kill -9` does: its connections are reset.
+    pub fn kill(&mut self, host: usize) {
+        self.hosts[host].dead = true;
+        let here = Place::Node(host);
+        let conns: Vec<_> = self.streams.keys().filter(|(p, _)| *p == here).map(|(_, c)| *c).collect();
+        for conn in conns {
+            self.close(here, conn);
+        }
+    }
+
+    pub fn command(&mut self, host: usize, command: Command) -> RequestId {
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        self.hand(host, Input::Command { request, command });
+        request
+    }
+
+    /// A command that is answered at once.
+    pub fn ask(&mut self, host: usize, command: Command) -> Result<Reply, CommandError> {
+        let request = self.command(host, command);
+        self.hosts[host].replies.remove(&request).expect("an answer at once")
+    }
+
+    pub fn call(&mut self, host: usize, target: &str) -> RequestId {
+        self.command(host, Command::Call { target: target.into(), play: None, record: None, duration: None })
+    }
+
+    pub fn hang_up(&mut self, host: usize) {
+        self.ask(host, Command::Hangup { call: None }).unwrap();
+    }
+
+    pub fn answer(&mut self, host: usize) {
+        self.ask(host, Command::Answer { call: None }).unwrap();
+    }
+
+    /// Runs until a call command is answered; the report and how long that took.
+    pub fn report(&mut self, host: usize, request: RequestId, within: Duration) -> (CallReport, Duration) {
+        let took = self.until(within, "the end of the call", |w| w.hosts[host].replies.contains_key(&request));
+        match self.hosts[host].replies.get(&request) {
+            Some(Ok(Reply::Call(report))) => (report.clone(), took),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn until_event(&mut self, host: usize, what: &str, fits: impl Fn(&Event) -> bool) -> Duration {
+        self.until(Duration::from_secs(20), what, |w| w.hosts[host].events.iter().any(|(_, e)| fits(e)))
+    }
+
+    pub fn until_ringing_at(&mut self, host: usize) {
+        self.until_event(host, "the incoming call", |e| matches!(e, Event::Incoming { .. }));
+    }
+
+    /// Runs until the node has let voice flow `times` times.
+    pub fn until_voice(&mut self, host: usize, times: usize) {
+        self.until(Duration::from_secs(20), "voice", |w| w.hosts[host].plans().len() >= times);
+    }
+}
+
+impl Host {
+    pub fn plans(&self) -> Vec<&MediaPlan> {
+        let plan = |m: &'_ MediaCommand| matches!(m, MediaCommand::Start { .. });
+        let plans = self.media.iter().filter(|m| plan(m));
+        plans
+            .map(|m| match m {
+                MediaCommand::Start { plan, .. } => &**plan,
+                _ => unreachable!("filtered"),
+            })
+            .collect()
+    }
+
+    pub fn closed_media(&self) -> usize {
+        self.media.iter().filter(|m| matches!(m, MediaCommand::Close { .. })).count()
+    }
+
+    /// Ended calls that nobody's command waited for.
+    pub fn ended(&self) -> Vec<&CallReport> {
+        let ended = self.events.iter().filter_map(|(_, e)| match e {
+            Event::Ended { report, .. } => Some(report),
+            _ => None,
+        });
+        ended.map(|report| &**report).collect()
+    }
+
+    pub fn counter(&self, now: Instant, name: &str) -> u64 {
+        self.node.status(now).counters.get(name).copied().unwrap_or(0)
+    }
+}
+
+/// The figures of every call that had sockets.
+pub const STATS: MediaStats = MediaStats { sent: 100, received: 90, lost: 3, jitter_ms: 1.5, rtt_ms: Some(10.0) };
+
+fn first_line(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.split(|b| *b == b'\r').next().unwrap_or_default()).into_owned()
+}
+
+impl World {
+    /// The connections that a node has open.
+    pub fn links(&self, host: usize) -> Vec<ConnId> {
+        self.streams.keys().filter(|(place, _)| *place == Place::Node(host)).map(|(_, conn)| *conn).collect()
+    }
+}
