@@ -155,6 +155,16 @@ fn what_an_owner_mistypes_ends_in_one_clear_line() {
 }
 
 #[test]
+fn a_data_directory_serves_one_program() {
+    let mut ring = Ring::new("twice.test", &["--open"]);
+    ring.add("alice", &[]);
+    let data = ring.peers[0].data.to_str().unwrap();
+    let second = start_that_fails(ring.dir(), &["--data", data, "--open", "--name", "alice"], DEADLINE);
+    assert_one_line("the same --data twice", &second, &[data]);
+    assert_eq!(ring.peers[0].status()["overlay"]["state"], "joined");
+}
+
+#[test]
 fn commands_without_a_running_program_say_so() {
     let dir = tempfile::tempdir().unwrap();
     for args in [&["status"][..], &["lookup", "bob"], &["call", "bob"], &["peers"], &["phone", "list"]] {

@@ -59,6 +59,76 @@ fn an_account_made_by_command_registers_and_a_wrong_password_does_not() {
     assert!(refused / 100 == 4, "a removed account was answered {refused}");
 }
 
+#[test]
+fn phones_of_two_peers_hold_and_send_digits() {
+    if !have("phones_of_two_peers_hold_and_send_digits", &["baresip"]) {
+        return;
+    }
+    let _one_at_a_time = heavy();
+    let said = speech();
+    let mut ring = Ring::new("two.test", &["--open"]);
+    for (user, phone) in [("alice", "desk"), ("bob", "shop")] {
+        let accounts = ring.file(&format!("{phone}.csv"));
+        fs::write(&accounts, format!("{phone},s3cret\n")).unwrap();
+        ring.add(user, &["--phones", &accounts, "--auto-answer", "--audio-in", "tone"]);
+    }
+    let start = |peer: usize, phone: &str, transport| {
+        let (dir, sip) = (ring.dir(), ring.peers[peer].sip);
+        Phone::start(dir, (phone, "s3cret"), &ring.overlay, sip, (Codec::Pcmu, transport), &said)
+    };
+    let (mut desk, mut shop) = (start(0, "desk", Transport::Udp), start(1, "shop", Transport::Udp));
+    let (alice, bob) = (&ring.peers[0], &ring.peers[1]);
+    alice.lookup_until_found("shop");
+    bob.lookup_until_found("desk");
+
+    // Phone to phone through both peers; voice goes straight between them.
+    desk.command("dial", &ring.aor("shop"));
+    desk.wait_for("CALL_ESTABLISHED");
+    shop.wait_for("CALL_ESTABLISHED");
+    shop.wait_for("CALL_RTCP");
+    shop.command("hangup", "");
+    desk.wait_for("CALL_CLOSED");
+    shop.wait_for("CALL_CLOSED");
+    assert_heard("the phone that called", &said, &desk.heard(2.5));
+    assert_heard("the phone that was called", &said, &shop.heard(2.5));
+
+    // On hold and back, by re-INVITE, with the user of the other peer.
+    desk.command("dial", &ring.aor("bob"));
+    desk.wait_for("CALL_ESTABLISHED");
+    let talked = |at_least: f64| {
+        eventually("the call goes on", || {
+            let status = bob.status();
+            let talked = status["calls"][0]["talk_s"].as_f64();
+            if talked >= Some(at_least) { Ok(talked.unwrap_or(0.0)) } else { Err(status.to_string()) }
+        })
+    };
+    let at = talked(0.2);
+    desk.command("hold", "");
+    let at = talked(at + 0.5);
+    desk.command("resume", "");
+    talked(at + 0.5);
+    desk.command("hangup", "");
+    desk.wait_for("CALL_CLOSED");
+    let ended = eventually("the call has ended at both ends", || {
+        let (calls, _) = bob.json(&["calls"]);
+        let ended = calls["ended"][0].clone();
+        if ended.is_null() { Err(calls.to_string()) } else { Ok(ended) }
+    });
+    assert_eq!(ended["result"], "completed", "{ended}");
+
+    // Digits (RFC 4733) from a peer to a phone.
+    let call = bob.call("desk", &["--play", "null"]);
+    desk.wait_for("CALL_ESTABLISHED");
+    talked(0.2);
+    assert!(bob.run(&["dtmf", "4#"]).ok());
+    for digit in ["4", "#"] {
+        let event = desk.wait_for("CALL_DTMF_START");
+        assert_eq!(event["param"], digit, "{event}");
+    }
+    assert!(bob.run(&["hangup"]).ok());
+    call.completed();
+}
+
 fn talk(codec: Codec, name: &str, transport: Transport) {
     let _one_at_a_time = heavy();
     let said = speech();

@@ -62,6 +62,10 @@ fn five_processes_lose_the_holder_and_still_find_and_call() {
     let report = call.completed();
     assert!(report["received"].as_u64() > Some(0), "{report}");
 
+    // Whose own peer is dead is not reached; the call ends by itself and says so.
+    let (report, ok) = ring.peers[caller].call(USERS[holder], &[]).report();
+    assert!(!ok && report["result"] != "completed" && report["result"].is_string(), "{report}");
+
     // The ring closes over the gap.
     ring.peers.remove(holder);
     ring.settle();

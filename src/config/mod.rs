@@ -1,4 +1,4 @@
-//! L0: the configuration. Every key is defined once, in [`keys`]: its type, its default, the flag of
+//! L0: the configuration. Every key is defined once, in `keys`: its type, its default, the flag of
 //! `chordial start` that sets it, and its description. The reader, the example file and the command
 //! line are all made from that one definition.
 

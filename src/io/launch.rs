@@ -162,7 +162,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
         return Err(setting(what, "listen on 127.0.0.1, or use --phone-auth digest"));
     }
     let (media_out, media) = mpsc::channel(4096);
-    let ports = (config.media.ports != (0, 0)).then(|| config.media.ports.0..=config.media.ports.1);
+    let ports = (config.media.ports != (0, 0)).then_some(config.media.ports.0..=config.media.ports.1);
     let engine = driver::engine(EngineConfig { bind: sip.ip(), ports, threads: 0 }, media_out)?;
     let mut setup = Setup::new(config, identity, sip, overlay, unix);
     (setup.sip_listen, setup.overlay_listen) = (sip_listen, overlay_listen);

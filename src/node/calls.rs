@@ -194,7 +194,7 @@ impl Node {
         self.calls.ended.truncate(ENDED);
         match self.calls.commands.remove(&call) {
             Some(request) => self.reply(request, Ok(Reply::Call(report))),
-            None => self.event(None, Event::Ended { call: call.0, report }),
+            None => self.event(None, Event::Ended { call: call.0, report: Box::new(report) }),
         }
     }
 

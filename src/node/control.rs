@@ -206,7 +206,7 @@ pub enum Event {
         /// Its number.
         call: u64,
         /// How it went.
-        report: CallReport,
+        report: Box<CallReport>,
     },
 }
 

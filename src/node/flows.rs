@@ -78,7 +78,7 @@ impl Flows {
 
     /// The flow to a peer: an open link to it, else one that is dialled now. In clear mode `size` chooses
     /// between UDP and TCP (RFC 3261 section 18.1.1).
-    pub fn to_peer(&mut self, id: Option<Id>, addr: SocketAddr, size: usize, wire: &mut Vec<Wire>) -> Option<Flow> {
+    pub fn peer_flow(&mut self, id: Option<Id>, addr: SocketAddr, size: usize, wire: &mut Vec<Wire>) -> Option<Flow> {
         if self.locals.clear {
             if size <= crate::core::limits::SIP_UDP_REQUEST {
                 return Some(Flow::udp(self.locals.overlay, addr));
@@ -101,7 +101,7 @@ impl Flows {
     }
 
     /// The flow to an address over a transport of standard SIP.
-    pub fn to_address(&mut self, transport: Transport, addr: SocketAddr, wire: &mut Vec<Wire>) -> Option<Flow> {
+    pub fn address_flow(&mut self, transport: Transport, addr: SocketAddr, wire: &mut Vec<Wire>) -> Option<Flow> {
         if transport == Transport::Udp {
             return Some(Flow::udp(self.locals.sip, addr));
         }
@@ -233,13 +233,14 @@ impl Flows {
     pub fn is_link(&self, flow: &Flow) -> bool {
         match flow.conn {
             Some(conn) => self.connections.get(&conn).is_some_and(|c| c.link),
-            None => self.locals.clear && flow.local == self.locals.overlay,
+            None => self.locals.clear && flow.local.port() == self.locals.overlay.port(),
         }
     }
 
-    /// Closes every link to a peer.
+    /// Closes every link to a peer. The driver says when each is gone; until then nothing new is sent on it.
     pub fn close_peer(&mut self, id: &Id, wire: &mut Vec<Wire>) {
-        for conn in self.by_peer.get(id).cloned().unwrap_or_default() {
+        for conn in self.by_peer.remove(id).unwrap_or_default() {
+            self.by_remote.retain(|_, c| *c != conn);
             wire.push(Wire::Close { conn });
         }
     }

@@ -218,7 +218,7 @@ impl Node {
             Hop::Peer { id, .. } if self.overlay.as_ref().is_some_and(|o| o.me().id == *id) => {
                 Some(self.internal_flow())
             }
-            Hop::Peer { id, addr } => self.flows.to_peer(Some(*id), *addr, size, &mut self.wire),
+            Hop::Peer { id, addr } => self.flows.peer_flow(Some(*id), *addr, size, &mut self.wire),
             Hop::Uri(uri) => {
                 let (transport, addr) = crate::pbx::target::direct(uri).or_else(|| localhost(uri))?;
                 if self.overlay.is_some() && [self.flows.locals().sip, self.flows.locals().overlay].contains(&addr) {
@@ -226,7 +226,7 @@ impl Node {
                 }
                 let explicit = uri.params.get("transport").is_some();
                 let large = transport == Transport::Udp && size > limits::SIP_UDP_REQUEST && !explicit;
-                self.flows.to_address(if large { Transport::Tcp } else { transport }, addr, &mut self.wire)
+                self.flows.address_flow(if large { Transport::Tcp } else { transport }, addr, &mut self.wire)
             }
         }
     }

@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// Wait between two attempts of a node that has been in a ring before and found nobody.
 const REJOIN: Duration = Duration::from_secs(5);
+/// Attempts to join a ring that answers and has no place yet, because it is in motion.
+const JOIN_ATTEMPTS: u8 = 4;
 /// Most peers whose addresses are kept for the next start.
 const REMEMBERED_PEERS: usize = 200;
 
@@ -53,6 +55,8 @@ pub(super) struct Ring {
     /// The user named them: a failure ends the program.
     named: bool,
     state: State,
+    /// Rounds through the addresses in which somebody answered and nobody admitted this peer.
+    attempts: u8,
     retry: Option<Instant>,
     saved: BTreeSet<SocketAddr>,
 }
@@ -74,6 +78,7 @@ impl Ring {
             untried: VecDeque::new(),
             named: !setup.config.overlay.bootstrap.is_empty(),
             state: State::Out,
+            attempts: 0,
             retry: None,
             saved: BTreeSet::new(),
         }
@@ -106,12 +111,17 @@ impl Node {
         }
         let unix = self.unix(now);
         self.overlay_input(now, overlay::Input::Clock { unix });
+        self.ring.attempts = 0;
+        self.ring.untried = self.addresses_to_join_by();
+        self.ring.state = State::Joining;
+        self.join_next(now);
+    }
+
+    fn addresses_to_join_by(&self) -> VecDeque<SocketAddr> {
         let configured = &self.setup.config.overlay.bootstrap;
         let own = self.flows.locals().overlay;
         let known = if configured.is_empty() { &self.setup.known_peers } else { configured };
-        self.ring.untried = known.iter().copied().filter(|a| *a != own).collect();
-        self.ring.state = State::Joining;
-        self.join_next(now);
+        known.iter().copied().filter(|a| *a != own).collect()
     }
 
     fn join_next(&mut self, now: Instant) {
@@ -294,7 +304,7 @@ impl Node {
         let Some(carry) = &self.carry else { return };
         let message = carry.encode_request(request, addr, &mut self.rng);
         let size = message.to_bytes().len() + VIA_SIZE;
-        let Some(flow) = self.flows.to_peer(peer, addr, size, &mut self.wire) else {
+        let Some(flow) = self.flows.peer_flow(peer, addr, size, &mut self.wire) else {
             return self.on_overlay_failed(now, rpc);
         };
         self.ring.rpcs.insert(rpc, Rpc { kind: request.kind(), peer, addr, flow });
@@ -319,7 +329,18 @@ impl Node {
         if self.ring.state == State::In {
             return; // A later attempt of a node that runs its own ring.
         }
-        if self.ring.untried.is_empty() && self.ring.named && why != JoinError::NoAnswer {
+        // A ring in motion is no reason to give up, nor to begin another one beside it.
+        let moving = match why {
+            JoinError::NoWay => true,
+            JoinError::Refused(failure) => !failure.is_final(),
+            JoinError::NoAnswer | JoinError::IdTaken => false,
+        };
+        if moving && self.ring.attempts < JOIN_ATTEMPTS {
+            self.ring.attempts += 1;
+            if self.ring.untried.is_empty() {
+                self.ring.untried = self.addresses_to_join_by();
+            }
+        } else if self.ring.untried.is_empty() && self.ring.named && why != JoinError::NoAnswer {
             self.ring.state = State::Out;
             return self.event(None, Event::JoinFailed { why: why.to_string() });
         }

@@ -217,6 +217,11 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// True when asking again later, or another peer, will not help.
+    pub fn is_final(self) -> bool {
+        matches!(self, Failure::OtherOverlay | Failure::BadId | Failure::Invalid | Failure::Status(420))
+    }
+
     /// Its SIP status code.
     pub fn status(self) -> u16 {
         match self {

@@ -197,9 +197,10 @@ impl Network {
         true
     }
 
-    /// Closes a stream; the other end hears of it one delay later.
+    /// Closes a stream; this end hears of it at once, the other one delay later.
     pub fn close(&mut self, now: Instant, host: Host, conn: ConnId) {
         let Some(end) = self.streams.remove(&(host, conn)) else { return };
+        self.schedule(now, host, Arrival::Closed { conn });
         self.streams.remove(&(end.host, end.conn));
         let at = (now + self.delay(host, end.host)).max(end.free_at);
         self.schedule(at, end.host, Arrival::Closed { conn: end.conn });

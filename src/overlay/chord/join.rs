@@ -9,6 +9,10 @@ use std::time::Duration;
 
 /// Redirections followed in one attempt to join.
 const JOIN_STEPS: usize = 40;
+/// Peers remembered of those that the answers have named.
+const JOIN_KNOWN: usize = 16;
+/// Of these asked in one attempt when the way that the answers show ends.
+const JOIN_GUESSES: u8 = 2;
 /// From one attempt to join to the next.
 const JOIN_AGAIN: Duration = Duration::from_millis(250);
 /// A bootstrap peer's link has to be made first, and its name is not known.
@@ -21,9 +25,13 @@ const HOMES: usize = 8;
 pub(super) struct Joining {
     bootstrap: SocketAddr,
     deadline: Instant,
+    /// Asked in this attempt.
     tried: Vec<Id>,
+    /// Peers that the answers have named, in the order of the circle from this peer on.
+    known: Vec<PeerRef>,
     refused: Option<Failure>,
     answered: bool,
+    guesses: u8,
     /// In the ring already, and looking for a new successor.
     again: bool,
 }
@@ -55,15 +63,43 @@ impl Chord {
             return;
         }
         joining.tried.clear();
+        joining.guesses = 0;
         let to = PeerRef { id: Id::default(), addr: joining.bootstrap };
         let request = Request::Register { expires: self.config.expires };
         self.send_within(now, to, false, request, Why::Join, JOIN_PATIENCE);
     }
 
+    /// Nobody answered in time: by another peer, of those closest after this one's place, or from the start.
     pub(super) fn on_join_failed(&mut self, now: Instant) {
-        if self.joining.is_some() {
-            self.timers.set(Timer::Join, now + JOIN_AGAIN);
+        let Some(joining) = &mut self.joining else { return };
+        let next = joining.known.iter().find(|p| !joining.tried.contains(&p.id)).copied();
+        match next.filter(|_| joining.guesses < JOIN_GUESSES && now < joining.deadline) {
+            Some(next) => {
+                joining.guesses += 1;
+                self.ask_to_join(now, next);
+            }
+            None => self.timers.set(Timer::Join, now + JOIN_AGAIN),
         }
+    }
+
+    fn ask_to_join(&mut self, now: Instant, peer: PeerRef) {
+        if let Some(joining) = &mut self.joining {
+            joining.tried.push(peer.id);
+        }
+        self.send(now, peer, Request::Register { expires: self.config.expires }, Why::Join);
+    }
+
+    /// Notes the peers that an answer names.
+    fn learn_for_join(&mut self, from: PeerRef, closer: PeerRef, links: &Links) {
+        let (space, me) = (self.config.space, self.table.me.id);
+        let Some(joining) = &mut self.joining else { return };
+        for peer in [&closer, &from].into_iter().chain(links.peers()) {
+            if peer.id != me && !joining.known.iter().any(|k| k.id == peer.id) {
+                joining.known.push(*peer);
+            }
+        }
+        joining.known.sort_by_key(|p| space.distance(&me, &p.id));
+        joining.known.truncate(JOIN_KNOWN);
     }
 
     pub(super) fn on_join_answer(&mut self, now: Instant, from: PeerRef, response: Response) {
@@ -72,7 +108,13 @@ impl Chord {
         if from.id == self.table.me.id {
             return self.end_join(JoinError::IdTaken);
         }
-        joining.tried.push(from.id);
+        if !joining.tried.contains(&from.id) {
+            joining.tried.push(from.id);
+        }
+        if let Response::Redirect { closer, links } = &response {
+            self.learn_for_join(from, *closer, links);
+        }
+        let Some(joining) = &mut self.joining else { return };
         match response {
             Response::Admitted { links } => {
                 let again = joining.again;
@@ -85,18 +127,14 @@ impl Chord {
                     && !joining.tried.contains(&closer.id)
                     && joining.tried.len() < JOIN_STEPS =>
             {
-                let request = Request::Register { expires: self.config.expires };
-                self.send(now, closer, request, Why::Join);
+                self.ask_to_join(now, closer);
             }
-            Response::Failed(
-                failure @ (Failure::OtherOverlay | Failure::BadId | Failure::Invalid | Failure::Status(420)),
-            ) => self.end_join(JoinError::Refused(failure)),
-            other => {
-                if let Response::Failed(failure) = other {
-                    joining.refused = Some(failure);
-                }
-                self.timers.set(Timer::Join, now + JOIN_AGAIN);
+            Response::Failed(failure) if failure.is_final() => self.end_join(JoinError::Refused(failure)),
+            Response::Failed(failure) => {
+                joining.refused = Some(failure);
+                self.on_join_failed(now);
             }
+            _ => self.timers.set(Timer::Join, now + JOIN_AGAIN),
         }
     }
 
@@ -118,7 +156,16 @@ impl Chord {
 
     pub(super) fn begin_join(&mut self, now: Instant, bootstrap: SocketAddr, again: bool) {
         let deadline = now + self.config.join_deadline;
-        self.joining = Some(Joining { bootstrap, deadline, tried: Vec::new(), refused: None, answered: false, again });
+        self.joining = Some(Joining {
+            bootstrap,
+            deadline,
+            tried: Vec::new(),
+            known: Vec::new(),
+            refused: None,
+            answered: false,
+            guesses: 0,
+            again,
+        });
         self.on_join_timer(now);
     }
 

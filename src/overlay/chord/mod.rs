@@ -93,6 +93,7 @@ pub struct Chord {
     homes: Vec<SocketAddr>,
     stabilising: bool,
     predecessor_asked: Instant,
+    predecessor_since: Instant,
     next_id: u64,
     counters: Counters,
 }
@@ -120,6 +121,7 @@ impl Chord {
             homes: Vec::new(),
             stabilising: false,
             predecessor_asked: Instant::ZERO,
+            predecessor_since: Instant::ZERO,
             next_id: 0,
             counters: Counters::default(),
             config,

@@ -9,7 +9,7 @@ use super::rpc::Why;
 use super::store::Slot;
 use super::{Chord, State, Timer};
 use crate::core::{Id, Instant};
-use crate::overlay::{Mode, PeerRef, Request, Response, Route};
+use crate::overlay::{Failure, Mode, PeerRef, Request, Response, Route};
 use std::time::Duration;
 
 /// Copies on their way at once.
@@ -18,6 +18,11 @@ const WINDOW: usize = 8;
 const SETTLED: Duration = Duration::from_secs(60);
 /// Placements begun in one look over the records.
 const PLACEMENTS: usize = 4;
+/// How long a replica waits for the responsible peer to show that it has the record, before giving it to it. Longer than
+/// that one takes to look after its replicas.
+const DOUBTFUL: Duration = Duration::from_secs(3);
+/// A predecessor is new for this long: who handed over to this peer may not know of it, and what arrives is passed on.
+const NEW: Duration = Duration::from_secs(5);
 
 impl Chord {
     /// `new` is the predecessor now, in place of `old`: what lies between the two is its to hold.
@@ -67,31 +72,57 @@ impl Chord {
             self.table.successors().iter().take(self.config.successor_replicas).map(|s| s.id).collect();
         let space = self.config.space;
         let slots: Vec<Slot> = self.store.slots().map(|(slot, _)| *slot).collect();
-        let mut placements = Vec::new();
+        let (mut placements, mut unsure) = (Vec::new(), false);
         for slot in slots {
             let position = space.replica_position(&slot.0, slot.1);
             let responsible = self.table.is_responsible(&position);
             let replica = slot.1 == 0 && self.table.is_replica(&position, self.config.successor_replicas);
+            let owner = self.table.owner_before(&position);
             let Some(resource) = self.store.resource_mut(&slot) else { continue };
-            if responsible && slot.1 == 0 {
+            if responsible {
+                (resource.confirmed, resource.doubtful) = (None, None);
+                if slot.1 > 0 {
+                    continue;
+                }
                 resource.placed.retain(|p| holders.iter().any(|h| short(h) == *p));
                 for holder in holders.iter().filter(|h| !resource.placed.contains(&short(h))) {
                     self.pushes.insert((*holder, slot));
                 }
                 if self.config.scattered
-                    && now.since(resource.scattered) >= self.config.scatter
+                    && now >= resource.scatter
+                    && !holders.is_empty()
                     && placements.len() < PLACEMENTS
                 {
-                    resource.scattered = now;
+                    resource.scatter = now + self.config.scatter;
                     placements.push(((slot.0, 1), false));
                 }
-            } else {
-                resource.placed.clear();
-                let settled = now.since(resource.sent) >= SETTLED;
-                if !responsible && !replica && settled && placements.len() < PLACEMENTS {
+                continue;
+            }
+            resource.placed.clear();
+            // Whoever hands over may have gone, or known less than the whole way: each holder sees to it that the
+            // responsible peer has what it has.
+            let confirmed = match owner {
+                Some(owner) if replica => resource.confirmed == Some(short(&owner)),
+                _ => resource.confirmed.is_some(),
+            };
+            if confirmed {
+                resource.doubtful = None;
+            }
+            let doubtful = !confirmed && now.since(*resource.doubtful.get_or_insert(now)) >= DOUBTFUL;
+            unsure |= !confirmed;
+            match owner {
+                Some(owner) if doubtful && replica => {
+                    self.pushes.insert((owner, slot));
+                }
+                _ if replica => {}
+                _ if placements.len() < PLACEMENTS && (doubtful || now.since(resource.sent) >= SETTLED) => {
                     placements.push((slot, true));
                 }
+                _ => {}
             }
+        }
+        if unsure {
+            self.sooner(Timer::Maintain, now + DOUBTFUL);
         }
         for (slot, drop) in placements {
             // A scattered copy is made from the resource itself, a misplaced one from what lies here.
@@ -115,6 +146,7 @@ impl Chord {
                 {
                     resource.placed.push(short(&to.id));
                 }
+                self.confirm(&slot, &to.id);
                 self.drop_foreign(now, &slot);
             }
             // It knows better: so shall we.
@@ -123,11 +155,49 @@ impl Chord {
                 if let Some(resource) = self.store.resource_mut(&slot) {
                     resource.placed.push(short(&to.id));
                 }
+                self.confirm(&slot, &to.id);
             }
-            Some(_) | None => {}
+            // It is missed when the records are looked through.
+            Some(Response::Failed(Failure::NotInRing)) | None => {
+                self.sooner(Timer::Maintain, now + self.config.stabilise_min * 4);
+            }
+            Some(_) => {}
         }
         self.pump(now);
         self.say_farewell(now);
+    }
+
+    /// `from` has sent these entries and holds them.
+    pub(super) fn shown(&mut self, now: Instant, from: &Id, slot: Slot, entries: usize) {
+        if self.store.resource_mut(&slot).is_some_and(|r| r.len() <= entries) {
+            self.confirm(&slot, from);
+        }
+        // It was on its way when the predecessor came, and is that one's.
+        if now.since(self.predecessor_since) < NEW
+            && let Some(p) = self.table.predecessor()
+            && p.id != *from
+            && self.table.owner_before(&self.config.space.replica_position(&slot.0, slot.1)) == Some(p.id)
+        {
+            self.pushes.insert((p.id, slot));
+            self.pump(now);
+        }
+    }
+
+    /// The peer holds what is held here; that counts when it is the responsible one.
+    pub(super) fn confirm(&mut self, slot: &Slot, peer: &Id) {
+        let position = self.config.space.replica_position(&slot.0, slot.1);
+        if self.table.owner_before(&position) == Some(*peer)
+            && let Some(resource) = self.store.resource_mut(slot)
+        {
+            (resource.confirmed, resource.doubtful) = (Some(short(peer)), None);
+        }
+    }
+
+    /// The peer responsible for the slot's position was found and has taken it.
+    pub(super) fn confirm_placed(&mut self, slot: &Slot, peer: &Id) {
+        if let Some(resource) = self.store.resource_mut(slot) {
+            (resource.confirmed, resource.doubtful) = (Some(short(peer)), None);
+        }
     }
 
     /// Forgets a copy that is none of this peer's business.

@@ -55,6 +55,9 @@ impl Chord {
     pub(super) fn send(&mut self, now: Instant, to: PeerRef, request: Request, why: Why) {
         let wait = match &why {
             Why::Step { recursive: true, .. } => self.recursive_patience(),
+            // It decides about life and death, and a segment that was lost comes again.
+            Why::Probe => (self.patience(&to.id) * 2).min(self.config.rpc_ceiling),
+            Why::Join => self.config.rpc_first * 2,
             _ => self.patience(&to.id),
         };
         self.send_within(now, to, true, request, why, wait);
@@ -98,12 +101,16 @@ impl Chord {
     }
 
     pub(super) fn on_response(&mut self, now: Instant, rpc: RpcId, from: PeerRef, response: Response) {
-        let Some(sent) = self.rpcs.remove(&rpc.0) else { return };
+        let Some(sent) = self.rpcs.remove(&rpc.0) else {
+            // Too late for what was asked, and a sign of life.
+            return self.table.heard(from, now);
+        };
         self.timers.cancel(&Timer::Rpc(rpc.0));
         if sent.named && from.id != sent.to.id {
             // Somebody else lives at that address now.
             self.counters.refused += 1;
-            self.failed(now, sent, true);
+            self.fail_peer(now, &sent.to.id);
+            self.failed(now, rpc.0, sent, true);
             return;
         }
         self.counters.answered += 1;
@@ -141,7 +148,7 @@ impl Chord {
         } else {
             self.counters.rpc_timeout += 1;
         }
-        self.failed(now, sent, definite);
+        self.failed(now, rpc.0, sent, definite);
     }
 
     /// A link went down: its peer has to show that it lives before anything is sent its way again.
@@ -151,16 +158,22 @@ impl Chord {
         }
         if let Some(contact) = self.table.contact_mut(&peer) {
             contact.misses = contact.misses.max(1);
+            // One that is under way went down with the link.
+            contact.probe = None;
         }
         if let Some(peer) = self.table.peer(&peer) {
             self.probe(now, peer);
         }
     }
 
+    /// Asks a peer of the tables for a sign of life, unless it is being asked.
     pub(super) fn probe(&mut self, now: Instant, peer: PeerRef) {
-        let Some(contact) = self.table.contact_mut(&peer.id) else { return };
-        if !std::mem::replace(&mut contact.probing, true) {
+        if self.table.contact(&peer.id).is_some_and(|c| c.probe.is_none()) {
             self.send(now, peer, Request::Query { target: peer.id, route: Route::Iterative }, Why::Probe);
+            let id = self.next_id;
+            if let Some(contact) = self.table.contact_mut(&peer.id) {
+                contact.probe = Some(id);
+            }
         }
     }
 
@@ -180,10 +193,10 @@ impl Chord {
         }
     }
 
-    fn failed(&mut self, now: Instant, sent: Rpc, definite: bool) {
+    fn failed(&mut self, now: Instant, id: u64, sent: Rpc, definite: bool) {
         let peer = sent.to;
         if sent.named {
-            self.suspect(now, &sent, definite);
+            self.suspect(now, id, &sent, definite);
         }
         match sent.why {
             Why::Join => self.on_join_failed(now),
@@ -199,24 +212,25 @@ impl Chord {
         }
     }
 
-    /// One missed deadline makes a peer suspect and asks it for a sign of life; a second one, or a refused connection,
-    /// ends it. What was passed on and not answered says little about the peer that was to pass it on.
-    fn suspect(&mut self, now: Instant, sent: &Rpc, definite: bool) {
+    /// One missed deadline or broken link makes a peer suspect and asks it for a sign of life, which decides: the other end
+    /// may have closed a link that it had no use for, and everything on a link waits for a segment that was lost. What was
+    /// passed on and not answered says little about the peer that was to pass it on.
+    fn suspect(&mut self, now: Instant, id: u64, sent: &Rpc, definite: bool) {
         let Some(contact) = self.table.contact_mut(&sent.to.id) else { return };
         if sent.why == Why::Probe {
-            contact.probing = false;
-        }
-        if definite {
-            self.fail_peer(now, &sent.to.id);
-        } else if sent.recursive {
-            self.probe(now, sent.to);
-        } else {
-            contact.misses += 1;
-            if contact.misses >= 2 {
-                self.fail_peer(now, &sent.to.id);
-            } else {
-                self.probe(now, sent.to);
+            if contact.probe != Some(id) {
+                return;
+            }
+            contact.probe = None;
+            // Heard meanwhile: it was slow.
+            let lives = !definite && contact.heard > sent.sent;
+            if !lives && (definite || contact.misses > 0) {
+                return self.fail_peer(now, &sent.to.id);
             }
         }
+        if definite || !sent.recursive {
+            contact.misses = contact.misses.saturating_add(1);
+        }
+        self.probe(now, sent.to);
     }
 }

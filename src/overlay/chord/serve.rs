@@ -84,7 +84,11 @@ impl Chord {
                 let position = self.config.space.replica_position(&key, replica);
                 if *route == Route::Here || self.table.is_responsible(&position) {
                     let response = self.keep(now, key, replica, entries);
+                    let kept = matches!(response, Response::Stored { .. });
                     self.reply(token, response);
+                    if kept && *route == Route::Here {
+                        self.shown(now, &from.id, (key, replica), entries.len());
+                    }
                 } else {
                     self.onward(now, from, token, position, request);
                 }

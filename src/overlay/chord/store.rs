@@ -36,8 +36,12 @@ pub(super) struct Resource {
     entries: Vec<(DictionaryKey, SignedEntry)>,
     /// Successors that acknowledged a replica, by the first bytes of their peer-IDs.
     pub placed: Vec<u32>,
-    /// When the scattered replica was placed last.
-    pub scattered: Instant,
+    /// Where this peer is not responsible: the responsible peer that showed last that it holds all of this.
+    pub confirmed: Option<u32>,
+    /// Where this peer is not responsible: since when nobody has shown it.
+    pub doubtful: Option<Instant>,
+    /// When the scattered replica is to be placed again.
+    pub scatter: Instant,
     /// When somebody last sent it here.
     pub sent: Instant,
 }
@@ -64,7 +68,7 @@ impl Store {
                     Kept::New if heavy && entry.encoded().len() > held.encoded().len() => return Kept::Full,
                     Kept::New => {
                         *held = entry;
-                        resource.placed.clear();
+                        resource.renewed();
                     }
                     Kept::Conflict(first) if self.proofs.len() < PROOFS => self.proofs.push([first.clone(), entry]),
                     _ => {}
@@ -83,10 +87,10 @@ impl Store {
         }
         self.entries += 1;
         *self.signers.entry(key.device).or_insert(0) += 1;
-        let resource =
-            self.resources.entry(slot).or_insert_with(|| Resource { scattered: now, sent: now, ..Resource::default() });
+        let fresh = || Resource { scatter: now + config.scatter, sent: now, ..Resource::default() };
+        let resource = self.resources.entry(slot).or_insert_with(fresh);
         resource.entries.push((key, entry));
-        resource.placed.clear();
+        resource.renewed();
         Kept::New
     }
 
@@ -141,6 +145,19 @@ impl Store {
             !resource.entries.is_empty()
         });
         gone
+    }
+}
+
+impl Resource {
+    /// How many entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Nobody else is known to hold what it says now.
+    fn renewed(&mut self) {
+        self.placed.clear();
+        (self.confirmed, self.doubtful) = (None, None);
     }
 }
 

@@ -31,8 +31,8 @@ pub(super) struct Contact {
     pub reached: bool,
     /// Deadlines missed since it last said something.
     pub misses: u8,
-    /// A sign of life was asked for and is awaited.
-    pub probing: bool,
+    /// The request for a sign of life that is awaited.
+    pub probe: Option<u64>,
 }
 
 pub(super) struct Table {
@@ -74,7 +74,7 @@ impl Table {
         contact.addr = peer.addr;
         contact.heard = now;
         contact.misses = 0;
-        contact.probing = false;
+        contact.probe = None;
         if let Some(d) = round_trip {
             let sample = u32::try_from(d.as_micros()).unwrap_or(u32::MAX).max(1);
             contact.srtt = if contact.srtt == 0 { sample } else { contact.srtt - contact.srtt / 8 + sample / 8 };
@@ -266,7 +266,7 @@ impl Table {
     pub fn quietest(&self, limit: Duration, now: Instant) -> Option<PeerRef> {
         let quiet = |id: &Id| {
             let c = self.contacts.get(id)?;
-            let due = !c.probing && (!c.reached || now.since(c.heard) >= limit);
+            let due = c.probe.is_none() && (!c.reached || now.since(c.heard) >= limit);
             due.then_some((c.reached, c.heard, *id))
         };
         self.rows().filter_map(|id| quiet(&id)).min().and_then(|(_, _, id)| self.peer(&id))
@@ -318,6 +318,12 @@ impl Table {
             // unless there are no replicas.
             None => successor_replicas > 0 || self.is_responsible(target),
         }
+    }
+
+    /// The predecessor that is responsible for `target`, where the list reaches back that far.
+    pub fn owner_before(&self, target: &Id) -> Option<Id> {
+        let pair = self.predecessors.windows(2).find(|p| self.space.in_open_closed(target, &p[1], &p[0]));
+        pair.map(|p| p[0])
     }
 
     /// The peers between `id` and this one that have been silent for a while, when there is no predecessor.
@@ -386,7 +392,7 @@ impl Table {
 
 impl Contact {
     fn told(addr: SocketAddr, now: Instant) -> Contact {
-        Contact { addr, srtt: 0, heard: now, reached: false, misses: 0, probing: false }
+        Contact { addr, srtt: 0, heard: now, reached: false, misses: 0, probe: None }
     }
 }
 

@@ -140,7 +140,7 @@ impl Chord {
             self.reply(token, Response::Admitted { links });
             // After the answer, as section 6.3.3 has it.
             self.table.set_predecessor(from, &before, now);
-            self.predecessor_asked = now;
+            (self.predecessor_asked, self.predecessor_since) = (now, now);
             self.hand_over(now, old, from);
             self.changed(now);
             return;

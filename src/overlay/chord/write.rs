@@ -81,7 +81,15 @@ impl Chord {
             let Goal::Put { write, .. } = &mut op.goal else { return };
             if holder.id == self.table.me.id {
                 match self.keep(now, key, 0, std::slice::from_ref(&entry)) {
-                    Response::Stored { .. } => write.ack(holder.id),
+                    Response::Stored { .. } => {
+                        write.ack(holder.id);
+                        if write.alone
+                            && let Some(resource) = self.store.resource_mut(&(key, 0))
+                        {
+                            // Somewhere else, as soon as there is somewhere else.
+                            resource.scatter = now;
+                        }
+                    }
                     Response::Refused { current } => refused = Some(current),
                     _ => {}
                 }
@@ -148,6 +156,7 @@ impl Chord {
         match response {
             Some(Response::Stored { .. }) => {
                 if let Goal::Place { slot, drop: true, .. } = &op.goal {
+                    self.confirm_placed(slot, &from.id);
                     self.drop_foreign(now, slot);
                 }
                 self.placed(now, id, op, Some(from.id));
@@ -160,6 +169,7 @@ impl Chord {
                         self.keep(now, key, 0, &current);
                     }
                     let slot = *slot;
+                    self.confirm_placed(&slot, &from.id);
                     self.drop_foreign(now, &slot);
                 }
                 self.placed(now, id, op, None);

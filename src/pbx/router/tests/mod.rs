@@ -3,7 +3,6 @@
 mod dialogs;
 mod forks;
 mod hostile;
-mod live;
 mod requests;
 
 use super::*;
