@@ -18,6 +18,11 @@ const ONE_WAY: Duration = Duration::from_millis(5);
 /// When a driver gives up a connection that nobody answers.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 
+/// Sender, receiver and bytes of a datagram: whether it is lost.
+pub type Lose = dyn FnMut(SocketAddr, SocketAddr, &[u8]) -> bool;
+/// A message on a stream: whether it is lost.
+pub type Swallow = dyn FnMut(&[u8]) -> bool;
+
 /// Index of a node or of a raw end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
@@ -95,9 +100,9 @@ pub struct World {
     conns: u64,
     requests: u64,
     /// Drops a datagram when it says so.
-    pub lose: Box<dyn FnMut(SocketAddr, SocketAddr, &[u8]) -> bool>,
+    pub lose: Box<Lose>,
     /// Swallows a message on a stream when it says so: the host lives, the program on it hangs.
-    pub swallow: Box<dyn FnMut(&[u8]) -> bool>,
+    pub swallow: Box<Swallow>,
 }
 
 impl World {
@@ -231,13 +236,11 @@ impl World {
         let Some(((at, _), (place, arrival))) = self.queue.pop_first() else { return };
         self.now = at;
         match (place, arrival) {
-            (Place::Node(i), Arrival::Wake) => {
-                if self.hosts[i].wake == Some(at) {
-                    self.hosts[i].wake = None;
-                    if !self.hosts[i].dead {
-                        self.hosts[i].node.handle_timeout(at);
-                        self.drain(i);
-                    }
+            (Place::Node(i), Arrival::Wake) if self.hosts[i].wake == Some(at) => {
+                self.hosts[i].wake = None;
+                if !self.hosts[i].dead {
+                    self.hosts[i].node.handle_timeout(at);
+                    self.drain(i);
                 }
             }
             (Place::Node(i), Arrival::Node(input)) => self.hand(i, input),
@@ -518,7 +521,7 @@ impl Host {
     /// Ended calls that nobody's command waited for.
     pub fn ended(&self) -> Vec<&CallReport> {
         let ended = self.events.iter().filter_map(|(_, e)| match e {
-            Event::Ended { report, .. } => Some(report),
+            Event::Ended { report, .. } => Some(&**report),
             _ => None,
         });
         ended.map(|report| &**report).collect()

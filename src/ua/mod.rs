@@ -6,7 +6,8 @@
 //! which media to open. It knows nothing of the overlay: whoever places a call hands it the targets.
 //!
 //! Left out until it is built: hold and transfer by this end, PRACK and UPDATE (neither is offered in
-//! `Allow` or `Supported`), call waiting beyond a bound of simultaneous calls.
+//! `Allow` or `Supported`), following a 3xx (it is reported), session timers (a talk whose other end vanished lasts until
+//! somebody hangs up), credentials for requests within a dialog, call waiting beyond a bound of simultaneous calls.
 
 mod account;
 mod call;
