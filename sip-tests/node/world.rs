@@ -524,7 +524,7 @@ impl Host {
             Event::Ended { report, .. } => Some(&**report),
             _ => None,
         });
-        ended.map(|report| &**report).collect()
+        ended.collect()
     }
 
     pub fn counter(&self, now: Instant, name: &str) -> u64 {

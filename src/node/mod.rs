@@ -11,6 +11,7 @@
 //! | `ring` | the overlay: its messages as SIP, lookups, what is written |
 //! | `calls` | the user agent: targets, media, reports |
 //! | `route` | the registrar and the proxy for standard phones |
+//! | `vouch` | whether a peer may speak for the caller that a request names |
 //! | `enrol` | invites, and strangers who redeem them |
 //! | `command` | what a person or a script asks |
 
@@ -24,6 +25,7 @@ mod receive;
 mod ring;
 mod route;
 mod setup;
+mod vouch;
 
 pub use setup::Setup;
 
@@ -273,6 +275,7 @@ pub struct Node {
     unheard: TimerQueue<ClientTxId>,
     ring: ring::Ring,
     calls: calls::Calls,
+    vouch: vouch::Vouching,
     wire: Vec<Wire>,
     out: VecDeque<Output>,
     counters: BTreeMap<&'static str, u64>,
@@ -300,6 +303,7 @@ impl Node {
             unheard: TimerQueue::new(),
             ring: ring::Ring::new(&setup),
             calls: calls::Calls::default(),
+            vouch: vouch::Vouching::default(),
             wire: Vec::new(),
             out: VecDeque::new(),
             counters: BTreeMap::new(),
@@ -379,6 +383,7 @@ impl Node {
             quiet &= !self.settle_ua(now);
             quiet &= !self.settle_pbx(now);
             quiet &= !self.write_due(now);
+            quiet &= !self.leave_when_done(now);
             if quiet {
                 break;
             }

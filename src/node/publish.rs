@@ -68,6 +68,19 @@ impl Publisher {
         }
     }
 
+    /// Nothing is to be found here from now on.
+    pub fn withdraw(&mut self, now: Instant) {
+        self.aors.retain(|_, p| p.written || p.in_flight);
+        for p in self.aors.values_mut() {
+            (p.wanted, p.written, p.due, p.backoff) = (false, false, now, RETRY_MIN);
+        }
+    }
+
+    /// True when nothing is written and nothing is to be.
+    pub fn is_empty(&self) -> bool {
+        self.aors.is_empty()
+    }
+
     /// Everything is to be written again: the node is in a ring, perhaps another one than before.
     pub fn rewrite(&mut self, now: Instant) {
         for p in self.aors.values_mut() {

@@ -73,7 +73,7 @@ impl Node {
                     self.owners.remove(&tx);
                     self.large.remove(&tx);
                 }
-                Output::Terminated { tx: TxId::Server(_) } => {}
+                Output::Terminated { tx: TxId::Server(tx) } => self.forget_request(tx),
             }
         }
         busy
@@ -258,6 +258,7 @@ impl Node {
     }
 
     fn on_cancel(&mut self, now: Instant, invite: tx::ServerTxId) {
+        self.cancel_vouching(now, invite);
         self.ua.on_cancel(now, invite);
         self.router.on_cancel(now, invite);
     }

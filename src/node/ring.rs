@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// Wait between two attempts of a node that has been in a ring before and found nobody.
 const REJOIN: Duration = Duration::from_secs(5);
+/// How long taking back what was written may hold up leaving.
+const WITHDRAW: Duration = Duration::from_millis(1500);
 /// Attempts to join a ring that answers and has no place yet, because it is in motion.
 const JOIN_ATTEMPTS: u8 = 4;
 /// Most peers whose addresses are kept for the next start.
@@ -30,6 +32,7 @@ enum Op {
     Lookup { request: RequestId, aor: String },
     Call { call: CallId, aor: String },
     Route { query: crate::pbx::router::QueryId, aor: String },
+    Vouch { tx: ServerTxId },
     Write(Write),
 }
 
@@ -48,6 +51,8 @@ struct Rpc {
 pub(super) struct Ring {
     rpcs: BTreeMap<RpcId, Rpc>,
     tokens: BTreeMap<Token, (ServerTxId, Message)>,
+    /// The token of a request whose transaction runs.
+    by_tx: BTreeMap<ServerTxId, Token>,
     ops: BTreeMap<OpId, Op>,
     last: u64,
     /// Addresses to join by that have not been tried in this round.
@@ -58,6 +63,8 @@ pub(super) struct Ring {
     /// Rounds through the addresses in which somebody answered and nobody admitted this peer.
     attempts: u8,
     retry: Option<Instant>,
+    /// Until when registrations are taken back before this peer leaves.
+    leaving: Option<Instant>,
     saved: BTreeSet<SocketAddr>,
 }
 
@@ -73,6 +80,7 @@ impl Ring {
         Ring {
             rpcs: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            by_tx: BTreeMap::new(),
             ops: BTreeMap::new(),
             last: 0,
             untried: VecDeque::new(),
@@ -80,6 +88,7 @@ impl Ring {
             state: State::Out,
             attempts: 0,
             retry: None,
+            leaving: None,
             saved: BTreeSet::new(),
         }
     }
@@ -151,7 +160,7 @@ impl Node {
 
     pub(super) fn next_ring_timeout(&self) -> Option<Instant> {
         let write = if self.ring.state == State::In { self.publisher.next() } else { None };
-        [write, self.ring.retry].into_iter().flatten().min()
+        [write, self.ring.retry, self.ring.leaving].into_iter().flatten().min()
     }
 
     pub(super) fn ring_timeout(&mut self, now: Instant) {
@@ -188,6 +197,7 @@ impl Node {
             }
         };
         let token = Token(self.ring.next());
+        self.ring.by_tx.insert(tx, token);
         self.ring.tokens.insert(token, (tx, message));
         self.overlay_input(now, overlay::Input::Request { from: proven, token, request });
     }
@@ -252,6 +262,13 @@ impl Node {
         self.overlay_input(now, overlay::Input::RpcFailed { rpc });
     }
 
+    /// A transaction is over: what the overlay has not answered by now has nobody to go to.
+    pub(super) fn forget_request(&mut self, tx: ServerTxId) {
+        if let Some(token) = self.ring.by_tx.remove(&tx) {
+            self.ring.tokens.remove(&token);
+        }
+    }
+
     /// Carries out what the overlay says; true when there was anything.
     pub(super) fn settle_overlay(&mut self, now: Instant) -> bool {
         let mut busy = false;
@@ -270,6 +287,7 @@ impl Node {
                 if let Some((tx, request)) = self.ring.tokens.remove(&token)
                     && let Some(carry) = &self.carry
                 {
+                    self.ring.by_tx.remove(&tx);
                     let message = carry.encode_response(&request, &response, &mut self.rng);
                     self.tx.respond(now, tx, message);
                 }
@@ -386,6 +404,11 @@ impl Node {
         self.begin_op(now, Op::Route { query, aor: aor.clone() }, &aor, Mode::Auto);
     }
 
+    /// Looks up who may speak for the caller of a request.
+    pub(super) fn lookup_for_vouch(&mut self, now: Instant, tx: ServerTxId, aor: &str) {
+        self.begin_op(now, Op::Vouch { tx }, aor, Mode::Auto);
+    }
+
     fn on_get_done(&mut self, now: Instant, op: OpId, entries: &[SignedEntry], trace: &Trace) {
         let found = self.found(entries);
         match self.ring.ops.remove(&op) {
@@ -395,6 +418,7 @@ impl Node {
             }
             Some(Op::Call { call, aor }) => self.on_callee_found(now, call, &aor, &found, u32::from(trace.hops)),
             Some(Op::Route { query, aor }) => self.on_route_found(now, query, &aor, &found),
+            Some(Op::Vouch { tx }) => self.on_vouched(now, tx, entries),
             Some(Op::Write(_)) | None => {}
         }
     }
@@ -408,12 +432,13 @@ impl Node {
             }
             Some(Op::Call { call, .. }) => self.ua.give_up(now, call, 503, format!("the lookup failed: {why}")),
             Some(Op::Route { query, aor }) => self.on_route_failed(now, query, &aor),
+            Some(Op::Vouch { tx }) => self.on_vouched(now, tx, &[]),
             Some(Op::Write(_)) | None => {}
         }
     }
 
     fn found(&self, entries: &[SignedEntry]) -> Found {
-        let own = self.identity.as_ref().map(|i| i.peer_id());
+        let own = self.overlay.as_ref().map(|o| o.me().id);
         let mut found = Found::default();
         for entry in entries.iter().filter(|e| e.entry().kind == EntryKind::Contact) {
             let Ok(body) = ContactBody::decode(&entry.entry().body) else { continue };
@@ -451,7 +476,7 @@ impl Node {
 
     /// Writes what is due; true when there was anything.
     pub(super) fn write_due(&mut self, now: Instant) -> bool {
-        if self.ring.state != State::In || self.stopping.is_some() {
+        if self.ring.state != State::In {
             return false;
         }
         let mut busy = false;
@@ -509,13 +534,24 @@ impl Node {
         }
     }
 
-    /// Leaves the ring; [`Output::Stopped`] follows.
+    /// Takes back what was written, then leaves the ring; [`Output::Stopped`] follows.
     pub(super) fn leave(&mut self, now: Instant) {
-        match self.overlay.as_mut() {
-            Some(overlay) if self.ring.state == State::In => {
-                overlay.handle(now, overlay::Input::Command(Command::Leave));
-            }
-            _ => self.out.push_back(Output::Stopped),
+        if self.overlay.is_none() || self.ring.state != State::In {
+            return self.out.push_back(Output::Stopped);
         }
+        self.publisher.withdraw(now);
+        self.ring.leaving = Some(now + WITHDRAW);
+    }
+
+    /// Leaves once everything is taken back, or has had its time; true when it left.
+    pub(super) fn leave_when_done(&mut self, now: Instant) -> bool {
+        let Some(until) = self.ring.leaving else { return false };
+        if !self.publisher.is_empty() && now < until {
+            return false;
+        }
+        self.ring.leaving = None;
+        self.ring.state = State::Out;
+        self.overlay_input(now, overlay::Input::Command(Command::Leave));
+        true
     }
 }

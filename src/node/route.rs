@@ -38,6 +38,23 @@ impl Node {
             self.tx.respond(now, tx, reply);
             return;
         }
+        if link && !internal && !self.is_vouched(now, tx, &message, flow, merged) {
+            return;
+        }
+        self.route_on(now, tx, message, flow, link, merged);
+    }
+
+    /// The same, once the sender of a request on a link may speak for the caller that it names.
+    pub(super) fn route_on(
+        &mut self,
+        now: Instant,
+        tx: ServerTxId,
+        message: Message,
+        flow: Flow,
+        link: bool,
+        merged: bool,
+    ) {
+        let internal = flow.conn == Some(INTERNAL);
         let origin = match self.flows.peer(&flow) {
             _ if internal => Origin::Ua { user: self.user().to_owned() },
             Some(peer) => Origin::Peer { user: peer.user.clone(), id: peer.peer_id },

@@ -129,7 +129,13 @@ impl Context {
             core.say(Output::Cancel { tx: client });
             return;
         }
-        branch.client = Some(client);
+        if let Some(old) = branch.client.replace(client) {
+            // It was sent again another way (RFC 3261 section 18.1.1).
+            core.by_client.remove(&old);
+        }
+        if branch.cancelled {
+            core.say(Output::Cancel { tx: client });
+        }
         core.by_client.insert(client, BranchId { context: self.id, index });
     }
 
