@@ -185,3 +185,40 @@ fn a_certificate_that_is_not_yet_or_no_longer_valid_is_its_own_fault() {
     let identity = Identity::open("chordial", "late", START, &mut rng).unwrap();
     assert!(identity.verified(UnixTime(START.secs() - 3600)).is_err());
 }
+
+#[test]
+fn a_member_rings_under_no_name_but_its_own() {
+    let mut world = World::ring(8, &["alice", "bob"]);
+    let mallory = Identity::open("chordial", "mallory", START, &mut world.rng).unwrap();
+    let (raw, way) = on_link(&mut world, Some(&mallory));
+    let uri = format!("sip:alice@{}", world.hosts[0].overlay);
+    // bob is registered, and not by mallory's device; carol is nobody.
+    for from in ["sip:bob@chordial", "sip:carol@chordial", "sip:BOB@chordial"] {
+        let mut talk = Talk::new(&world, raw, way, &uri, from, "sip:alice@chordial");
+        let invite = talk.invite(&world, &offer());
+        assert_eq!(talk.ask(&mut world, &invite).status(), 403, "{from}");
+    }
+    assert!(world.hosts[0].node.status(world.now).calls.is_empty(), "somebody's name rang");
+    assert_eq!(world.hosts[0].counter(world.now, "callers that a peer may not speak for"), 3);
+    let mut talk = Talk::new(&world, raw, way, &uri, "sip:mallory@chordial", "sip:alice@chordial");
+    let invite = talk.invite(&world, &offer());
+    talk.send(&mut world, &invite);
+    world.until_ringing_at(0);
+}
+
+#[test]
+fn who_leaves_is_not_found_any_more() {
+    let mut world = World::ring(9, &["alice", "bob", "carol"]);
+    let found = |world: &mut World, host: usize| {
+        let request = world.command(host, Command::Lookup { target: "bob".into(), iterative: false });
+        world.run(seconds(2));
+        match world.hosts[host].replies.remove(&request) {
+            Some(Ok(Reply::Lookup(report))) => report.found,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(found(&mut world, 0) && found(&mut world, 2));
+    world.ask(1, Command::Stop).unwrap();
+    world.run(seconds(5));
+    assert!(!found(&mut world, 0) && !found(&mut world, 2));
+}
