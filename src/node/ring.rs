@@ -1,6 +1,7 @@
 //! The overlay in the node: its messages carried as SIP, joining, lookups for whoever needs one, and the
 //! contact entries that this node writes.
 
+use super::discovery::Nearby;
 use super::publish::Write;
 use super::receive::VIA_SIZE;
 use super::{Node, Output, Owner, Saved, Setup};
@@ -55,6 +56,8 @@ pub(super) struct Ring {
     state: State,
     retry: Option<Instant>,
     saved: BTreeSet<SocketAddr>,
+    /// Said to be on the local network.
+    pub(super) nearby: Nearby,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +79,7 @@ impl Ring {
             state: State::Out,
             retry: None,
             saved: BTreeSet::new(),
+            nearby: Nearby::default(),
         }
     }
 
@@ -133,7 +137,7 @@ impl Node {
         }
     }
 
-    fn overlay_input(&mut self, now: Instant, input: overlay::Input) {
+    pub(super) fn overlay_input(&mut self, now: Instant, input: overlay::Input) {
         if let Some(overlay) = self.overlay.as_mut() {
             overlay.handle(now, input);
         }
@@ -141,16 +145,20 @@ impl Node {
 
     pub(super) fn next_ring_timeout(&self) -> Option<Instant> {
         let write = if self.ring.state == State::In { self.publisher.next() } else { None };
-        [write, self.ring.retry].into_iter().flatten().min()
+        [write, self.ring.retry, self.next_nearby()].into_iter().flatten().min()
     }
 
     pub(super) fn ring_timeout(&mut self, now: Instant) {
+        self.join_nearby(now);
         if self.ring.retry.is_some_and(|at| at <= now) {
             self.ring.retry = None;
-            let alone = self.overlay.as_ref().is_some_and(|o| o.status().successors.is_empty());
+            // Who was found on the local network goes before who was there the last time.
+            let alone = self.is_alone() && !self.ring.nearby.is_trying(now);
             if let (true, Some(&bootstrap)) = (alone, self.setup.known_peers.first()) {
                 self.setup.known_peers.rotate_left(1);
                 self.overlay_input(now, overlay::Input::Command(Command::Join { bootstrap }));
+            }
+            if self.is_alone() {
                 self.ring.retry = Some(now + REJOIN);
             }
         }
@@ -272,7 +280,10 @@ impl Node {
                 Err(fault) => self.on_get_failed(now, op, &fault.to_string(), &trace),
             },
             O::Left => self.out.push_back(Output::Stopped),
-            O::NeighboursChanged => self.remember_peers(),
+            O::NeighboursChanged => {
+                self.remember_peers();
+                self.on_neighbours(now);
+            }
             O::Drop { peer } => self.close_links(&peer.id),
             O::FindDone { .. } => {}
             O::Conflict { entries, .. } => {
