@@ -3,8 +3,11 @@
 //!
 //! Only a peer that is alone in its ring joins anybody. Of two that are both alone, the one with the **higher peer-ID joins
 //! the lower**, and of several found it takes the lowest, after a moment in which the others can be heard: peers that
-//! start together all turn to the same one, and no circle of joins can close. A peer that is the lowest of all
+//! start together all turn to the same one. A peer that is the lowest of all
 //! waits for the others to come; when none has come for a while, they are in a ring already and it joins them.
+//!
+//! Known limit: where many (about a dozen) turn to the lowest within the same second, some may admit each other instead and be
+//! left as a second ring.
 //!
 //! Absent: two rings of several peers each are not merged (the overlay cannot do that yet); a peer of either that is restarted
 //! joins whom it knew. Leaving is not heard: an address that does not answer is forgotten after a few attempts until
