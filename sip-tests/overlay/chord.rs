@@ -146,6 +146,35 @@ fn many_join_at_once() {
     assert_eq!(net.wrong(8), Vec::<String>::new());
 }
 
+/// Peers that all began rings of their own and then hear of each other: all turn to the lowest, at nearly the same time.
+#[test]
+fn rings_of_one_become_one_ring() {
+    for n in [2, 3, 4] {
+        for seed in 0..20 {
+            let mut net = Net::new(3000 + seed, make);
+            let mut users = Users::new(seed);
+            let users: Vec<_> = (0..n).map(|i| users.user(&format!("user{i}"))).collect();
+            for (i, user) in users.iter().enumerate() {
+                let peer = net.add(Id::sha1(format!("loner {seed} {i}").as_bytes()));
+                net.command(peer, Command::Create);
+                assert_eq!(net.put(peer, &entry(user, 1, b"here", 86400)).1, Ok(()));
+            }
+            let lowest = net.around()[0];
+            for i in (0..n).filter(|i| *i != lowest) {
+                net.join(i, lowest);
+                let pause = net.draw(60) as u64;
+                net.run(Duration::from_millis(pause));
+            }
+            net.run(Duration::from_secs(90));
+            assert_eq!(net.wrong(8), Vec::<String>::new(), "{n} peers, seed {seed}");
+            for (i, user) in users.iter().enumerate() {
+                let found = net.get((i + 1) % n, key_of(user), Mode::Auto).0;
+                assert_eq!(found.map(|f| f.len()), Ok(1), "record of {i}, {n} peers, seed {seed}");
+            }
+        }
+    }
+}
+
 #[test]
 fn half_of_the_ring_dies() {
     for death in [Death::Refused, Death::Silent] {

@@ -81,6 +81,7 @@ fn said(event: &Event) -> String {
     match event {
         Event::Joined { peers: 0 } => "alone on the ring".into(),
         Event::Joined { peers } => format!("on the ring, {peers} successors known"),
+        Event::Discovered { address } => format!("found {address} on the local network, joined its ring"),
         Event::JoinFailed { why } => format!("not joined: {why}"),
         Event::Registered { aor } => format!("{aor} is registered"),
         Event::RegistrationFailed { aor, status, why } => format!("{aor} is not registered: {status} {why}"),

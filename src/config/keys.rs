@@ -107,6 +107,16 @@ pub enum PhoneAuth {
     None,
 }
 
+/// How peers of the same overlay are found where none is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Discover {
+    /// By mDNS and DNS-SD on the local network (RFC 6762, RFC 6763).
+    Mdns,
+    /// Not at all.
+    None,
+}
+
 keys! {
     user User "Who uses this device." {
         /// User name. In an office it stands in the certificate and need not be given.
@@ -127,8 +137,10 @@ keys! {
         #[with("optional")] listen: Option<SocketAddr> = None, flag "overlay-listen";
         /// The IP:PORT that others are told to reach the overlay port at. Empty: found out.
         #[with("optional")] advertise: Option<SocketAddr> = None, flag "advertise";
-        /// Peers to join by, IP:PORT each. Empty: those known from the last time, else a new ring.
+        /// Peers to join by, IP:PORT each. Empty: those known from the last time, those found on the local network, else a new ring.
         bootstrap: Vec<SocketAddr> = Vec::new(), flag "bootstrap";
+        /// mdns: peers of this overlay on the local network are found and joined by themselves. none: neither looked for nor told.
+        discover: Discover = Discover::Mdns, flag "discover";
         /// auto, supernode or ordinary. This version runs every peer as a supernode and refuses ordinary.
         role: String = "auto".into(), flag "role";
         /// Copies kept of each record.

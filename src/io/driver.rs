@@ -4,6 +4,7 @@
 //! here decides anything about SIP or the overlay.
 
 use super::control::{ControlRequest, Update};
+use super::discovery::{self, Discovery};
 use super::disk::{self, DataDir};
 use super::media::{Engine, clock};
 use super::transport::{Endpoint, Event as WireEvent};
@@ -51,6 +52,7 @@ pub struct Driver {
     pub(super) voices: Voices,
     pub(super) media: mpsc::Receiver<MediaInput>,
     pub(super) control: mpsc::Receiver<ControlRequest>,
+    pub(super) discovery: Option<Discovery>,
     pub(super) data: DataDir,
     pub(super) waiting: BTreeMap<RequestId, mpsc::Sender<Update>>,
 }
@@ -95,6 +97,9 @@ impl Driver {
                     }
                 }
                 Some(media) = self.media.recv() => self.node.handle(clock::now(), Input::Media(media)),
+                Some((id, addr)) = discovery::next(&mut self.discovery) => {
+                    self.node.handle(clock::now(), Input::Found { addr, id });
+                }
                 Some(asked) = self.control.recv() => self.on_control(asked),
                 () = tokio::time::sleep(wait) => {}
                 () = heard(&mut interrupt, &mut terminate) => match leaving {

@@ -3,12 +3,13 @@
 
 use super::audio::AudioError;
 use super::control::{ControlError, Server};
+use super::discovery::{self, Discovery};
 use super::disk::{self, DataDir, DiskError};
 use super::driver::{self, Driver, RunError, unix_now};
 use super::media::{EngineConfig, EngineError, clock};
 use super::transport::{self, BindError, Credentials, Endpoint, Event as WireEvent, Limits, Listen};
 use super::voice::{self, Voices};
-use crate::config::{Config, PhoneAuth};
+use crate::config::{Config, Discover, PhoneAuth};
 use crate::core::{Redacted, UnixTime};
 use crate::identity::{Identity, IdentityError, TrustAnchor};
 use crate::media::codec;
@@ -177,6 +178,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let (media_out, media) = mpsc::channel(4096);
     let ports = (config.media.ports != (0, 0)).then_some(config.media.ports.0..=config.media.ports.1);
     let engine = driver::engine(EngineConfig { bind: sip.ip(), ports, threads: 0 }, media_out)?;
+    let discovery = identity.as_ref().and_then(|identity| discover(&config, identity, overlay_listen));
     let mut setup = Setup::new(config, identity, sip, overlay, unix);
     (setup.sip_listen, setup.overlay_listen) = (sip_listen, overlay_listen);
     (setup.accounts, setup.password, setup.known_peers) = (accounts, password, known_peers(&data)?);
@@ -191,7 +193,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     };
     let (asks, control) = mpsc::channel(64);
     let voices = Voices::new(engine, source, sink);
-    let driver = Driver { node, endpoint, wire, voices, media, control, data, waiting: BTreeMap::new() };
+    let driver = Driver { node, endpoint, wire, voices, media, control, discovery, data, waiting: BTreeMap::new() };
     Ok((driver, server, asks, ready))
 }
 
@@ -372,12 +374,25 @@ fn open(config: &Config, identity: Option<&Identity>) -> Result<Opened, LaunchEr
     }
 }
 
+/// Looks for the other peers on the local network, where that is wanted and there is one; goes on without otherwise.
+fn discover(config: &Config, identity: &Identity, listen: SocketAddr) -> Option<Discovery> {
+    let wanted = config.overlay.discover == Discover::Mdns && !config.overlay.lab_clear;
+    if !wanted || listen.ip().is_loopback() {
+        return None;
+    }
+    let started = match told(listen, None, None) {
+        lan if lan.ip().is_loopback() => Err(discovery::DiscoveryError::NoNetwork),
+        lan => Discovery::start(&identity.anchor, identity.peer_id(), lan),
+    };
+    started.inspect_err(|fault| tracing::warn!(%fault, "peers on the local network are not looked for")).ok()
+}
+
 fn unspecified() -> SocketAddr {
     SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0)
 }
 
 /// The address that others are told for a socket: its own, or where it is bound to all, the one that the system uses
-/// towards the first peer (else towards the world).
+/// towards the first peer (else towards the world, else that of the first network it is on: a LAN may have no router).
 fn told(listen: SocketAddr, advertise: Option<IpAddr>, towards: Option<SocketAddr>) -> SocketAddr {
     if let Some(ip) = advertise {
         return SocketAddr::new(ip, listen.port());
@@ -392,5 +407,6 @@ fn told(listen: SocketAddr, advertise: Option<IpAddr>, towards: Option<SocketAdd
         socket.connect(to).ok()?;
         socket.local_addr().ok().map(|a| a.ip())
     });
+    let source = source.or_else(discovery::local_address);
     SocketAddr::new(source.unwrap_or(Ipv4Addr::LOCALHOST.into()), listen.port())
 }

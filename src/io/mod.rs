@@ -1,6 +1,7 @@
 //! io
 pub mod audio;
 pub mod control;
+pub mod discovery;
 pub mod disk;
 pub mod driver;
 pub mod launch;

@@ -154,6 +154,11 @@ pub enum Event {
         /// Peers known on entry.
         peers: usize,
     },
+    /// This node was alone and has joined a peer that was found on the local network.
+    Discovered {
+        /// Overlay address of that peer.
+        address: SocketAddr,
+    },
     /// None of the bootstrap peers took this node in.
     JoinFailed {
         /// Why, for a person.

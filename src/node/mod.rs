@@ -9,6 +9,7 @@
 //! | `flows` | connections: which leads where, what waits for it |
 //! | `receive` | bytes to messages to transactions, and requests to whoever answers them |
 //! | `ring` | the overlay: its messages as SIP, lookups, what is written |
+//! | `discovery` | peers found on the local network: whom a peer that is alone joins |
 //! | `calls` | the user agent: targets, media, reports |
 //! | `route` | the registrar and the proxy for standard phones |
 //! | `vouch` | whether a peer may speak for the caller that a request names |
@@ -18,6 +19,7 @@
 mod calls;
 mod command;
 pub mod control;
+mod discovery;
 mod enrol;
 mod flows;
 mod publish;
@@ -106,6 +108,14 @@ pub enum Input {
     Abort {
         /// Of [`Input::Command`].
         request: RequestId,
+    },
+    /// A hint: a peer of this overlay is said to be at this address. Any number of times; whether it is one is
+    /// proven by its link.
+    Found {
+        /// Overlay address.
+        addr: SocketAddr,
+        /// Peer-ID, as it says.
+        id: Id,
     },
     /// From the media threads.
     Media(MediaInput),
@@ -331,6 +341,7 @@ impl Node {
             Input::Clock { unix } => self.set_clock(now, unix),
             Input::Command { request, command } => self.on_command(now, request, command),
             Input::Abort { request } => self.on_abort(now, request),
+            Input::Found { addr, id } => self.on_found(now, addr, id),
             Input::Media(media) => self.on_media(now, media),
         }
         self.settle(now);

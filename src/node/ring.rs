@@ -1,6 +1,7 @@
 //! The overlay in the node: its messages carried as SIP, joining, lookups for whoever needs one, and the
 //! contact entries that this node writes.
 
+use super::discovery::Nearby;
 use super::publish::Write;
 use super::receive::VIA_SIZE;
 use super::{Node, Output, Owner, Saved, Setup};
@@ -66,6 +67,8 @@ pub(super) struct Ring {
     /// Until when registrations are taken back before this peer leaves.
     leaving: Option<Instant>,
     saved: BTreeSet<SocketAddr>,
+    /// Said to be on the local network.
+    pub(super) nearby: Nearby,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +93,7 @@ impl Ring {
             retry: None,
             leaving: None,
             saved: BTreeSet::new(),
+            nearby: Nearby::default(),
         }
     }
 
@@ -152,7 +156,7 @@ impl Node {
         }
     }
 
-    fn overlay_input(&mut self, now: Instant, input: overlay::Input) {
+    pub(super) fn overlay_input(&mut self, now: Instant, input: overlay::Input) {
         if let Some(overlay) = self.overlay.as_mut() {
             overlay.handle(now, input);
         }
@@ -160,16 +164,21 @@ impl Node {
 
     pub(super) fn next_ring_timeout(&self) -> Option<Instant> {
         let write = if self.ring.state == State::In { self.publisher.next() } else { None };
-        [write, self.ring.retry, self.ring.leaving].into_iter().flatten().min()
+        let leaving = self.ring.leaving;
+        [write, self.ring.retry, leaving, self.next_nearby()].into_iter().flatten().min()
     }
 
     pub(super) fn ring_timeout(&mut self, now: Instant) {
+        self.join_nearby(now);
         if self.ring.retry.is_some_and(|at| at <= now) {
             self.ring.retry = None;
-            let alone = self.overlay.as_ref().is_some_and(|o| o.status().successors.is_empty());
+            // Who was found on the local network goes before who was there the last time.
+            let alone = self.is_alone() && !self.ring.nearby.is_trying(now);
             if let (true, Some(&bootstrap)) = (alone, self.setup.known_peers.first()) {
                 self.setup.known_peers.rotate_left(1);
                 self.overlay_input(now, overlay::Input::Command(Command::Join { bootstrap }));
+            }
+            if self.is_alone() {
                 self.ring.retry = Some(now + REJOIN);
             }
         }
@@ -300,7 +309,10 @@ impl Node {
                 Err(fault) => self.on_get_failed(now, op, &fault.to_string(), &trace),
             },
             O::Left => self.out.push_back(Output::Stopped),
-            O::NeighboursChanged => self.remember_peers(),
+            O::NeighboursChanged => {
+                self.remember_peers();
+                self.on_neighbours(now);
+            }
             O::Drop { peer } => self.close_links(&peer.id),
             O::FindDone { .. } => {}
             O::Conflict { entries, .. } => {

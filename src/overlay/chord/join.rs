@@ -45,9 +45,14 @@ impl Chord {
     }
 
     pub(super) fn join(&mut self, now: Instant, bootstrap: SocketAddr) {
-        if self.state == State::Outside && self.joining.is_none() {
-            self.note_home(bootstrap);
-            self.begin_join(now, bootstrap, false);
+        match self.state {
+            State::Outside if self.joining.is_none() => {
+                self.note_home(bootstrap);
+                self.begin_join(now, bootstrap, false);
+            }
+            // A ring of one joins whom it is told of, in place of whom it was asking.
+            State::Joined if self.table.rows().next().is_none() => self.begin_join(now, bootstrap, true),
+            _ => {}
         }
     }
 
