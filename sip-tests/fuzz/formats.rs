@@ -197,6 +197,6 @@ fn wav_files() {
     short[40..44].copy_from_slice(&data.to_le_bytes());
     feed("WAV file", &[short], |b| {
         std::fs::write(&path, b).unwrap();
-        spec.open().is_ok()
+        spec.open(48_000).is_ok()
     });
 }

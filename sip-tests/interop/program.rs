@@ -32,16 +32,17 @@ pub struct Peer {
 impl Peer {
     /// Starts a peer on ports of its own, with `args` beside them, and waits until it is part of a ring.
     pub fn start(dir: &Path, name: &str, args: &[&str]) -> Peer {
-        Peer::start_at(free_ports(2), dir, name, args)
+        Peer::start_at(free_ports(2), dir, name, args, &[no_sound()])
     }
 
-    fn start_at(base: u16, dir: &Path, name: &str, args: &[&str]) -> Peer {
+    fn start_at(base: u16, dir: &Path, name: &str, args: &[&str], environment: &[(String, String)]) -> Peer {
         let data = dir.join(name);
         std::fs::create_dir_all(&data).unwrap();
         let sip = SocketAddr::from(([127, 0, 0, 1], base));
         let overlay = SocketAddr::from(([127, 0, 0, 1], base + 1));
         let mut command = chordial();
         command.arg("start").arg("--headless").arg("--data").arg(&data);
+        command.envs(environment.iter().cloned());
         command.args(["--sip-listen", &sip.to_string(), "--overlay-listen", &overlay.to_string()]).args(args);
         let process = Process::start(&format!("peer-{name}"), &mut command, dir);
         let mut peer = Peer { name: name.into(), data, sip, overlay, process };
@@ -144,6 +145,7 @@ pub struct Ring {
     /// The overlay's name.
     pub overlay: String,
     mode: Vec<String>,
+    environment: Vec<(String, String)>,
     /// First and number of the ports set aside for peers.
     reserved: Option<(u16, u16)>,
     dir: TempDir,
@@ -154,7 +156,7 @@ impl Ring {
     pub fn new(overlay: &str, mode: &[&str]) -> Ring {
         let dir = tempfile::Builder::new().prefix("chordial-").tempdir().unwrap();
         let mode = mode.iter().map(|m| (*m).to_owned()).collect();
-        Ring { peers: Vec::new(), overlay: overlay.into(), mode, reserved: None, dir }
+        Ring { peers: Vec::new(), overlay: overlay.into(), mode, environment: vec![no_sound()], reserved: None, dir }
     }
 
     /// Sets aside neighbouring ports for `peers` peers, the phones' and the links' in turn; the first and how many.
@@ -188,9 +190,15 @@ impl Ring {
         }
         all.extend(args);
         let base = self.reserved.map_or_else(|| free_ports(2), |(base, _)| base + 2 * self.peers.len() as u16);
-        let peer = Peer::start_at(base, self.dir.path(), name, &all);
+        let peer = Peer::start_at(base, self.dir.path(), name, &all, &self.environment);
         self.peers.push(peer);
         self.peers.len() - 1
+    }
+
+    /// Peers added from now on use the sound server there (`unix:PATH`); without this, none.
+    #[allow(dead_code)] // for the tests of sound devices alone
+    pub fn sound_server(&mut self, address: &str) {
+        self.environment = vec![("PULSE_SERVER".into(), address.into())];
     }
 
     /// The AOR of a user.
@@ -229,6 +237,11 @@ pub fn start_that_fails(dir: &Path, args: &[&str], within: Duration) -> Outcome 
     let mut command = chordial();
     command.arg("start").arg("--headless").args(args);
     run(&unique("start"), &mut command, dir, within)
+}
+
+/// Keeps the peers away from the microphone and the loudspeakers of whoever runs the tests.
+fn no_sound() -> (String, String) {
+    ("PULSE_SERVER".into(), "none".into())
 }
 
 fn unique(name: &str) -> String {

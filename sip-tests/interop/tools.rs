@@ -14,6 +14,10 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// Program and the Debian package that has it.
 const PACKAGES: &[(&str, &str)] = &[
     ("baresip", "baresip-core"),
+    ("pactl", "pulseaudio-utils"),
+    ("paplay", "pulseaudio-utils"),
+    ("parec", "pulseaudio-utils"),
+    ("pulseaudio", "pulseaudio"),
     ("sipp", "sip-tester"),
     ("sipsak", "sipsak"),
     ("tshark", "tshark"),

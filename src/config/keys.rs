@@ -183,10 +183,11 @@ keys! {
         #[with("port_range")] ports: (u16, u16) = (16384, 32767);
         /// Codecs in the order of preference.
         codec: Vec<String> = vec!["opus".into(), "pcmu".into(), "pcma".into()], flag "codec";
-        /// wav:FILE, tone or null.
-        audio_in: String = "null".into(), flag "audio-in";
-        /// wav:FILE or null.
-        audio_out: String = "null".into(), flag "audio-out";
+        /// auto, device, device:NAME, wav:FILE, tone or null. auto: the default microphone, silence where there is no sound
+        /// server. NAME: part of a name or description as `chordial audio` lists them.
+        audio_in: String = "auto".into(), flag "audio-in";
+        /// auto, device, device:NAME, wav:FILE or null.
+        audio_out: String = "auto".into(), flag "audio-out";
     }
     log Log "What is written to standard error." {
         /// error, warn, info, debug or trace; or a filter such as chordial::overlay=debug.

@@ -1,7 +1,7 @@
 //! From configuration and data directory to a running [`Driver`]: the identity is read or made, the accounts are
 //! read, the sockets are opened. Whatever the user got wrong is said here in one line, before anything runs.
 
-use super::audio::AudioError;
+use super::audio::{AudioError, SinkSpec, SourceSpec, device};
 use super::control::{ControlError, Server};
 use super::discovery::{self, Discovery};
 use super::disk::{self, DataDir, DiskError};
@@ -91,6 +91,7 @@ impl LaunchError {
             LaunchError::Bind(_) => "choose another address, or leave the flag out and the next free port is taken",
             LaunchError::Control(e) => e.next(),
             LaunchError::Media(_) => "widen media.ports in the configuration",
+            LaunchError::Audio(AudioError::Device(e)) => e.next(),
             LaunchError::Audio(_) => "name a WAV file of 16 bit PCM that can be read",
             LaunchError::Run(RunError::NotJoined(_)) => "check the address and that a peer of this overlay runs there",
             LaunchError::System { .. } | LaunchError::Run(_) => "see the cause and start again",
@@ -158,7 +159,8 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let unix = unix_now();
     check(&config)?;
     let (source, sink) = (spec(voice::source(&config.media.audio_in))?, spec(voice::sink(&config.media.audio_out))?);
-    source.open()?;
+    source.check()?;
+    announce(&source, &sink);
     let plain = config.account.registrar.is_some();
     let identity = if plain { None } else { Some(identity(&config, &data, unix)?) };
     let password = password(&config)?;
@@ -198,7 +200,15 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
 }
 
 fn spec<T>(read: Result<T, String>) -> Result<T, LaunchError> {
-    read.map_err(|what| setting(what, "use wav:FILE, tone (in only) or null"))
+    read.map_err(|what| setting(what, "use auto, device, device:NAME, wav:FILE, tone (in only) or null"))
+}
+
+/// `auto` on a machine without a sound server is silence, which is worth a line.
+fn announce(source: &SourceSpec, sink: &SinkSpec) {
+    let auto = *source == SourceSpec::Auto || *sink == SinkSpec::Auto;
+    if auto && !device::is_there() {
+        tracing::info!("no sound server here: calls are silent unless --audio-in and --audio-out name something else");
+    }
 }
 
 fn check(config: &Config) -> Result<(), LaunchError> {

@@ -80,12 +80,12 @@ impl Voices {
     }
 }
 
-/// Reads `wav:FILE`, `tone` or `null`.
+/// Reads `auto`, `device`, `device:NAME`, `wav:FILE`, `tone` or `null`.
 pub(super) fn source(text: &str) -> Result<SourceSpec, String> {
     text.parse::<SourceSpec>().map_err(|e| e.to_string())
 }
 
-/// Reads `wav:FILE` or `null`.
+/// Reads `auto`, `device`, `device:NAME`, `wav:FILE` or `null`.
 pub(super) fn sink(text: &str) -> Result<SinkSpec, String> {
     text.parse::<SinkSpec>().map_err(|e| e.to_string())
 }

@@ -29,10 +29,10 @@ pub enum Command {
     Call {
         /// Extension, user name, AOR or `sip:` URI.
         target: String,
-        /// Audio source instead of the configured one: `wav:FILE`, `tone`, `null`.
+        /// Audio source instead of the configured one: `wav:FILE`, `tone`, `null`, `auto`, `device`, `device:NAME`.
         #[serde(default)]
         play: Option<String>,
-        /// Audio sink instead of the configured one: `wav:FILE`, `null`.
+        /// Audio sink instead of the configured one: `wav:FILE`, `null`, `auto`, `device`, `device:NAME`.
         #[serde(default)]
         record: Option<String>,
         /// Hang up this many seconds after the answer.

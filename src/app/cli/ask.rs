@@ -147,19 +147,24 @@ pub fn spinner() -> ProgressBar {
 
 /// What is to be played, if it can be.
 fn source(text: &str) -> Result<String, Failure> {
-    if text == "tone" || text == "null" {
+    if text == "tone" || is_no_file(text) {
         return Ok(text.into());
     }
     let path = sound(text)?;
     // The running program opens it when the call is answered; who placed the call is told now.
-    let opened = SourceSpec::Wav(path.clone()).open();
+    let opened = SourceSpec::Wav(path.clone()).check();
     opened.map_err(|e| Failure::said(format!("--play: {e}"), "name a WAV file of 16 bit PCM that can be read"))?;
     Ok(format!("wav:{}", path.display()))
 }
 
+/// Silence or a sound device, which need no path.
+fn is_no_file(text: &str) -> bool {
+    ["null", "auto", "device"].contains(&text) || text.starts_with("device:")
+}
+
 /// Where the other end is to be recorded, if there is such a place.
 fn sink(text: &str) -> Result<String, Failure> {
-    if text == "null" {
+    if is_no_file(text) {
         return Ok(text.into());
     }
     let path = sound(text)?;

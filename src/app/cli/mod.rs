@@ -2,6 +2,7 @@
 
 mod args;
 mod ask;
+mod audio;
 mod password;
 mod print;
 
@@ -49,6 +50,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status => client(ask::one(&data()?, control::Command::Status, json)),
         Command::Peers => client(ask::one(&data()?, control::Command::Peers, json)),
         Command::Calls => client(ask::one(&data()?, control::Command::Calls, json)),
+        Command::Audio => audio::list(json),
         Command::Stop => client(ask::one(&data()?, control::Command::Stop, json)),
         Command::Lookup(args) => client(ask::lookup(&data()?, args, json)),
     }

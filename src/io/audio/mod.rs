@@ -1,9 +1,11 @@
-//! Where voice comes from and goes to, besides the network: WAV files, a tone, nothing.
+//! Where voice comes from and goes to, besides the network: sound devices, WAV files, a tone, nothing.
 //!
 //! Sources and sinks are clocked by whoever reads and writes them, 20 ms at a time in real time; none of
-//! them waits. Sound devices are absent: they come with later work, as further variants of
-//! [`SourceSpec`] and [`SinkSpec`], and asking for one is an error that says so.
+//! them waits. Sound devices have a clock of their own, and whatever it takes to live with two is theirs to do.
 
+pub mod device;
+#[cfg(target_os = "linux")]
+mod pulse;
 #[cfg(test)]
 mod tests;
 pub mod wav;
@@ -35,11 +37,13 @@ pub trait Sink: Send {
 #[derive(Debug, thiserror::Error)]
 pub enum AudioError {
     /// Not one of the names that are known.
-    #[error("{0:?} is no audio source or sink: use wav:FILE, tone or null (tone is a source only)")]
+    #[error(
+        "{0:?} is no audio source or sink: use auto, device, device:NAME, wav:FILE, tone or null (tone is a source only)"
+    )]
     Unknown(String),
-    /// A sound device was asked for.
-    #[error("sound devices are not built in yet: use wav:FILE, tone or null")]
-    Device,
+    /// A sound device cannot be used.
+    #[error(transparent)]
+    Device(#[from] device::DeviceError),
     /// The file system refused.
     #[error("{}: cannot {doing}: {source}", path.display())]
     File {
@@ -69,6 +73,10 @@ pub enum AudioError {
 /// What to play to the other end.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SourceSpec {
+    /// The default microphone where there is a sound server, else silence.
+    Auto,
+    /// A microphone: the default one, or the one whose name or description holds this.
+    Device(Option<String>),
     /// A WAV file, once, in real time; silence after its end.
     Wav(PathBuf),
     /// 440 Hz at -14 dBFS, without end.
@@ -80,6 +88,10 @@ pub enum SourceSpec {
 /// Where to put what the other end says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SinkSpec {
+    /// The default loudspeaker where there is a sound server, else nowhere.
+    Auto,
+    /// A loudspeaker: the default one, or the one whose name or description holds this.
+    Device(Option<String>),
     /// A WAV file, 16-bit mono at the rate of the call's codec; replaced if it exists.
     Wav(PathBuf),
     /// Nowhere.
@@ -87,13 +99,24 @@ pub enum SinkSpec {
 }
 
 impl SourceSpec {
-    /// Opens the source, with all checks that can be made before the call.
-    pub fn open(&self) -> Result<Box<dyn Source>, AudioError> {
+    /// Opens the source. A device is asked for this rate; whatever else has its own. A device is not waited for:
+    /// as long as it is not there, it gives silence and says why in the log.
+    pub fn open(&self, rate: u32) -> Result<Box<dyn Source>, AudioError> {
         Ok(match self {
+            SourceSpec::Auto => device::auto_source(rate)?,
+            SourceSpec::Device(name) => device::source(name.as_deref(), rate)?,
             SourceSpec::Wav(path) => Box::new(wav::WavReader::open(path)?),
             SourceSpec::Tone => Box::new(Tone { phase: 0 }),
             SourceSpec::Null => Box::new(Null),
         })
+    }
+
+    /// Finds what can be found wrong before a call. No device is opened.
+    pub fn check(&self) -> Result<(), AudioError> {
+        if let SourceSpec::Wav(path) = self {
+            wav::WavReader::open(path)?;
+        }
+        Ok(())
     }
 }
 
@@ -101,6 +124,8 @@ impl SinkSpec {
     /// Opens the sink for samples of this rate.
     pub fn open(&self, rate: u32) -> Result<Box<dyn Sink>, AudioError> {
         Ok(match self {
+            SinkSpec::Auto => device::auto_sink(rate)?,
+            SinkSpec::Device(name) => device::sink(name.as_deref(), rate)?,
             SinkSpec::Wav(path) => Box::new(wav::WavWriter::create(path, rate)?),
             SinkSpec::Null => Box::new(NullSink { rate }),
         })
@@ -113,7 +138,11 @@ impl FromStr for SourceSpec {
         match text {
             "tone" => Ok(SourceSpec::Tone),
             "null" => Ok(SourceSpec::Null),
-            _ => file(text).map(SourceSpec::Wav),
+            "auto" => Ok(SourceSpec::Auto),
+            _ => match named_device(text) {
+                Some(name) => Ok(SourceSpec::Device(name)),
+                None => file(text).map(SourceSpec::Wav),
+            },
         }
     }
 }
@@ -123,7 +152,11 @@ impl FromStr for SinkSpec {
     fn from_str(text: &str) -> Result<Self, AudioError> {
         match text {
             "null" => Ok(SinkSpec::Null),
-            _ => file(text).map(SinkSpec::Wav),
+            "auto" => Ok(SinkSpec::Auto),
+            _ => match named_device(text) {
+                Some(name) => Ok(SinkSpec::Device(name)),
+                None => file(text).map(SinkSpec::Wav),
+            },
         }
     }
 }
@@ -134,6 +167,9 @@ impl fmt::Display for SourceSpec {
             SourceSpec::Wav(path) => write!(f, "wav:{}", path.display()),
             SourceSpec::Tone => f.write_str("tone"),
             SourceSpec::Null => f.write_str("null"),
+            SourceSpec::Auto => f.write_str("auto"),
+            SourceSpec::Device(None) => f.write_str("device"),
+            SourceSpec::Device(Some(name)) => write!(f, "device:{name}"),
         }
     }
 }
@@ -143,6 +179,9 @@ impl fmt::Display for SinkSpec {
         match self {
             SinkSpec::Wav(path) => write!(f, "wav:{}", path.display()),
             SinkSpec::Null => f.write_str("null"),
+            SinkSpec::Auto => f.write_str("auto"),
+            SinkSpec::Device(None) => f.write_str("device"),
+            SinkSpec::Device(Some(name)) => write!(f, "device:{name}"),
         }
     }
 }
@@ -158,8 +197,16 @@ pub fn compare_files(sent: &Path, received: &Path, max_lag_ms: u32) -> Result<He
 fn file(text: &str) -> Result<PathBuf, AudioError> {
     match text.split_once(':') {
         Some(("wav", path)) if !path.is_empty() => Ok(Path::new(path).to_owned()),
-        _ if text == "device" || text.starts_with("device:") => Err(AudioError::Device),
         _ => Err(AudioError::Unknown(text.to_owned())),
+    }
+}
+
+/// `device`, or `device:NAME` with a name.
+fn named_device(text: &str) -> Option<Option<String>> {
+    match text.split_once(':') {
+        None if text == "device" => Some(None),
+        Some(("device", name)) if !name.is_empty() => Some(Some(name.to_owned())),
+        _ => None,
     }
 }
 

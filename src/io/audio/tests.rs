@@ -63,7 +63,7 @@ fn each_fault_is_named_with_the_file() {
         let message = open(&bytes).err().unwrap().to_string();
         assert!(message.contains(fault) && message.contains("a.wav"), "{message}");
     }
-    let missing = "wav:/nowhere/x.wav".parse::<SourceSpec>().unwrap().open().err().unwrap().to_string();
+    let missing = "wav:/nowhere/x.wav".parse::<SourceSpec>().unwrap().open(8000).err().unwrap().to_string();
     assert!(missing.starts_with("/nowhere/x.wav: cannot open: "), "{missing}");
     let missing = "wav:/nowhere/x.wav".parse::<SinkSpec>().unwrap().open(8000).err().unwrap().to_string();
     assert!(missing.starts_with("/nowhere/x.wav: cannot create: "), "{missing}");
@@ -74,8 +74,13 @@ fn names_of_sources_and_sinks() {
     assert_eq!("tone".parse::<SourceSpec>().unwrap(), SourceSpec::Tone);
     assert_eq!("wav:a:b.wav".parse::<SourceSpec>().unwrap().to_string(), "wav:a:b.wav");
     assert_eq!("null".parse::<SinkSpec>().unwrap(), SinkSpec::Null);
-    assert!(matches!("device:front".parse::<SourceSpec>(), Err(AudioError::Device)));
-    for text in ["wav:", "tune", ""] {
+    assert_eq!("device".parse::<SourceSpec>().unwrap(), SourceSpec::Device(None));
+    assert_eq!("device:a:b".parse::<SinkSpec>().unwrap(), SinkSpec::Device(Some("a:b".into())));
+    for text in ["auto", "device", "device:USB Headset", "null", "wav:x"] {
+        assert_eq!(text.parse::<SourceSpec>().unwrap().to_string(), text);
+        assert_eq!(text.parse::<SinkSpec>().unwrap().to_string(), text);
+    }
+    for text in ["wav:", "tune", "", "device:", "devices"] {
         assert!(matches!(text.parse::<SourceSpec>(), Err(AudioError::Unknown(_))));
     }
     assert!(matches!("tone".parse::<SinkSpec>(), Err(AudioError::Unknown(_))));
@@ -112,7 +117,7 @@ fn the_speech_sample_is_what_it_should_be() {
 
 #[test]
 fn a_tone_does_not_end() {
-    let mut tone = SourceSpec::Tone.open().unwrap();
+    let mut tone = SourceSpec::Tone.open(8000).unwrap();
     let mut out = vec![0; 16_000];
     assert!(tone.read(&mut out).unwrap() && tone.read(&mut out).unwrap());
     let rises = out.windows(2).filter(|pair| pair[0] < 0 && pair[1] >= 0).count();

@@ -229,7 +229,8 @@ impl Engine {
         if self.known(call)?.running {
             return Err(EngineError::Running(call));
         }
-        let (source, sink) = (source.open()?, sink.open(voice.session.codec.sample_rate)?);
+        let rate = voice.session.codec.sample_rate;
+        let (source, sink) = (source.open(rate)?, sink.open(rate)?);
         let rng = lock(&self.rng).fork();
         self.command(call, Command::Start { call, voice, source, sink, rng })?;
         self.agree(call, &voice)

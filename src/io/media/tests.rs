@@ -220,16 +220,19 @@ fn frames_are_exact_at_every_rate_and_never_look_ahead() {
 
 #[test]
 fn a_sink_that_fails_is_left_alone() {
+    fn broken() -> AudioError {
+        AudioError::File { path: "broken.wav".into(), doing: "write", source: std::io::Error::other("full") }
+    }
     struct Broken;
     impl Sink for Broken {
         fn rate(&self) -> u32 {
             8000
         }
         fn write(&mut self, _pcm: &[i16]) -> Result<(), AudioError> {
-            Err(AudioError::Device)
+            Err(broken())
         }
         fn finish(&mut self) -> Result<(), AudioError> {
-            Err(AudioError::Device)
+            Err(broken())
         }
     }
     let mut drain = Drain::new(Box::new(Broken), 48_000);

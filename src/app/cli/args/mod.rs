@@ -62,6 +62,8 @@ pub enum Command {
     Lookup(LookupArgs),
     /// The calls under way and the latest ended ones.
     Calls,
+    /// The microphones and loudspeakers that --audio-in and --audio-out can name. Needs no running program.
+    Audio,
     /// Leave the overlay and end the running program.
     Stop,
     /// Run the same nodes on a virtual clock and count.
@@ -161,10 +163,10 @@ pub struct CallArgs {
     /// User name, address (user@overlay) or sip: URI.
     #[arg(value_name = "TARGET")]
     pub target: String,
-    /// Play this sound file to the other end (also: tone, null).
+    /// Play this sound file to the other end (also: tone, null, device, device:NAME).
     #[arg(long, value_name = "WAV")]
     pub play: Option<String>,
-    /// Record what the other end says into this file.
+    /// Record what the other end says into this file (also: null, device, device:NAME).
     #[arg(long, value_name = "WAV")]
     pub record: Option<String>,
     /// Hang up this many seconds after the answer.
