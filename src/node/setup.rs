@@ -69,7 +69,7 @@ impl Setup {
             sip,
             overlay,
             unix,
-            software: concat!("chordial/", env!("CARGO_PKG_VERSION")).into(),
+            software: concat!("Chordial/", env!("CARGO_PKG_VERSION")).into(),
         }
     }
 

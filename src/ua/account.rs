@@ -66,7 +66,7 @@ impl Ua {
     }
 
     /// Takes the registration back and keeps it up no longer (RFC 3261 section 10.2.2). True when there was one:
-    /// [`UaEvent::Unregistered`] follows, at the latest after [`LEAVE`].
+    /// [`UaEvent::Unregistered`] follows, at the latest after two seconds.
     pub fn unregister(&mut self, now: Instant) -> bool {
         let Some(account) = self.account.as_mut().filter(|a| a.registered) else { return false };
         (account.registered, account.leaving, account.config.expires) = (false, true, 0);

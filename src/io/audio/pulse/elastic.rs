@@ -1,7 +1,7 @@
 //! Between two clocks: that of a sound device and the engine's 20 ms.
 //!
 //! A bounded ring of samples. What it holds after each taking swings with the sizes of the pieces and with late threads;
-//! the least of it over a second is the true reserve. That is held at a target by reading up to 0.5 % faster
+//! the least of it over a quarter of a second is the true reserve. That is held at a target by reading up to 0.5 % faster
 //! or slower (four-point Hermite interpolation), which nobody hears; so a drift of the clocks lets neither the delay
 //! nor the gaps grow. When the ring runs dry, silence is given until the reserve is there again, and the target rises; it sinks
 //! slowly while all goes well. What piles up after a stall is cut away at once.
@@ -24,6 +24,8 @@ const BEND: f64 = 0.005;
 const MEND_S: f64 = 4.0;
 /// So many seconds without a gap, and the target sinks by 1 ms.
 const CALM_S: u32 = 30;
+/// How often in a second the reserve is looked at.
+const WINDOWS: u32 = 4;
 /// Samples that interpolation needs about a position: one before, two after.
 const TAPS: usize = 3;
 
@@ -104,7 +106,7 @@ impl Elastic {
         self.phase -= whole as f64;
         self.least = self.least.min(self.ring.len().saturating_sub(TAPS));
         self.window += out.len();
-        if self.window >= self.rate {
+        if self.window >= self.rate / WINDOWS as usize {
             self.steer();
         }
     }
@@ -116,6 +118,7 @@ impl Elastic {
     }
 
     fn gap(&mut self, out: &mut [i16]) {
+        tracing::debug!(wanted = out.len(), held = self.ring.len(), target = self.target, "a sound device ran dry");
         let left = self.ring.len().min(out.len());
         for (sample, held) in out.iter_mut().zip(self.ring.drain(..left)) {
             *sample = held;
@@ -127,10 +130,11 @@ impl Elastic {
         self.target = (self.target + self.ms(GROWTH_MS)).min(self.ms(RESERVE_MS.1));
     }
 
-    /// Once a second: faster, slower or just right.
+    /// At the end of each window: faster, slower or just right.
     fn steer(&mut self) {
         let fault = self.least as f64 - self.target as f64;
         if fault > self.ms(EXCESS_MS) as f64 {
+            tracing::debug!(samples = fault, "a pile of sound is cut away");
             self.ring.drain(..(fault as usize).min(self.ring.len()));
             self.cuts += 1;
             self.step = 1.0;
@@ -141,7 +145,7 @@ impl Elastic {
         }
         (self.least, self.window) = (usize::MAX, 0);
         self.calm += 1;
-        if self.calm >= CALM_S {
+        if self.calm >= CALM_S * WINDOWS {
             self.calm = 0;
             self.target = self.target.saturating_sub(self.ms(1)).max(self.ms(RESERVE_MS.0));
         }
