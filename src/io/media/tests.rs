@@ -226,10 +226,10 @@ fn a_sink_that_fails_is_left_alone() {
             8000
         }
         fn write(&mut self, _pcm: &[i16]) -> Result<(), AudioError> {
-            Err(AudioError::Device)
+            Err(AudioError::Unknown(String::new()))
         }
         fn finish(&mut self) -> Result<(), AudioError> {
-            Err(AudioError::Device)
+            Err(AudioError::Unknown(String::new()))
         }
     }
     let mut drain = Drain::new(Box::new(Broken), 48_000);

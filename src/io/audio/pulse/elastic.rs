@@ -8,12 +8,13 @@
 
 use std::collections::VecDeque;
 
-/// The reserve to begin with, the least and the most of it, milliseconds.
-const RESERVE_MS: (usize, usize) = (5, 40);
+/// The least and the most of the reserve, milliseconds. The least is a piece and a little: one that used to come just before a frame may
+/// come just after it.
+const RESERVE_MS: (usize, usize) = (11, 40);
 /// How much the reserve grows with each gap.
 const GROWTH_MS: usize = 5;
-/// The reserve may be off by this before anything is done, milliseconds.
-const SLACK_MS: usize = 2;
+/// The reserve may be larger by this before anything is done, milliseconds.
+const SLACK_MS: usize = 4;
 /// More than this above the target is cut away, milliseconds.
 const EXCESS_MS: usize = 60;
 /// More is never held, milliseconds.
@@ -138,7 +139,7 @@ impl Elastic {
             self.ring.drain(..(fault as usize).min(self.ring.len()));
             self.cuts += 1;
             self.step = 1.0;
-        } else if fault.abs() <= self.ms(SLACK_MS) as f64 {
+        } else if (0.0..=self.ms(SLACK_MS) as f64).contains(&fault) {
             self.step = 1.0;
         } else {
             self.step = 1.0 + (fault / (MEND_S * self.rate as f64)).clamp(-BEND, BEND);
@@ -219,7 +220,7 @@ mod tests {
         elastic.push(std::iter::repeat_n(7, 4800));
         elastic.pull(&mut out);
         assert_eq!(out, [7; 960]);
-        assert!(elastic.ring.len() < 48 * 8, "what lay there before the beginning is left out");
+        assert!(elastic.ring.len() < 48 * 13, "what lay there before the beginning is left out");
         elastic.pull(&mut out);
         assert_eq!((elastic.gaps, out[0], out[959]), (1, 7, 0), "it ran dry");
         elastic.push(std::iter::repeat_n(7, 1000));

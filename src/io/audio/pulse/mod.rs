@@ -8,7 +8,7 @@
 //! device is not there the call has silence, a warning says so once, and every second it is tried again. The server is asked
 //! for the session's sample rate and converts. `elastic` holds the two clocks together.
 //!
-//! What it adds: towards the network a piece of 10 ms and a reserve of 5 ms, from the network what the server is asked to
+//! What it adds: towards the network a piece of 10 ms and a reserve of 11 ms, from the network what the server is asked to
 //! hold (20 ms; PipeWire 10, because it holds more than that) and the same reserve. The reserve grows where threads are late.
 //!
 //! Left out: servers on other machines (`tcp:`), volume and mute (the desktop's mixer has them), levels, echo cancellation
