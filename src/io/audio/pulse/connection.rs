@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const COOKIE: usize = 256;
 
 /// A message of the server; the bytes of sound are in [`Connection::body`].
-#[allow(clippy::large_enum_variant, reason = "made one at a time and never kept")]
+#[allow(clippy::large_enum_variant)] // one at a time, never kept
 pub(super) enum Message {
     /// Recorded sound.
     Sound,
