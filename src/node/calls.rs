@@ -1,6 +1,6 @@
 //! The user agent in the node: where a callee is, which media threads serve a call, whose command it belongs to.
 
-use super::ring::Found;
+use super::lookup::Found;
 use super::{MediaCommand, MediaInput, Node, Output, Owner};
 use crate::core::Instant;
 use crate::identity::split_aor;

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `flows` | connections: which leads where, what waits for it |
 //! | `receive` | bytes to messages to transactions, and requests to whoever answers them |
+//! | `lookup` | lookups for whoever needs one, and what this node writes |
 //! | `ring` | the overlay: its messages as SIP, lookups, what is written |
 //! | `discovery` | peers found on the local network: whom a peer that is alone joins |
 //! | `calls` | the user agent: targets, media, reports |
@@ -22,6 +23,7 @@ pub mod control;
 mod discovery;
 mod enrol;
 mod flows;
+mod lookup;
 mod publish;
 mod receive;
 mod ring;

@@ -1,8 +1,8 @@
 //! The registrar and the proxy in the node: who answers a request, and where the proxy's questions are answered.
 
 use super::calls::{claimed, hop_of};
+use super::lookup::Found;
 use super::receive::INTERNAL;
-use super::ring::Found;
 use super::{Node, Owner};
 use crate::core::{Flow, Instant, Transport};
 use crate::identity::split_aor;
