@@ -12,7 +12,7 @@ mod time;
 mod timer;
 
 pub use id::Id;
-pub use net::{ConnId, Flow, Transport};
+pub use net::{ConnId, Flow, Transport, subscriber};
 pub use queue::Queue;
 pub use redacted::Redacted;
 pub use rng::Rng;

@@ -1,7 +1,7 @@
 //! Where a message came from and where it goes.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// How SIP bytes travel.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -77,5 +77,17 @@ impl Flow {
     /// A flow on a stream connection.
     pub const fn stream(transport: Transport, local: SocketAddr, remote: SocketAddr, conn: ConnId) -> Flow {
         Flow { transport, local, remote, conn: Some(conn) }
+    }
+}
+
+/// What one subscriber has: an IPv4 address, or the /64 of an IPv6 address. What is bounded per source counts by it.
+pub fn subscriber(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V6(ip) => {
+            let mut octets = ip.octets();
+            octets[8..].fill(0);
+            Ipv6Addr::from(octets).into()
+        }
+        v4 => v4,
     }
 }

@@ -9,9 +9,9 @@ use super::{
     Certificate, Claims, EnrolError, IdentityError, InviteCode, JoinAnswer, JoinRequest, KeyPair, PublicKey,
     RootFingerprint, canonical_user,
 };
-use crate::core::{Id, Redacted, Rng, UnixTime};
+use crate::core::{Id, Redacted, Rng, UnixTime, subscriber};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// How long a code is good when nobody says otherwise.
@@ -107,7 +107,7 @@ impl Enroller {
         now: UnixTime,
         rng: &mut Rng,
     ) -> Result<JoinAnswer, EnrolError> {
-        let source = network(source);
+        let source = subscriber(source);
         self.wrong.retain(|_, (_, since)| now < *since + THROTTLE_WINDOW);
         let throttled = self.wrong.get(&source).is_some_and(|(count, _)| *count >= MAX_WRONG_CODES);
         let keys = (request.user_key, request.device_key);
@@ -279,18 +279,6 @@ pub(super) fn draw_peer_id(rng: &mut Rng) -> Id {
     let mut id = Id::default();
     rng.fill(&mut id.0);
     id
-}
-
-/// What one subscriber has: an IPv4 address, or the /64 of an IPv6 address.
-fn network(source: IpAddr) -> IpAddr {
-    match source.to_canonical() {
-        IpAddr::V6(ip) => {
-            let mut octets = ip.octets();
-            octets[8..].fill(0);
-            Ipv6Addr::from(octets).into()
-        }
-        v4 => v4,
-    }
 }
 
 fn write_names(writer: &mut Writer, names: &[String]) {

@@ -106,9 +106,8 @@ impl Ua {
     fn send_register(&mut self, message: Message) {
         let Some(account) = self.account.as_mut() else { return };
         account.request = Some(message.clone());
-        let hop = self.first_hop(Hop::Uri(
-            self.account.as_ref().map_or_else(|| Uri::sip(None, "invalid", None), |a| a.config.registrar.clone()),
-        ));
+        let registrar = Hop::Uri(account.config.registrar.clone());
+        let hop = self.first_hop(registrar);
         self.out.push_back(Output::Request { key: RequestKey::Register, message, hop });
     }
 

@@ -4,10 +4,10 @@ use super::close::CloseReason;
 use super::counters::{Counting, add};
 use super::link::Tls;
 use super::{Event, Limits, Numbers};
-use crate::core::ConnId;
+use crate::core::{ConnId, subscriber};
 use bytes::Bytes;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::{mpsc, oneshot};
@@ -120,7 +120,7 @@ impl Shared {
 
     /// Lets one more connection in, or counts that it is one too many.
     pub(super) fn admit(self: &Arc<Self>, from: IpAddr) -> Option<Admission> {
-        let source = network(from);
+        let source = subscriber(from);
         let mut admitted = self.admitted();
         if admitted.total >= self.limits.accepted {
             add(&self.counters.refused_total);
@@ -183,17 +183,5 @@ impl Drop for Admission {
                 admitted.by_source.remove(&self.source);
             }
         }
-    }
-}
-
-/// What one subscriber has: an IPv4 address, or the /64 of an IPv6 address.
-fn network(source: IpAddr) -> IpAddr {
-    match source.to_canonical() {
-        IpAddr::V6(ip) => {
-            let mut octets = ip.octets();
-            octets[8..].fill(0);
-            Ipv6Addr::from(octets).into()
-        }
-        v4 => v4,
     }
 }
