@@ -15,6 +15,7 @@
 //! | `route` | the registrar and the proxy for standard phones |
 //! | `vouch` | whether a peer may speak for the caller that a request names |
 //! | `enrol` | invites, and strangers who redeem them |
+//! | `exchange` | what nodes ask each other beside overlay and calls |
 //! | `command` | what a person or a script asks |
 
 mod calls;
@@ -22,6 +23,7 @@ mod command;
 pub mod control;
 mod discovery;
 mod enrol;
+mod exchange;
 mod flows;
 mod lookup;
 mod publish;
@@ -262,6 +264,7 @@ enum Owner {
     Overlay(crate::overlay::RpcId),
     Ua(crate::ua::RequestKey),
     Router(BranchId),
+    Exchange(u64),
 }
 
 /// One node.
@@ -288,6 +291,7 @@ pub struct Node {
     ring: ring::Ring,
     calls: calls::Calls,
     vouch: vouch::Vouching,
+    exchanges: exchange::Exchanges,
     wire: Vec<Wire>,
     out: VecDeque<Output>,
     counters: BTreeMap<&'static str, u64>,
@@ -316,6 +320,7 @@ impl Node {
             ring: ring::Ring::new(&setup),
             calls: calls::Calls::default(),
             vouch: vouch::Vouching::default(),
+            exchanges: exchange::Exchanges::default(),
             wire: Vec::new(),
             out: VecDeque::new(),
             counters: BTreeMap::new(),

@@ -96,6 +96,7 @@ impl Node {
             Some(Owner::Overlay(rpc)) => self.on_overlay_response(now, *rpc, &message),
             Some(Owner::Ua(key)) => self.ua.on_response(now, *key, tx, &message),
             Some(Owner::Router(_)) => self.router.on_response(now, tx, message),
+            Some(Owner::Exchange(id)) => self.on_exchange_response(now, *id, &message),
             None => self.count("responses that nobody waits for"),
         }
     }
@@ -114,6 +115,7 @@ impl Node {
             Some(Owner::Ua(key)) => self.ua.on_failure(now, key, status),
             Some(Owner::Router(_)) if status == 408 => self.router.on_timeout(now, tx),
             Some(Owner::Router(_)) => self.router.on_transport_error(now, tx),
+            Some(Owner::Exchange(id)) => self.on_exchange_failed(now, id, status),
             None => {}
         }
     }
@@ -127,6 +129,7 @@ impl Node {
             match self.owners.get(&tx).copied() {
                 Some(Owner::Ua(key)) => self.ua.on_failure(now, key, 503),
                 Some(Owner::Router(_)) => self.router.on_transport_error(now, tx),
+                Some(Owner::Exchange(id)) => self.on_exchange_failed(now, id, 503),
                 Some(Owner::Overlay(_)) | None => {}
             }
         }
@@ -188,7 +191,7 @@ impl Node {
         match owner {
             Owner::Ua(key) => self.ua.sent(key, new),
             Owner::Router(branch) => self.router.forwarded(branch, new),
-            Owner::Overlay(_) => {}
+            Owner::Overlay(_) | Owner::Exchange(_) => {}
         }
     }
 
@@ -245,6 +248,9 @@ impl Node {
         }
         if link && self.flows.peer(&flow).is_none() && !self.flows.locals().clear {
             return self.on_stranger(now, tx, message, flow);
+        }
+        if link && self.on_exchange(now, tx, &message, flow) {
+            return;
         }
         self.route(now, tx, message, flow, link, merged);
     }

@@ -1,0 +1,115 @@
+//! Exchanges: what two nodes ask each other that is neither overlay nor call. Each is a `REGISTER` to the peer itself over a
+//! link, with a body of a type of its own, and a final answer with a body of the same type; a type is one row in
+//! [`Node::on_exchange`] (members) or in `on_stranger` (whoever shows no chain that holds).
+
+use super::{Node, Owner};
+use crate::core::{Flow, Instant};
+use crate::sip::msg::{HeaderName, Message, Method};
+use crate::sip::tx::ServerTxId;
+use crate::ua::Hop;
+use std::collections::BTreeMap;
+
+/// Most exchanges of ours under way at once.
+const UNDER_WAY: usize = 512;
+
+/// What one of our requests was for; its answer comes back with it.
+#[derive(Debug)]
+pub(super) enum Asked {}
+
+/// Our requests that wait for an answer.
+#[derive(Debug, Default)]
+pub(super) struct Exchanges {
+    waiting: BTreeMap<u64, Asked>,
+    last: u64,
+}
+
+/// A final answer: status, and the body where it is of the type that was asked with.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// SIP status; 503 when the peer could not be asked or did not answer.
+    pub status: u16,
+    /// Empty unless the status is 200.
+    pub body: Vec<u8>,
+}
+
+impl Node {
+    /// Asks the peer at `to`; [`Node::on_exchanged`] gets the answer, at the latest when the link is given up.
+    pub(super) fn exchange(&mut self, now: Instant, to: &Hop, content_type: &str, body: Vec<u8>, asked: Asked) {
+        let (Some(me), Some(target)) = (self.overlay.as_ref().map(|o| o.me()), target(to)) else {
+            return self.on_exchanged(now, asked, Answer { status: 503, body: Vec::new() });
+        };
+        if self.exchanges.waiting.len() >= UNDER_WAY {
+            self.count("exchanges given up because too many were under way");
+            return self.on_exchanged(now, asked, Answer { status: 503, body: Vec::new() });
+        }
+        let own = self.setup.peer_uri(None, &me);
+        let mut message = Message::request(Method::Register, &target);
+        message.push(HeaderName::MaxForwards, 1);
+        message.push(HeaderName::From, format_args!("<{own}>;tag={}", self.rng.token(8)));
+        message.push(HeaderName::To, format_args!("<{target}>"));
+        message.push(HeaderName::CallId, self.rng.token(12));
+        message.push(HeaderName::CSeq, "1 REGISTER");
+        message.set_body(content_type, body);
+        self.exchanges.last += 1;
+        let id = self.exchanges.last;
+        self.exchanges.waiting.insert(id, asked);
+        if self.send_request(now, message, to, Owner::Exchange(id)).is_none() {
+            self.on_exchange_failed(now, id, 503);
+        }
+    }
+
+    /// A final or provisional response to one of our requests.
+    pub(super) fn on_exchange_response(&mut self, now: Instant, id: u64, message: &Message) {
+        if message.status() < 200 {
+            return;
+        }
+        if let Some(asked) = self.exchanges.waiting.remove(&id) {
+            let body = if message.status() == 200 { message.body().to_vec() } else { Vec::new() };
+            self.on_exchanged(now, asked, Answer { status: message.status(), body });
+        }
+    }
+
+    pub(super) fn on_exchange_failed(&mut self, now: Instant, id: u64, status: u16) {
+        if let Some(asked) = self.exchanges.waiting.remove(&id) {
+            self.on_exchanged(now, asked, Answer { status, body: Vec::new() });
+        }
+    }
+
+    /// An exchange of ours has ended.
+    fn on_exchanged(&mut self, _now: Instant, asked: Asked, _answer: Answer) {
+        match asked {}
+    }
+
+    /// A member's request; false when it is none of these. The link's other end is `self.flows.peer(&flow)`.
+    pub(super) fn on_exchange(&mut self, _now: Instant, _tx: ServerTxId, message: &Message, _flow: Flow) -> bool {
+        if *message.method() != Method::Register {
+            return false;
+        }
+        // One row for each type: `if message.content_is(TYPE) { self.on_...(now, tx, message, flow); return true; }`
+        false
+    }
+
+    /// Answers an exchange.
+    pub(super) fn answer_exchange(
+        &mut self,
+        now: Instant,
+        tx: ServerTxId,
+        request: &Message,
+        content_type: &str,
+        body: Vec<u8>,
+    ) {
+        let mut ok = Message::reply(request, 200, "OK");
+        ok.set_to_tag(&self.rng.token(6));
+        ok.set_body(content_type, body);
+        self.tx.respond(now, tx, ok);
+    }
+}
+
+/// The URI of the peer itself.
+fn target(to: &Hop) -> Option<String> {
+    match to {
+        Hop::Peer { id, addr } => Some(format!("sip:peer@{addr};transport=tls;peer-ID={id}")),
+        Hop::Flow(flow) => Some(format!("sip:peer@{};transport=tls", flow.remote)),
+        Hop::Uri(uri) => Some(uri.to_string()),
+    }
+}
