@@ -9,6 +9,9 @@
 #![allow(clippy::disallowed_methods, dead_code)]
 
 mod churn;
+mod cut;
+#[path = "../discovery/lan.rs"]
+mod lan;
 mod office;
 #[path = "../interop/process.rs"]
 mod process;

@@ -67,6 +67,27 @@ impl Lan {
         outcome
     }
 
+    /// Cuts the network in two without a word to anybody: machines below `at`, and the others.
+    pub fn cut(&self, at: usize) {
+        let side = |range: std::ops::Range<usize>| range.map(|n| format!("p{n}")).collect::<Vec<_>>().join(", ");
+        let (here, there) = (side(0..at), side(at..self.made.len() - 1));
+        let rules = format!(
+            "table bridge cut {{ chain forward {{ type filter hook forward priority 0; \
+             iifname {{ {here} }} oifname {{ {there} }} drop; iifname {{ {there} }} oifname {{ {here} }} drop; }} }}"
+        );
+        self.nft(&rules);
+    }
+
+    /// Joins what was cut.
+    pub fn heal(&self) {
+        self.nft("delete table bridge cut");
+    }
+
+    fn nft(&self, rules: &str) {
+        let done = Command::new("ip").args(["netns", "exec", &self.made[0], "nft", rules]).output().expect("ip");
+        assert!(done.status.success(), "nft {rules}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
     fn data(&self, name: &str) -> PathBuf {
         let data = self.dir.path().join(name);
         std::fs::create_dir_all(&data).unwrap();
