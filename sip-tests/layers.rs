@@ -22,6 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("overlay::chord", &["core", "identity", "overlay"]),
     ("overlay", L1),
     ("media", L1),
+    ("secure", L1),
     (
         "ua",
         &[
@@ -37,6 +38,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sip::auth",
             "overlay",
             "media",
+            "secure",
         ],
     ),
     (
@@ -54,6 +56,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sip::auth",
             "overlay",
             "media",
+            "secure",
             "ua",
         ],
     ),
@@ -72,6 +75,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sip::auth",
             "overlay",
             "media",
+            "secure",
             "ua",
             "pbx",
         ],
@@ -91,6 +95,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sip::auth",
             "overlay",
             "media",
+            "secure",
             "ua",
             "pbx",
             "node",
@@ -111,6 +116,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sip::auth",
             "overlay",
             "media",
+            "secure",
             "ua",
             "pbx",
             "node",

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | L0 | [`core`], [`config`] | time, randomness, timers, limits; the configuration |
 //! | L1 | [`sip::msg`], [`sip::frame`], [`sdp`], [`rtp`], [`identity`] | pure codecs |
-//! | L2 | [`sip::tx`], [`sip::dialog`], [`sip::auth`], [`overlay`], [`media`] | machines that know nothing of each other |
+//! | L2 | [`sip::tx`], [`sip::dialog`], [`sip::auth`], [`overlay`], [`media`], [`secure`] | machines that know nothing of each other |
 //! | L3 | [`ua`], [`pbx`] | calls; registrar, location and proxy |
 //! | L4 | [`node`] | composes all; the only thing driven from outside |
 //! | L5 | `io`, [`sim`] | real sockets and clocks; virtual ones |
@@ -23,6 +23,7 @@ pub mod overlay;
 pub mod pbx;
 pub mod rtp;
 pub mod sdp;
+pub mod secure;
 pub mod sim;
 pub mod sip;
 pub mod ua;

@@ -117,6 +117,18 @@ pub enum Discover {
     None,
 }
 
+/// Whether voice is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encryption {
+    /// Wherever the other end can; each call shows whether it is.
+    Preferred,
+    /// Calls whose other end cannot are refused.
+    Required,
+    /// Never offered.
+    Off,
+}
+
 keys! {
     user User "Who uses this device." {
         /// User name. In an office it stands in the certificate and need not be given.
@@ -183,6 +195,9 @@ keys! {
         #[with("port_range")] ports: (u16, u16) = (16384, 32767);
         /// Codecs in the order of preference.
         codec: Vec<String> = vec!["opus".into(), "pcmu".into(), "pcma".into()], flag "codec";
+        /// preferred, required or off: DTLS-SRTP between programs like this one. With required, calls with standard phones and
+        /// others that cannot are refused.
+        encryption: Encryption = Encryption::Preferred, flag "encryption";
         /// auto, device, device:NAME, wav:FILE, tone or null. auto: the default microphone, silence where there is no sound
         /// server. NAME: part of a name or description as `chordial audio` lists them.
         audio_in: String = "auto".into(), flag "audio-in";

@@ -12,6 +12,8 @@ pub enum Purpose {
     Certificate,
     /// A record entry.
     Entry,
+    /// The keys of a call's voice (`secure::Statement`).
+    Media,
 }
 
 impl Purpose {
@@ -20,6 +22,7 @@ impl Purpose {
         match self {
             Purpose::Certificate => "chordial certificate v1",
             Purpose::Entry => "chordial record entry v1",
+            Purpose::Media => "chordial call keys v1",
         }
     }
 

@@ -5,6 +5,7 @@ use super::media::{Engine, EngineError, Event, Remote, Voice};
 use crate::media::codec;
 use crate::media::session;
 use crate::node::{MediaCommand, MediaInput};
+use crate::secure::Keys;
 use crate::ua::{CallId, MediaOpened, MediaPlan, MediaStats};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -67,7 +68,8 @@ impl Voices {
             receive: agreed.direction.receives(),
         };
         let remote = Remote { rtp: agreed.remote_rtp, rtcp: agreed.remote_rtcp, rtcp_mux: agreed.rtcp_mux };
-        let voice = Voice { remote, session };
+        let secured = plan.secured.map(|s| (s.fingerprint, s.client));
+        let voice = Voice { remote, session, secured };
         if self.running.contains(&call) {
             return self.engine.update(call.0, voice).map_err(|e| e.to_string());
         }
@@ -78,6 +80,15 @@ impl Voices {
         self.running.insert(call);
         Ok(())
     }
+}
+
+/// A DTLS certificate for the calls of this run (P-256, self-signed: only its fingerprint counts).
+pub(super) fn keys() -> Result<Keys, String> {
+    let made = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).and_then(|key| {
+        let params = rcgen::CertificateParams::new(Vec::new())?;
+        Ok(Keys::new(params.self_signed(&key)?.der().to_vec(), key.serialize_der()))
+    });
+    made.map_err(|e| format!("no certificate for the encryption of calls: {e}"))
 }
 
 /// Reads `auto`, `device`, `device:NAME`, `wav:FILE`, `tone` or `null`.
@@ -107,6 +118,7 @@ pub(super) fn tell(node: &mpsc::Sender<MediaInput>, event: Event) {
             MediaInput::Closed { call: CallId(call), stats }
         }
         Event::Failed { call, error } => MediaInput::Failed { call: CallId(call), why: error.to_string() },
+        Event::Unsecured { call, why } => MediaInput::Failed { call: CallId(call), why: why.into() },
         Event::AudioFailed { call, error } => return tracing::warn!(call, %error, "audio"),
         Event::Started { .. } | Event::SourceEnded { .. } | Event::RemoteBye { .. } | Event::Stats { .. } => return,
     };

@@ -3,14 +3,14 @@
 use super::lookup::Found;
 use super::{MediaCommand, MediaInput, Node, Output, Owner};
 use crate::core::Instant;
-use crate::identity::split_aor;
+use crate::identity::{PublicKey, split_aor};
 use crate::node::control::{CallReport, CallStatus, CommandError, Event, Reply, RequestId};
 use crate::pbx::Target as Place;
 use crate::pbx::router::QueryId;
 use crate::sip::msg::Uri;
 use crate::sip::tx;
-use crate::ua::{self, CallId, Direction, Hop, Report, State, Summary, Target, UaEvent};
-use std::collections::{BTreeMap, VecDeque};
+use crate::ua::{self, CallId, Direction, Hop, MediaPlan, Report, State, Summary, Target, UaEvent};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// Ended calls that are remembered.
@@ -25,6 +25,10 @@ pub(super) struct Calls {
     chosen: BTreeMap<CallId, String>,
     /// The same of a phone's request in the proxy.
     pub chosen_by_phone: BTreeMap<QueryId, String>,
+    /// Of a call that was placed: the devices that the callee is known by.
+    devices: BTreeMap<CallId, BTreeSet<PublicKey>>,
+    /// How a call's voice is protected, once that is agreed.
+    security: BTreeMap<CallId, &'static str>,
     pub ended: VecDeque<CallReport>,
 }
 
@@ -99,6 +103,7 @@ impl Node {
 
     pub(super) fn on_callee_found(&mut self, now: Instant, call: CallId, aor: &str, found: &Found, hops: u32) {
         self.calls.hops.insert(call, hops);
+        self.calls.devices.insert(call, found.devices.clone());
         let chosen = self.calls.chosen.get(&call);
         if found.claims.len() > 1 && chosen.is_none() {
             let user = split_aor(aor).map_or(aor, |(user, _)| user);
@@ -151,9 +156,7 @@ impl Node {
                     self.tx.cancel(now, tx);
                 }
                 ua::Output::OpenMedia { call } => self.out.push_back(Output::Media(MediaCommand::Open { call })),
-                ua::Output::StartMedia { call, plan } => {
-                    self.out.push_back(Output::Media(MediaCommand::Start { call, plan }));
-                }
+                ua::Output::StartMedia { call, caller, plan } => self.start_voice(now, call, caller.as_deref(), plan),
                 ua::Output::SendDtmf { call, digit } => {
                     self.out.push_back(Output::Media(MediaCommand::Dtmf { call, digit }));
                 }
@@ -162,6 +165,28 @@ impl Node {
             }
         }
         busy
+    }
+
+    /// Lets voice flow, once the keys of its encryption are those of a device that may have signed for them. `caller` is the
+    /// Call-ID of a call that came in.
+    fn start_voice(&mut self, now: Instant, call: CallId, caller: Option<&str>, plan: Box<MediaPlan>) {
+        let known = match caller {
+            Some(call_id) => self.vouch.devices_of(call_id),
+            None => self.calls.devices.get(&call).cloned().unwrap_or_default(),
+        };
+        let security = match plan.secured.map(|s| s.signer) {
+            None => "none",
+            Some(Some(signer)) if known.contains(&signer) => "dtls-srtp",
+            Some(Some(_)) if !known.is_empty() => {
+                self.count("calls whose keys another device had signed");
+                let why = "the keys of the call are signed by a device that is not the other end's";
+                return self.ua.give_up(now, call, 488, why.to_owned());
+            }
+            // Encrypted, and nobody known says with whom.
+            Some(_) => "dtls-srtp-unverified",
+        };
+        self.calls.security.insert(call, security);
+        self.out.push_back(Output::Media(MediaCommand::Start { call, plan }));
     }
 
     fn on_ua_event(&mut self, now: Instant, event: UaEvent) {
@@ -189,7 +214,9 @@ impl Node {
     fn on_ended(&mut self, call: CallId, report: &Report) {
         let hops = self.calls.hops.remove(&call).unwrap_or(0);
         self.calls.chosen.remove(&call);
-        let report = call_report(call, report, hops);
+        self.calls.devices.remove(&call);
+        let security = self.calls.security.remove(&call).unwrap_or("none");
+        let report = CallReport { security: security.into(), ..call_report(call, report, hops) };
         self.calls.ended.push_front(report.clone());
         self.calls.ended.truncate(ENDED);
         match self.calls.commands.remove(&call) {
@@ -219,7 +246,9 @@ impl Node {
     }
 
     pub(super) fn call_statuses(&self, now: Instant) -> Vec<CallStatus> {
-        self.ua.summaries(now).into_iter().filter(|s| s.state != State::Over).map(call_status).collect()
+        let alive = self.ua.summaries(now).into_iter().filter(|s| s.state != State::Over);
+        let security = |call: &CallId| self.calls.security.get(call).copied().unwrap_or_default().to_owned();
+        alive.map(|s| CallStatus { security: security(&s.call), ..call_status(s) }).collect()
     }
 }
 
@@ -268,6 +297,7 @@ fn call_status(s: Summary) -> CallStatus {
         state: state.into(),
         talk_s: s.talk.as_secs_f64(),
         codec: s.codec,
+        security: String::new(),
     }
 }
 

@@ -307,6 +307,9 @@ pub struct CallStatus {
     pub talk_s: f64,
     /// Codec, once agreed.
     pub codec: String,
+    /// Protection of the voice as in [`CallReport::security`], once agreed.
+    #[serde(default)]
+    pub security: String,
 }
 
 /// To `lookup`.
@@ -363,7 +366,8 @@ pub struct CallReport {
     pub rtt_ms: Option<f64>,
     /// `direct`.
     pub path: String,
-    /// Protection of the voice: `none` in this version.
+    /// Protection of the voice: `dtls-srtp` with keys that the other end's device signed for; `dtls-srtp-unverified` where nobody
+    /// known signed; `none`.
     pub security: String,
     /// Overlay hops of the lookup that found the callee.
     pub hops: u32,

@@ -4,7 +4,7 @@ use super::Node;
 use super::publish::Write;
 use super::ring::State;
 use crate::core::Instant;
-use crate::identity::{ContactBody, Entry, EntryKind, SignedEntry, resource_key, split_aor};
+use crate::identity::{ContactBody, PublicKey, Entry, EntryKind, SignedEntry, resource_key, split_aor};
 use crate::node::control::{CommandError, Event, LookupReport, Reply, RequestId};
 use crate::overlay::{self, Command, Mode, OpId, PeerRef, PutError, Trace};
 use crate::sip::tx::ServerTxId;
@@ -29,6 +29,8 @@ pub(super) struct Found {
     pub peers: Vec<(PeerRef, String)>,
     /// Fingerprints of the user keys that claim the name.
     pub claims: BTreeSet<String>,
+    /// The devices that signed.
+    pub devices: BTreeSet<PublicKey>,
 }
 
 impl Node {
@@ -99,6 +101,7 @@ impl Node {
                 found.peers.push((PeerRef { id: body.peer_id, addr }, claim.clone()));
             }
             found.claims.insert(claim);
+            found.devices.insert(entry.entry().device);
         }
         found
     }

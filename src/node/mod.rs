@@ -388,6 +388,7 @@ impl Node {
 
     fn set_clock(&mut self, now: Instant, unix: UnixTime) {
         self.clock = (now, unix);
+        self.ua.set_clock(now, unix);
         if let Some(overlay) = self.overlay.as_mut() {
             overlay.handle(now, crate::overlay::Input::Clock { unix });
         }

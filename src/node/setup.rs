@@ -3,7 +3,7 @@
 use super::Node;
 use super::flows::Locals;
 use crate::config::Config;
-use crate::config::PhoneAuth;
+use crate::config::{Encryption, PhoneAuth};
 use crate::core::{Id, Instant, Redacted, Rng, Transport, UnixTime};
 use crate::identity::{Identity, Verifier};
 use crate::overlay::carry::{Carry, address_peer_id};
@@ -12,8 +12,9 @@ use crate::overlay::{Overlay, PeerRef};
 use crate::pbx::registrar::{self, Registrar};
 use crate::pbx::router::{self, Router};
 use crate::pbx::{Accounts, Domain};
+use crate::secure::Fingerprint;
 use crate::sip::msg::Uri;
-use crate::ua::{AccountConfig, Profile, Ua};
+use crate::ua::{AccountConfig, Profile, Ua, VoiceKeys};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub struct Setup {
     pub unix: UnixTime,
     /// `User-Agent`, `Server`.
     pub software: String,
+    /// Of the DTLS certificate that the media threads show; none where voice is not encrypted.
+    pub voice_fingerprint: Option<Fingerprint>,
 }
 
 impl Setup {
@@ -70,6 +73,7 @@ impl Setup {
             overlay,
             unix,
             software: concat!("Chordial/", env!("CARGO_PKG_VERSION")).into(),
+            voice_fingerprint: None,
         }
     }
 
@@ -160,6 +164,11 @@ impl Setup {
             max_calls: MAX_CALLS,
             credentials: self.password.clone().map(|password| (self.user(), password)),
             outbound_proxy: if plain { proxy } else { None },
+            keys: self.identity.as_ref().zip(self.voice_fingerprint).map(|(identity, fingerprint)| VoiceKeys {
+                device: identity.device.clone(),
+                fingerprint,
+            }),
+            encrypted_only: self.config.media.encryption == Encryption::Required,
         }
     }
 }
@@ -230,6 +239,7 @@ impl Node {
     /// Joins or founds, registers, and tells what this node speaks for.
     pub(super) fn begin(&mut self, now: Instant) {
         let unix = self.unix(now);
+        self.ua.set_clock(now, unix);
         for aor in self.own_aors() {
             self.publisher.want(now, unix, &aor, true);
         }

@@ -8,9 +8,9 @@
 use super::Node;
 use crate::core::{Flow, Instant};
 use crate::identity::{PublicKey, SignedEntry};
-use crate::sip::msg::Message;
+use crate::sip::msg::{Message, Method};
 use crate::sip::tx::ServerTxId;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// Requests that wait for a lookup at once.
@@ -35,9 +35,27 @@ pub(super) struct Vouching {
     waiting: BTreeMap<ServerTxId, Waiting>,
     known: BTreeMap<([u8; 32], String), Instant>,
     order: VecDeque<([u8; 32], String)>,
+    /// Calls let in, by Call-ID, with the devices that their caller is known by.
+    callers: VecDeque<(String, BTreeSet<PublicKey>)>,
 }
 
 impl Vouching {
+    /// The devices that the caller of this call is known by; none for one that came from elsewhere than a link.
+    pub fn devices_of(&self, call_id: &str) -> BTreeSet<PublicKey> {
+        let found = self.callers.iter().rev().find(|(known, _)| known == call_id);
+        found.map(|(_, devices)| devices.clone()).unwrap_or_default()
+    }
+
+    fn let_in(&mut self, message: &Message, devices: BTreeSet<PublicKey>) {
+        if *message.method() != Method::Invite {
+            return;
+        }
+        if self.callers.len() >= WAITING {
+            self.callers.pop_front();
+        }
+        self.callers.push_back((message.call_id().unwrap_or_default().to_owned(), devices));
+    }
+
     fn remember(&mut self, device: PublicKey, aor: String, until: Instant) {
         let key = (device.0, aor);
         if self.known.insert(key.clone(), until).is_none() {
@@ -65,11 +83,10 @@ impl Node {
         let Some(peer) = self.flows.peer(&flow).filter(|_| message.to_tag().is_none()) else { return true };
         let Some(user) = message.from().ok().and_then(|from| self.domain.user_of(&from.uri)) else { return true };
         let user = user.to_ascii_lowercase();
-        if peer.speaks_for(&user) {
-            return true;
-        }
         let (device, aor) = (peer.device, self.domain.aor(&user));
-        if self.vouch.known.get(&(device.0, aor.clone())).is_some_and(|until| *until > now) {
+        let known = self.vouch.known.get(&(device.0, aor.clone())).is_some_and(|until| *until > now);
+        if peer.speaks_for(&user) || known {
+            self.vouch.let_in(message, BTreeSet::from([device]));
             return true;
         }
         if self.vouch.waiting.len() >= WAITING {
@@ -87,6 +104,7 @@ impl Node {
         let Some(Waiting { message, flow, merged, device, aor }) = self.vouch.waiting.remove(&tx) else { return };
         if entries.iter().any(|e| e.entry().device == device && !e.entry().is_removal()) {
             self.vouch.remember(device, aor, now + GOOD_FOR);
+            self.vouch.let_in(&message, entries.iter().map(|e| e.entry().device).collect());
             return self.route_on(now, tx, message, flow, true, merged);
         }
         self.count("callers that a peer may not speak for");

@@ -7,7 +7,11 @@
 //! `sendonly`/`inactive`, and the connection address 0.0.0.0 (RFC 3264 section 8.4, RFC 2543). Multiplexed RTCP
 //! is RFC 5761, its explicit port RFC 3605.
 //!
-//! Left out: secured profiles (`RTP/SAVP` is refused), ICE and bundles (their attributes are not answered, which
+//! Encryption is DTLS-SRTP (RFC 5763) in an offer that also reaches those who have none (RFC 8643): `RTP/AVP` with `a=fingerprint`
+//! and `a=setup`, RTCP multiplexed; an offer with the profile `UDP/TLS/RTP/SAVP` or `SAVPF` is answered in kind. What keys
+//! are worth is for the caller of this module to know.
+//!
+//! Left out: SDES (`RTP/SAVP` is refused), ICE and bundles (their attributes are not answered, which
 //! is how one declines them).
 
 use super::{Attribute, Connection, Direction, Media, Origin, RtpMap, Session};
@@ -37,6 +41,29 @@ pub struct EventOffer {
     pub clock_rate: u32,
 }
 
+/// What our descriptions say about encryption.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalKeys {
+    /// Value of `a=fingerprint` (RFC 8122).
+    pub fingerprint: String,
+    /// Value of [`STATEMENT`], empty for none.
+    pub statement: String,
+}
+
+/// What the other end's description says about encryption, once both have agreed to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteKeys {
+    /// Value of `a=fingerprint`.
+    pub fingerprint: String,
+    /// Our end begins the handshake (`a=setup:active`).
+    pub active: bool,
+    /// Value of [`STATEMENT`], empty for none.
+    pub statement: String,
+}
+
+/// Attribute by which a device vouches for a description's fingerprint; unknown to others and ignored by them.
+pub const STATEMENT: &str = "x-chordial-device";
+
 /// What our end has and wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalMedia {
@@ -58,6 +85,8 @@ pub struct LocalMedia {
     pub version: u64,
     /// What we want: `SendOnly` or `Inactive` puts the other end on hold.
     pub direction: Direction,
+    /// Encryption; none to neither offer nor accept it.
+    pub keys: Option<LocalKeys>,
 }
 
 /// A codec that both ends have.
@@ -102,6 +131,8 @@ pub struct Agreed {
     pub ptime: u32,
     /// Position of the stream in both descriptions.
     pub index: usize,
+    /// Encryption; none: in clear.
+    pub keys: Option<RemoteKeys>,
 }
 
 impl Agreed {
@@ -155,7 +186,8 @@ pub fn offer_again(previous: &Session, index: usize, local: &LocalMedia) -> Sess
 pub fn answer(offer: &Session, local: &LocalMedia) -> Result<(Session, Agreed), NegotiateError> {
     let mut fault = NegotiateError::NoAudio;
     for (index, media) in offer.media.iter().enumerate() {
-        if media.kind != "audio" || media.port == 0 || !is_plain_rtp(&media.proto) {
+        let secured = is_dtls(&media.proto) && local.keys.is_some();
+        if media.kind != "audio" || media.port == 0 || !(is_plain_rtp(&media.proto) || secured) {
             continue;
         }
         match answer_stream(offer, index, media, local) {
@@ -206,7 +238,9 @@ pub fn complete(offer: &Session, answer: &Session) -> Result<Agreed, NegotiateEr
     }
     let wanted = offer.direction_of(ours);
     let mux = ours.attribute("rtcp-mux").is_some() && theirs.attribute("rtcp-mux").is_some();
-    agree(answer, theirs, index, codecs, &events, wanted, mux)
+    let offered_keys = ours.attribute("fingerprint").is_some();
+    let keys = if offered_keys && mux { remote_keys(answer, theirs, Setup::of_answer) } else { None };
+    Ok(Agreed { keys, ..agree(answer, theirs, index, codecs, &events, wanted, mux)? })
 }
 
 /// The answer to one acceptable stream.
@@ -237,6 +271,11 @@ fn answer_stream(
         .collect();
     let mux = local.rtcp_mux && media.attribute("rtcp-mux").is_some();
     let agreed = agree(offer, media, index, vec![codec], &events, local.direction, mux)?;
+    let keys = if local.keys.is_some() && mux { remote_keys(offer, media, Setup::of_offer) } else { None };
+    if keys.is_none() && is_dtls(&media.proto) {
+        return Err(NegotiateError::NoAudio);
+    }
+    let agreed = Agreed { keys, ..agreed };
 
     let mut answered = Media::new("audio", local.addr.port(), &media.proto, Vec::new());
     push_codec(&mut answered, pt, ours);
@@ -244,7 +283,54 @@ fn answer_stream(
         push_event(&mut answered, EventOffer { payload_type: pt, clock_rate: agreed.dtmf_clock });
     }
     finish(&mut answered, local, agreed.direction, mux);
+    if let (Some(ours), Some(theirs)) = (&local.keys, &agreed.keys) {
+        push_keys(&mut answered, ours, if theirs.active { "active" } else { "passive" });
+    }
     Ok((answered, agreed))
+}
+
+/// Who begins the handshake.
+enum Setup {}
+
+impl Setup {
+    /// Whether we do, as the answerer of this `a=setup`.
+    fn of_offer(setup: &str) -> Option<bool> {
+        match setup {
+            "actpass" | "passive" => Some(true),
+            "active" => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Whether we do, having offered `actpass`.
+    fn of_answer(setup: &str) -> Option<bool> {
+        match setup {
+            "active" => Some(false),
+            "passive" => Some(true),
+            _ => None,
+        }
+    }
+}
+
+/// What a section, or its session, says about encryption.
+fn remote_keys(session: &Session, media: &Media, active: fn(&str) -> Option<bool>) -> Option<RemoteKeys> {
+    let value = |name: &str| {
+        let own = media.attribute(name);
+        own.or_else(|| session.attributes.iter().find(|a| a.name == name).and_then(|a| a.value.as_deref()))
+    };
+    Some(RemoteKeys {
+        fingerprint: value("fingerprint")?.to_owned(),
+        active: active(value("setup")?.trim())?,
+        statement: value(STATEMENT).unwrap_or_default().to_owned(),
+    })
+}
+
+fn push_keys(media: &mut Media, keys: &LocalKeys, setup: &str) {
+    media.attributes.push(Attribute::new("fingerprint", &keys.fingerprint));
+    media.attributes.push(Attribute::new("setup", setup));
+    if !keys.statement.is_empty() {
+        media.attributes.push(Attribute::new(STATEMENT, &keys.statement));
+    }
 }
 
 /// Puts together what both directions share. `remote` is the section of the other end's description `session`.
@@ -286,6 +372,7 @@ fn agree(
         direction: wanted.and(theirs.reversed()),
         ptime: remote.ptime().unwrap_or(DEFAULT_PTIME).min(most),
         index,
+        keys: None,
     })
 }
 
@@ -317,6 +404,9 @@ fn offered(local: &LocalMedia) -> Media {
         push_event(&mut media, *event);
     }
     finish(&mut media, local, local.direction, local.rtcp_mux);
+    if let Some(keys) = &local.keys {
+        push_keys(&mut media, keys, "actpass");
+    }
     media
 }
 
@@ -386,6 +476,10 @@ fn formats(media: &Media) -> impl Iterator<Item = (u8, RtpMap)> + '_ {
 
 fn is_event(map: &RtpMap) -> bool {
     map.name.eq_ignore_ascii_case(EVENT)
+}
+
+fn is_dtls(proto: &str) -> bool {
+    matches!(proto, "UDP/TLS/RTP/SAVP" | "UDP/TLS/RTP/SAVPF")
 }
 
 fn is_plain_rtp(proto: &str) -> bool {

@@ -24,6 +24,7 @@ fn local(addr: &str) -> LocalMedia {
         session_id: 7,
         version: 1,
         direction: Direction::SendRecv,
+        keys: None,
     }
 }
 

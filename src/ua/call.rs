@@ -193,6 +193,8 @@ pub(super) struct Call {
     pub ringing_told: bool,
     /// Ended here before the caller's ACK came; the BYE follows it.
     pub bye_due: bool,
+    /// Call-ID of the INVITE that brought the call in.
+    pub invited_by: Option<String>,
 }
 
 impl Call {
@@ -220,6 +222,7 @@ impl Call {
             ending: Ending::Failed,
             ringing_told: false,
             bye_due: false,
+            invited_by: None,
         }
     }
 

@@ -1,9 +1,12 @@
 //! Calls and other requests that come in (RFC 3261 sections 8.2, 9.2, 11.2, 13.3, 14.2, 15.1.2).
 
 use super::call::{Call, Direction, Invitation, Talk};
-use super::{ALLOW, CallId, Ending, Hop, MediaOpened, Output, State, Timer, Ua, UaEvent, media};
+use super::media::Described;
+use super::{ALLOW, CallId, Ending, Hop, MediaOpened, Output, Secured, State, Timer, Ua, UaEvent, media};
 use crate::core::{Flow, Instant};
+use crate::sdp::negotiate::{Agreed, LocalMedia};
 use crate::sdp::{self, Session};
+use crate::secure::Role;
 use crate::sip::dialog::{Dialog, DialogId, InviteServer, InviteServerOutput, Timing};
 use crate::sip::msg::{HeaderName, Message, Method};
 use crate::sip::tx::ServerTxId;
@@ -96,7 +99,7 @@ impl Ua {
             let no = self.reply(request, 400, "One Contact is needed in INVITE");
             return self.respond(tx, no);
         }
-        if let Err((status, reason)) = self.check_offer(request) {
+        if let Err((status, reason)) = self.check_offer(now, request) {
             let no = self.reply(request, status, &reason);
             return self.respond(tx, no);
         }
@@ -104,6 +107,7 @@ impl Ua {
         let to_tag = self.rng.token(6);
         let mut call = Call::new(now, Direction::In, from.clone(), 0);
         call.state = State::Incoming;
+        call.invited_by = request.call_id().map(str::to_owned);
         let server = InviteServer::new(request, Timing::default());
         call.invitation = Some(Invitation { tx, request: request.clone(), to_tag: to_tag.clone(), flow, link, server });
         let id = self.new_call(call);
@@ -130,12 +134,15 @@ impl Ua {
     }
 
     /// Tells before it rings whether the offer can be answered at all.
-    fn check_offer(&self, request: &Message) -> Result<(), (u16, String)> {
+    fn check_offer(&self, now: Instant, request: &Message) -> Result<(), (u16, String)> {
         let Some(offer) = offer_of(request) else { return Ok(()) };
         let offer = offer.map_err(|e| (400, format!("Bad session description: {e}")))?;
         let anywhere = MediaOpened { rtp: SocketAddr::from((Ipv4Addr::LOCALHOST, 4000)), rtcp_port: 4001 };
         let local = media::local(anywhere, &self.profile.codecs, 0, 1);
-        sdp::negotiate::answer(&offer, &local).map(|_| ()).map_err(|e| (488, format!("Not Acceptable Here: {e}")))
+        let local = self.local_keyed(now, local, described(Role::Answer, request));
+        let refused = |why: &dyn std::fmt::Display| (488, format!("Not Acceptable Here: {why}"));
+        let (_, agreed) = sdp::negotiate::answer(&offer, &local).map_err(|e| refused(&e))?;
+        self.secured(now, &agreed, described(Role::Offer, request)).map(|_| ()).map_err(|e| refused(&e))
     }
 
     /// Accepts a ringing call.
@@ -160,12 +167,16 @@ impl Ua {
         let to_tag = invitation.to_tag.clone();
         let local = media::local(opened, &self.profile.codecs, call.session_id, 1);
         let (session, agreed) = match offer_of(&request) {
-            Some(Ok(offer)) => match sdp::negotiate::answer(&offer, &local) {
-                Ok((session, agreed)) => (session, Some(agreed)),
+            Some(Ok(offer)) => match self.answer_to(now, &request, &offer, local) {
+                Ok(answered) => answered,
                 Err(_) => return self.refuse(now, id, 488, "Not Acceptable Here", Ending::Failed),
             },
             Some(Err(_)) => return self.refuse(now, id, 400, "Bad session description", Ending::Failed),
-            None => (sdp::negotiate::offer(&local), None),
+            None => {
+                let call_id = request.call_id().unwrap_or_default();
+                let late = Described { role: Role::Offer, call_id, tag: &to_tag };
+                (sdp::negotiate::offer(&self.local_keyed(now, local, late)), None)
+            }
         };
         let mut ok = Message::reply(&request, 200, "OK");
         ok.set_to_tag(&to_tag);
@@ -181,10 +192,24 @@ impl Ua {
         let answer_due = agreed.is_none();
         call.talk = Some(Talk { dialog, made_by: Hop::Flow(flow), link, local: Some(session), version: 1, answer_due });
         self.respond_invite(now, id, ok);
-        self.answered(now, id, agreed.as_ref().map_or("", |a| a.codec.name.as_str()));
-        if let Some(agreed) = agreed {
-            self.start_media(id, agreed);
+        self.answered(now, id, agreed.as_ref().map_or("", |(a, _)| a.codec.name.as_str()));
+        if let Some((agreed, secured)) = agreed {
+            self.start_media(id, agreed, secured);
         }
+    }
+
+    /// Our answer to the offer in `request`, and what is agreed.
+    fn answer_to(
+        &self,
+        now: Instant,
+        request: &Message,
+        offer: &Session,
+        local: LocalMedia,
+    ) -> Result<(Session, Option<(Agreed, Option<Secured>)>), u16> {
+        let local = self.local_keyed(now, local, described(Role::Answer, request));
+        let (session, agreed) = sdp::negotiate::answer(offer, &local).map_err(|_| 488_u16)?;
+        let secured = self.secured(now, &agreed, described(Role::Offer, request)).map_err(|_| 488_u16)?;
+        Ok((session, Some((agreed, secured))))
     }
 
     /// Answers the INVITE of a call, repeating what has to be repeated.
@@ -248,8 +273,14 @@ impl Ua {
             (_, Err(e)) => Err(e),
             (None, _) => return,
         };
+        let (call_id, tag) = (ack.call_id().unwrap_or_default(), ack.to_tag().unwrap_or_default());
+        let described = Described { role: Role::Answer, call_id, tag };
+        let agreed = agreed.and_then(|agreed| {
+            let secured = self.secured(now, &agreed, described).map_err(str::to_owned)?;
+            Ok((agreed, secured))
+        });
         match agreed {
-            Ok(agreed) => self.start_media(id, agreed),
+            Ok((agreed, secured)) => self.start_media(id, agreed, secured),
             Err(why) => {
                 self.send_bye(id);
                 self.finish(now, id, Ending::Failed, 488, format!("the answer does not fit: {why}"));
@@ -310,21 +341,25 @@ impl Ua {
             let no = refusal.respond(request, &mut self.rng);
             return self.respond(tx, no);
         }
-        let link = talk.link;
+        let (link, answer_due, before) = (talk.link, talk.answer_due, talk.local.clone());
         let local = media::local(opened, &self.profile.codecs, call.session_id, talk.version + 1);
         let outcome = match offer_of(request) {
             // Our own offer in a 2xx has no answer yet (RFC 6337 section 2.2).
-            _ if talk.answer_due => Err(491),
-            Some(Ok(offer)) => sdp::negotiate::answer(&offer, &local).map(|(s, a)| (s, Some(a))).map_err(|_| 488),
+            _ if answer_due => Err(491),
+            Some(Ok(offer)) => self.answer_to(now, request, &offer, local),
             Some(Err(_)) => Err(400),
             None => {
-                let again = talk.local.as_ref().map(|before| {
+                let call_id = request.call_id().unwrap_or_default();
+                let tag = request.to_tag().unwrap_or_default();
+                let local = self.local_keyed(now, local, Described { role: Role::Offer, call_id, tag });
+                let again = before.as_ref().map(|before| {
                     let index = before.media.iter().position(|m| m.port != 0).unwrap_or(before.media.len());
                     sdp::negotiate::offer_again(before, index, &local)
                 });
                 Ok((again.unwrap_or_else(|| sdp::negotiate::offer(&local)), None))
             }
         };
+        let Some(talk) = self.calls.get_mut(&id).and_then(|c| c.talk.as_mut()) else { return };
         let (session, agreed) = match outcome {
             Ok(outcome) => outcome,
             Err(status) => {
@@ -352,10 +387,16 @@ impl Ua {
         let to_tag = request.to_tag().unwrap_or_default().to_owned();
         call.invitation = Some(Invitation { tx, request: request.clone(), to_tag, flow, link, server });
         self.respond_invite(now, id, ok);
-        if let Some(agreed) = agreed {
-            self.start_media(id, agreed);
+        if let Some((agreed, secured)) = agreed {
+            self.start_media(id, agreed, secured);
         }
     }
+}
+
+/// What the signature in a description of this request's exchange covers.
+fn described(role: Role, request: &Message) -> Described<'_> {
+    let (call_id, tag) = (request.call_id().unwrap_or_default(), request.from_tag().unwrap_or_default());
+    Described { role, call_id, tag }
 }
 
 /// The offer in an INVITE, where its body is one: a body of another type that may be ignored is none.

@@ -2,10 +2,41 @@
 
 use super::{CallId, Output, State, Ua};
 use crate::core::Instant;
+use crate::identity::{KeyPair, PublicKey};
 use crate::media::codec;
 use crate::sdp::Direction;
-use crate::sdp::negotiate::{Agreed, CodecOffer, EventOffer, LocalMedia};
+use crate::sdp::negotiate::{Agreed, CodecOffer, EventOffer, LocalKeys, LocalMedia};
+use crate::secure::{Fingerprint, Role, Statement};
 use std::net::SocketAddr;
+
+/// What this user agent encrypts with.
+#[derive(Debug, Clone)]
+pub struct VoiceKeys {
+    /// Signs for the fingerprint.
+    pub device: KeyPair,
+    /// Of the DTLS certificate that the media threads show.
+    pub fingerprint: Fingerprint,
+}
+
+/// A call's encryption, as agreed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Secured {
+    /// Of the certificate that the other end has to show.
+    pub fingerprint: Fingerprint,
+    /// This end begins the handshake.
+    pub client: bool,
+    /// The device that signed for the fingerprint; none when nobody did, as a standard phone.
+    pub signer: Option<PublicKey>,
+}
+
+/// Which description of a call is meant: what its signature covers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Described<'a> {
+    pub role: Role,
+    pub call_id: &'a str,
+    /// The offerer's.
+    pub tag: &'a str,
+}
 
 /// The sockets taken for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +52,8 @@ pub struct MediaOpened {
 pub struct MediaPlan {
     /// Codec, addresses, direction.
     pub agreed: Agreed,
+    /// Encryption; none: in clear.
+    pub secured: Option<Secured>,
     /// Audio source instead of the configured one.
     pub play: Option<String>,
     /// Audio sink instead of the configured one.
@@ -55,7 +88,7 @@ fn offers(names: &[String]) -> Vec<CodecOffer> {
     found.map(offer).collect()
 }
 
-/// The description of our end.
+/// The description of our end, without encryption.
 pub(super) fn local(opened: MediaOpened, codecs: &[String], session_id: u64, version: u64) -> LocalMedia {
     let codecs = offers(codecs);
     let mut dtmf: Vec<EventOffer> = Vec::new();
@@ -75,6 +108,7 @@ pub(super) fn local(opened: MediaOpened, codecs: &[String], session_id: u64, ver
         session_id,
         version,
         direction: Direction::SendRecv,
+        keys: None,
     }
 }
 
@@ -102,11 +136,46 @@ impl Ua {
         }
     }
 
-    pub(super) fn start_media(&mut self, id: CallId, agreed: Agreed) {
+    /// The same with our keys, signed for.
+    pub(super) fn local_keyed(&self, now: Instant, local: LocalMedia, described: Described<'_>) -> LocalMedia {
+        let Some(keys) = &self.profile.keys else { return local };
+        let Described { role, call_id, tag } = described;
+        let statement = Statement { role, call_id, tag, fingerprint: keys.fingerprint };
+        let statement = statement.sign(&keys.device, self.unix(now));
+        let keys = LocalKeys { fingerprint: keys.fingerprint.to_string(), statement };
+        LocalMedia { rtcp_mux: true, keys: Some(keys), ..local }
+    }
+
+    /// What was agreed about encryption; `described` is the other end's description. An error when there has to be some and is
+    /// none, or when the fingerprint or the signature for it is not what it should be.
+    pub(super) fn secured(
+        &self,
+        now: Instant,
+        agreed: &Agreed,
+        described: Described<'_>,
+    ) -> Result<Option<Secured>, &'static str> {
+        let Some(keys) = &agreed.keys else {
+            return if self.profile.encrypted_only { Err("the other end does not encrypt") } else { Ok(None) };
+        };
+        let fingerprint = Fingerprint::parse(&keys.fingerprint).ok_or("a fingerprint of another kind than SHA-256")?;
+        let Described { role, call_id, tag } = described;
+        let signer = match keys.statement.as_str() {
+            "" => None,
+            value => {
+                let statement = Statement { role, call_id, tag, fingerprint };
+                let signer = statement.signer(value, self.unix(now));
+                Some(signer.ok_or("the keys of the call were changed on the way, or a clock is wrong")?)
+            }
+        };
+        Ok(Some(Secured { fingerprint, client: keys.active, signer }))
+    }
+
+    pub(super) fn start_media(&mut self, id: CallId, agreed: Agreed, secured: Option<Secured>) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         call.codec = agreed.codec.name.clone();
         call.media_started = true;
-        let plan = MediaPlan { agreed, play: call.play.clone(), record: call.record.clone() };
-        self.out.push_back(Output::StartMedia { call: id, plan: Box::new(plan) });
+        let plan = MediaPlan { agreed, secured, play: call.play.clone(), record: call.record.clone() };
+        let caller = call.invited_by.clone();
+        self.out.push_back(Output::StartMedia { call: id, caller, plan: Box::new(plan) });
     }
 }

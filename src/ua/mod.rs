@@ -17,9 +17,9 @@ mod outgoing;
 
 pub use account::{Account, AccountConfig};
 pub use call::{CallId, Direction, Ending, Report, State, Summary};
-pub use media::{MediaOpened, MediaPlan, MediaStats};
+pub use media::{MediaOpened, MediaPlan, MediaStats, Secured, VoiceKeys};
 
-use crate::core::{Flow, Id, Instant, Redacted, Rng, TimerQueue};
+use crate::core::{Flow, Id, Instant, Redacted, Rng, TimerQueue, UnixTime};
 use crate::sip::msg::{HeaderName, Message, Method, Uri};
 use crate::sip::tx::{ClientTxId, ServerTxId};
 use call::Call;
@@ -53,6 +53,10 @@ pub struct Profile {
     pub credentials: Option<(String, Redacted<String>)>,
     /// Every request outside a dialog goes here first.
     pub outbound_proxy: Option<Uri>,
+    /// What voice is encrypted with; none: it is not.
+    pub keys: Option<VoiceKeys>,
+    /// Calls whose voice cannot be encrypted are refused.
+    pub encrypted_only: bool,
 }
 
 /// Where a request goes.
@@ -142,6 +146,8 @@ pub enum Output {
     StartMedia {
         /// Which call.
         call: CallId,
+        /// Call-ID of a call that came in.
+        caller: Option<String>,
         /// What was agreed and what is played and recorded.
         plan: Box<MediaPlan>,
     },
@@ -232,6 +238,8 @@ enum Timer {
 pub struct Ua {
     profile: Profile,
     rng: Rng,
+    /// A point where both clocks were known.
+    clock: (Instant, UnixTime),
     calls: BTreeMap<CallId, Call>,
     next_call: u64,
     account: Option<Account>,
@@ -245,12 +253,22 @@ impl Ua {
         Ua {
             profile,
             rng,
+            clock: (Instant::ZERO, UnixTime(0)),
             calls: BTreeMap::new(),
             next_call: 1,
             account: None,
             timers: TimerQueue::new(),
             out: VecDeque::new(),
         }
+    }
+
+    /// The wall clock, at the start and when it jumps: what is signed has a time.
+    pub fn set_clock(&mut self, now: Instant, unix: UnixTime) {
+        self.clock = (now, unix);
+    }
+
+    fn unix(&self, now: Instant) -> UnixTime {
+        self.clock.1 + now.since(self.clock.0)
     }
 
     /// Who it is.

@@ -2,9 +2,11 @@
 //! (and ended where their 2xx crossed the CANCEL; RFC 3261 sections 13.2 and 15).
 
 use super::call::{Call, Direction, Leg, Talk, by_link};
+use super::media::Described;
 use super::{CallId, Ending, Hop, Output, RequestKey, State, Target, Timer, Ua, UaEvent, media};
 use crate::core::Instant;
 use crate::sdp::{self, Session};
+use crate::secure::Role;
 use crate::sip::auth::{self, Credentials};
 use crate::sip::dialog::{Dialog, DialogId};
 use crate::sip::msg::{HeaderName, Message, Method};
@@ -68,10 +70,12 @@ impl Ua {
         call.state = State::Calling;
         let session_id = call.session_id;
         let with = call.with.clone();
-        let offer = sdp::negotiate::offer(&media::local(opened, &self.profile.codecs, session_id, 1));
+        let local = media::local(opened, &self.profile.codecs, session_id, 1);
         for (index, target) in targets.into_iter().enumerate() {
             let (call_id, from_tag) = (self.rng.token(12), self.rng.token(6));
             let hop = self.first_hop(target.hop.clone());
+            let described = Described { role: Role::Offer, call_id: &call_id, tag: &from_tag };
+            let offer = sdp::negotiate::offer(&self.local_keyed(now, local.clone(), described));
             let mut invite = self.request_outside(Method::Invite, &target.uri, &with, &call_id, &from_tag, 1);
             self.finish_invite(&mut invite, &hop, &offer);
             let leg = Leg {
@@ -177,13 +181,21 @@ impl Ua {
             (Ok(offer), Ok(answer)) => sdp::negotiate::complete(offer, answer).map_err(|e| e.to_string()),
             (_, Err(e)) | (Err(e), _) => Err(e.to_string()),
         };
+        let (call_id, tag) = (invite.call_id().unwrap_or_default(), invite.from_tag().unwrap_or_default());
+        let described = Described { role: Role::Answer, call_id, tag };
+        let agreed = agreed.and_then(|agreed| {
+            let secured = self.secured(now, &agreed, described).map_err(str::to_owned)?;
+            Ok((agreed, secured))
+        });
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let Some(leg) = call.legs.get_mut(leg_index) else { return };
         call.status = response.status();
         let link = by_link(&leg.target.hop);
         call.talk = Some(Talk { dialog, made_by: hop, link, local: offer.ok(), version: 1, answer_due: false });
         match agreed {
-            Ok(agreed) => {
+            Ok((agreed, secured)) => {
                 self.answered(now, id, &agreed.codec.name);
-                self.start_media(id, agreed);
+                self.start_media(id, agreed, secured);
             }
             Err(why) => {
                 self.send_bye(id);

@@ -7,10 +7,15 @@ use crate::core::{Instant, Rng};
 use crate::io::audio::{Sink, Source};
 use crate::media::session::{Output, Session};
 use crate::rtp::is_rtcp;
+use crate::secure::{Association, Fingerprint, Keys, State};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::UdpSocket;
+
+/// DTLS datagrams kept that arrive before signalling has said whose they are.
+const EARLY: usize = 8;
 
 /// Which socket a datagram came to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,6 +31,17 @@ pub(super) struct Call {
     running: Option<Running>,
     strangers: u64,
     socket_errors: u64,
+    keys: Option<Keys>,
+    /// DTLS datagrams that overtook signalling.
+    early: VecDeque<(SocketAddr, Vec<u8>)>,
+}
+
+/// The encryption of a call, and where its handshake goes.
+struct Secured {
+    association: Association,
+    agreed: (Fingerprint, bool),
+    to: SocketAddr,
+    told: bool,
 }
 
 struct Running {
@@ -36,11 +52,12 @@ struct Running {
     /// The frame at which both source and sink began.
     zero: Option<Instant>,
     muted: bool,
+    secured: Option<Secured>,
 }
 
 impl Call {
-    pub(super) fn new(id: u64, rtp: Rc<UdpSocket>, rtcp: Rc<UdpSocket>) -> Self {
-        Call { id, rtp, rtcp, running: None, strangers: 0, socket_errors: 0 }
+    pub(super) fn new(id: u64, rtp: Rc<UdpSocket>, rtcp: Rc<UdpSocket>, keys: Option<Keys>) -> Self {
+        Call { id, rtp, rtcp, running: None, strangers: 0, socket_errors: 0, keys, early: VecDeque::new() }
     }
 
     pub(super) fn start(
@@ -62,13 +79,69 @@ impl Call {
                     drain: Drain::new(sink, rate),
                     zero: None,
                     muted: false,
+                    secured: None,
                 });
+                self.secure(now, voice.secured, voice.remote.rtp, events);
             }
             Err(error) => events.push(Event::Failed { call: self.id, error }),
         }
     }
 
+    /// Begins what was agreed on encryption, or leaves it as it is where nothing has changed.
+    #[allow(clippy::disallowed_methods, reason = "io is where clocks are read")]
+    fn secure(
+        &mut self,
+        now: Instant,
+        agreed: Option<(Fingerprint, bool)>,
+        to: SocketAddr,
+        events: &mut Vec<Event>,
+    ) {
+        let Some(running) = &mut self.running else { return };
+        if running.secured.as_ref().map(|s| s.agreed.0) == agreed.map(|a| a.0) {
+            return;
+        }
+        running.secured = None;
+        let Some(agreed) = agreed else { return };
+        let Some(keys) = &self.keys else {
+            return events.push(Event::Unsecured { call: self.id, why: "this end has no keys" });
+        };
+        let association = Association::new(now, std::time::Instant::now(), keys, agreed.0, agreed.1);
+        running.secured = Some(Secured { association, agreed, to, told: false });
+        for (from, datagram) in std::mem::take(&mut self.early) {
+            self.shake_hands(from, &datagram, events);
+        }
+        self.flush_handshake(events);
+    }
+
+    /// A DTLS datagram. From the address that was agreed, or where that is not seen (a NAT), from the first that speaks.
+    fn shake_hands(&mut self, from: SocketAddr, datagram: &[u8], events: &mut Vec<Event>) {
+        let Some(running) = &mut self.running else { return };
+        let Some(secured) = &mut running.secured else { return };
+        let agreed = running.latch.agreed().rtp;
+        if from != secured.to && (secured.to != agreed || from.ip() == agreed.ip()) && from != agreed {
+            self.strangers += 1;
+            return;
+        }
+        secured.to = from;
+        secured.association.handle(datagram);
+        self.flush_handshake(events);
+    }
+
+    fn flush_handshake(&mut self, events: &mut Vec<Event>) {
+        let Some(secured) = self.running.as_mut().and_then(|r| r.secured.as_mut()) else { return };
+        while let Some(datagram) = secured.association.poll_output() {
+            if self.rtp.try_send_to(&datagram, secured.to).is_err() {
+                self.socket_errors += 1;
+            }
+        }
+        if let (State::Failed(why), false) = (secured.association.state(), secured.told) {
+            secured.told = true;
+            events.push(Event::Unsecured { call: self.id, why });
+        }
+    }
+
     pub(super) fn update(&mut self, now: Instant, voice: Voice, rng: Rng, events: &mut Vec<Event>) {
+        self.secure(now, voice.secured, voice.remote.rtp, events);
         let Some(running) = &mut self.running else { return };
         if running.latch.agreed() != voice.remote {
             running.latch = Latch::new(voice.remote);
@@ -128,6 +201,12 @@ impl Call {
             events.push(Event::Started { call: self.id, source_zero: at, sink_zero: at });
         }
         running.session.handle_timeout(at);
+        if let Some(secured) = &mut running.secured
+            && secured.association.poll_timeout().is_some_and(|due| due <= at)
+        {
+            secured.association.handle_timeout(at);
+            self.flush_handshake(events);
+        }
         self.flush(events);
         let Some(running) = &mut self.running else { return };
         let heard = running.session.playout(at);
@@ -144,8 +223,35 @@ impl Call {
         datagram: &[u8],
         events: &mut Vec<Event>,
     ) {
+        if port == Port::Rtp && Association::is_dtls(datagram) {
+            if self.running.as_ref().is_some_and(|r| r.secured.is_some()) {
+                self.shake_hands(from, datagram, events);
+            } else if self.keys.is_some() && self.early.len() < EARLY {
+                self.early.push_back((from, datagram.to_vec()));
+            }
+            return;
+        }
         // Early packets, before anything is agreed, have no place to go.
         let Some(running) = &mut self.running else { return };
+        if let Some(secured) = &mut running.secured {
+            // Who is authentic is the other end, wherever it sends from.
+            let control = is_rtcp(datagram);
+            let plain = match (port, control) {
+                (Port::Rtcp, _) => None,
+                (Port::Rtp, true) => secured.association.unprotect_rtcp(datagram),
+                (Port::Rtp, false) => secured.association.unprotect_rtp(datagram),
+            };
+            let Some(plain) = plain else {
+                self.strangers += 1;
+                return;
+            };
+            running.latch.follow(from);
+            match control {
+                true => running.session.receive_rtcp(now, &plain),
+                false => running.session.receive_rtp(now, &plain),
+            }
+            return self.flush(events);
+        }
         let control = match port {
             Port::Rtcp => true,
             Port::Rtp => running.latch.agreed().rtcp_mux && is_rtcp(datagram),
@@ -203,6 +309,17 @@ impl Call {
         while let Some(output) = running.session.poll_output() {
             // An address without a host or port (the old way to hold a call) means: send nothing.
             let nowhere = |to: SocketAddr| to.ip().is_unspecified() || to.port() == 0;
+            let output = match (&mut running.secured, output) {
+                (Some(secured), Output::Rtp(bytes)) => match secured.association.protect_rtp(&bytes) {
+                    Some(bytes) => Output::Rtp(bytes.into()),
+                    None => continue,
+                },
+                (Some(secured), Output::Rtcp(bytes)) => match secured.association.protect_rtcp(&bytes) {
+                    Some(bytes) => Output::Rtcp(bytes.into()),
+                    None => continue,
+                },
+                (_, output) => output,
+            };
             let sent = match output {
                 Output::Rtp(_) if nowhere(running.latch.rtp()) => continue,
                 Output::Rtcp(_) if nowhere(running.latch.rtcp()) => continue,

@@ -51,6 +51,11 @@ impl Latch {
         false
     }
 
+    /// A packet from there was authentic: voice goes there from now on, and comes from there.
+    pub fn follow(&mut self, from: SocketAddr) {
+        self.kept = Some(from);
+    }
+
     /// Whether to take an RTCP datagram: only from the host that the voice comes from or should come from.
     pub fn admit_rtcp(&self, from: SocketAddr) -> bool {
         if self.agreed.rtcp_mux {

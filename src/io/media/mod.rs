@@ -15,7 +15,9 @@
 //!
 //! Files are read and written on the media thread, through the page cache: a disk that stalls stalls its calls.
 //!
-//! Left out until later work: media encryption, ICE, forwarding and mixing.
+//! A secured call speaks DTLS on its RTP socket before its voice and takes nothing in clear ([`crate::secure`]).
+//!
+//! Left out until later work: ICE, forwarding and mixing.
 
 mod call;
 pub mod clock;
@@ -34,6 +36,7 @@ use crate::io::audio::{AudioError, SinkSpec, SourceSpec};
 use crate::media::codec::CodecError;
 use crate::media::dtmf::DtmfError;
 use crate::media::session;
+use crate::secure::{Fingerprint, Keys};
 use ports::Ports;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -51,6 +54,8 @@ pub struct EngineConfig {
     pub ports: Option<RangeInclusive<u16>>,
     /// Threads that carry calls; 0: one for each processor, four at most.
     pub threads: usize,
+    /// What calls are encrypted with.
+    pub keys: Option<Keys>,
 }
 
 /// What signalling agreed on for one call.
@@ -60,6 +65,8 @@ pub struct Voice {
     pub remote: Remote,
     /// Codec, payload types and direction. Hold is `send: false, receive: false`.
     pub session: session::Config,
+    /// Fingerprint of the other end's DTLS certificate and whether this end begins the handshake; none: in clear.
+    pub secured: Option<(Fingerprint, bool)>,
 }
 
 /// What happens in a call.
@@ -119,6 +126,13 @@ pub enum Event {
         /// Why.
         error: CodecError,
     },
+    /// The call cannot be encrypted as agreed; nothing goes in or out.
+    Unsecured {
+        /// Which call.
+        call: u64,
+        /// Why.
+        why: &'static str,
+    },
 }
 
 /// Counters and measurements of one call.
@@ -132,7 +146,7 @@ pub struct CallStats {
     pub sink_zero: Option<Instant>,
     /// Where the other end's voice comes from, once it came.
     pub remote: Option<SocketAddr>,
-    /// Datagrams from elsewhere, dropped.
+    /// Datagrams from elsewhere, or not authentic, dropped.
     pub strangers: u64,
     /// Datagrams that the system would not send or receive.
     pub socket_errors: u64,
@@ -206,7 +220,7 @@ impl Engine {
         let on_event: OnEvent = Arc::new(Mutex::new(on_event));
         let zero = clock::now();
         let workers = (0..threads)
-            .map(|index| Worker::start(index, zero, on_event.clone(), snapshots.clone()))
+            .map(|index| Worker::start(index, zero, on_event.clone(), snapshots.clone(), config.keys.clone()))
             .collect::<Result<_, _>>()
             .map_err(EngineError::Thread)?;
         let ports = Mutex::new(Ports::new(config.bind, config.ports));

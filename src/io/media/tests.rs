@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn engine(seed: u64) -> (Engine, Receiver<Event>) {
     let (sender, receiver) = sync_channel(4096);
-    let config = EngineConfig { bind: LOOPBACK, ports: None, threads: 1 };
+    let config = EngineConfig { bind: LOOPBACK, ports: None, threads: 1, keys: None };
     let on_event = Box::new(move |event| {
         let _ = sender.try_send(event);
     });
@@ -30,7 +30,7 @@ fn voice(codec: &str, remote: Local) -> Voice {
         send: true,
         receive: true,
     };
-    Voice { remote: Remote { rtp: remote.rtp, rtcp: remote.rtcp, rtcp_mux: false }, session }
+    Voice { remote: Remote { rtp: remote.rtp, rtcp: remote.rtcp, rtcp_mux: false }, session, secured: None }
 }
 
 fn wait_for<T>(events: &Receiver<Event>, mut wanted: impl FnMut(Event) -> Option<T>) -> T {

@@ -6,6 +6,7 @@ use super::{CallStats, Event, OnEvent, Snapshots, Voice, clock, lock};
 use crate::core::{Instant, Rng};
 use crate::io::audio::{Sink, Source};
 use crate::media::session::FRAME;
+use crate::secure::Keys;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
@@ -44,12 +45,18 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn start(index: usize, zero: Instant, on_event: OnEvent, snapshots: Snapshots) -> io::Result<Worker> {
+    pub(super) fn start(
+        index: usize,
+        zero: Instant,
+        on_event: OnEvent,
+        snapshots: Snapshots,
+        keys: Option<Keys>,
+    ) -> io::Result<Worker> {
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let thread = std::thread::Builder::new().name(format!("media-{index}")).spawn(move || {
             let mut engine =
-                Loop { calls: Calls::default(), readers: BTreeMap::new(), on_event, snapshots, zero, frame: 0 };
+                Loop { calls: Calls::default(), readers: BTreeMap::new(), on_event, snapshots, zero, frame: 0, keys };
             LocalSet::new().block_on(&runtime, engine.run(inbox));
         })?;
         Ok(Worker { commands: Some(commands), thread: Some(thread) })
@@ -81,6 +88,7 @@ struct Loop {
     zero: Instant,
     /// The next frame to do.
     frame: u64,
+    keys: Option<Keys>,
 }
 
 impl Loop {
@@ -189,7 +197,7 @@ impl Loop {
                         .abort_handle()
                 });
                 self.readers.insert(id, readers);
-                self.calls.borrow_mut().insert(id, Call::new(id, rtp, rtcp));
+                self.calls.borrow_mut().insert(id, Call::new(id, rtp, rtcp, self.keys.clone()));
             }
             Err(error) => {
                 // The system is out of something; the call ends as soon as it began.
