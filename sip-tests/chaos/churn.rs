@@ -89,10 +89,20 @@ fn calls_between_the_living_are_set_up_while_others_are_killed() {
     let at = |share: f64| setup.get((setup.len() as f64 * share) as usize).copied().unwrap_or(0.0);
     eprintln!(
         "{kills} kills, {starts} starts; {} calls set up (median {:.0} ms, 99 % {:.0} ms, longest {:.0} ms), {} failed, {} not counted because an end was killed",
-        tally.set_up, at(0.5), at(0.99), setup.last().copied().unwrap_or(0.0), tally.failed.len(), tally.excused
+        tally.set_up,
+        at(0.5),
+        at(0.99),
+        setup.last().copied().unwrap_or(0.0),
+        tally.failed.len(),
+        tally.excused
     );
     assert!(kills > 0 && tally.set_up > 0, "nothing was tried");
-    assert!(tally.failed.is_empty(), "{} calls between the living failed:\n{}", tally.failed.len(), tally.failed.join("\n"));
+    assert!(
+        tally.failed.is_empty(),
+        "{} calls between the living failed:\n{}",
+        tally.failed.len(),
+        tally.failed.join("\n")
+    );
 
     // Nothing is lost: everybody who lives finds everybody who lives.
     let field = field.into_inner().unwrap();
@@ -123,7 +133,8 @@ fn dead_one(field: &mut Field, size: usize, rng: &mut Rng) -> Option<usize> {
     if field.starting.is_some() {
         return None;
     }
-    let long_dead = |n: &usize| !field.living.contains_key(n) && field.killed.get(n).is_some_and(|k| k.elapsed() > DEAD);
+    let long_dead =
+        |n: &usize| !field.living.contains_key(n) && field.killed.get(n).is_some_and(|k| k.elapsed() > DEAD);
     let dead: Vec<usize> = (0..size).filter(long_dead).collect();
     field.starting = dead.get(rng.below(dead.len() as u64) as usize).copied();
     field.starting

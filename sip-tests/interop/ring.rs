@@ -61,6 +61,7 @@ fn five_processes_lose_the_holder_and_still_find_and_call() {
     let call = ring.peers[caller].call(USERS[callee], &["--play", "tone", "--duration", "1"]);
     let report = call.completed();
     assert!(report["received"].as_u64() > Some(0), "{report}");
+    assert_eq!(report["security"], "dtls-srtp", "{report}");
 
     // Whose own peer is dead is not reached; the call ends by itself and says so.
     let (report, ok) = ring.peers[caller].call(USERS[holder], &[]).report();

@@ -6,6 +6,7 @@ use chordial::core::{ConnId, Flow, Id, Instant, Redacted, Rng, Transport, UnixTi
 use chordial::identity::{Identity, Verified};
 use chordial::node::control::{CallReport, Command, CommandError, Event, Reply, RequestId};
 use chordial::node::{Input, MediaCommand, MediaInput, Node, Output, Saved, Setup};
+use chordial::secure::Fingerprint;
 use chordial::sip::msg::Message;
 use chordial::ua::{CallId, MediaOpened, MediaPlan, MediaStats};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 pub type Lose = dyn FnMut(SocketAddr, SocketAddr, &[u8]) -> bool;
 /// A message on a stream: whether it is lost.
 pub type Swallow = dyn FnMut(&[u8]) -> bool;
+/// A message on a stream: what arrives instead of it.
+pub type Rewrite = dyn FnMut(&[u8]) -> Option<Bytes>;
 
 /// Index of a node or of a raw end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,6 +106,10 @@ pub struct World {
     pub lose: Box<Lose>,
     /// Swallows a message on a stream when it says so: the host lives, the program on it hangs.
     pub swallow: Box<Swallow>,
+    /// Somebody who forwards it changes a message on a stream.
+    pub rewrite: Box<Rewrite>,
+    /// Hosts made from now on encrypt their calls: host N shows a certificate whose fingerprint is all N.
+    pub encrypts: bool,
 }
 
 impl World {
@@ -119,6 +126,8 @@ impl World {
             requests: 0,
             lose: Box::new(|_, _, _| false),
             swallow: Box::new(|_| false),
+            rewrite: Box::new(|_| None),
+            encrypts: false,
         }
     }
 
@@ -171,6 +180,7 @@ impl World {
         let verified = identity.as_ref().map(|i| Arc::new(i.verified(unix).unwrap()));
         let mut setup = Setup::new(config, identity, sip, overlay, unix);
         setup.password = password;
+        setup.voice_fingerprint = self.encrypts.then_some(Fingerprint([i as u8; 32]));
         let node = Node::new(self.now, setup, self.rng.fork());
         self.hosts.push(Host {
             node,
@@ -416,6 +426,7 @@ impl World {
         if (self.swallow)(&bytes) {
             return;
         }
+        let bytes = (self.rewrite)(&bytes).unwrap_or(bytes);
         let at = self.now + ONE_WAY;
         let Some(stream) = self.streams.get_mut(&(from, conn)) else { return };
         let at = at.max(stream.free_at);

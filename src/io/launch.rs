@@ -181,7 +181,8 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let (media_out, media) = mpsc::channel(4096);
     let ports = (config.media.ports != (0, 0)).then_some(config.media.ports.0..=config.media.ports.1);
     let encrypts = identity.is_some() && !config.overlay.lab_clear && config.media.encryption != Encryption::Off;
-    let keys = if encrypts { Some(voice::keys().map_err(|why| setting(why, "set media.encryption to off"))?) } else { None };
+    let keys =
+        if encrypts { Some(voice::keys().map_err(|why| setting(why, "set media.encryption to off"))?) } else { None };
     let fingerprint = keys.as_ref().map(Keys::fingerprint);
     let engine = driver::engine(EngineConfig { bind: sip.ip(), ports, threads: 0, keys }, media_out)?;
     let discovery = identity.as_ref().and_then(|identity| discover(&config, identity, overlay_listen));

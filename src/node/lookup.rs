@@ -4,7 +4,7 @@ use super::Node;
 use super::publish::Write;
 use super::ring::State;
 use crate::core::Instant;
-use crate::identity::{ContactBody, PublicKey, Entry, EntryKind, SignedEntry, resource_key, split_aor};
+use crate::identity::{ContactBody, Entry, EntryKind, PublicKey, SignedEntry, resource_key, split_aor};
 use crate::node::control::{CommandError, Event, LookupReport, Reply, RequestId};
 use crate::overlay::{self, Command, Mode, OpId, PeerRef, PutError, Trace};
 use crate::sip::tx::ServerTxId;

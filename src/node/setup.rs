@@ -164,10 +164,11 @@ impl Setup {
             max_calls: MAX_CALLS,
             credentials: self.password.clone().map(|password| (self.user(), password)),
             outbound_proxy: if plain { proxy } else { None },
-            keys: self.identity.as_ref().zip(self.voice_fingerprint).map(|(identity, fingerprint)| VoiceKeys {
-                device: identity.device.clone(),
-                fingerprint,
-            }),
+            keys: self
+                .identity
+                .as_ref()
+                .zip(self.voice_fingerprint)
+                .map(|(identity, fingerprint)| VoiceKeys { device: identity.device.clone(), fingerprint }),
             encrypted_only: self.config.media.encryption == Encryption::Required,
         }
     }

@@ -186,11 +186,7 @@ impl Association {
         let mut keys = None;
         loop {
             match self.dtls.poll_output(&mut self.buffer) {
-                Output::Packet(packet) => {
-                    if self.out.len() < FLIGHT {
-                        self.out.push_back(packet.to_vec());
-                    }
-                }
+                Output::Packet(packet) if self.out.len() < FLIGHT => self.out.push_back(packet.to_vec()),
                 Output::BufferTooSmall { needed } => self.buffer.resize(needed.min(1 << 16), 0),
                 Output::PeerCert(der) => self.proven = Fingerprint::of(der) == self.expected,
                 Output::KeyingMaterial(material, profile) => {

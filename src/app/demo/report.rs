@@ -142,12 +142,14 @@ impl Report {
     }
 
     fn call_table(&self) -> String {
-        let head = ["  voice", "codec", "sent", "received", "lost", "jitter", "delay", "heard", "set-up"];
+        let head =
+            ["  voice", "codec", "sent", "received", "lost", "jitter", "delay", "heard", "set-up", "voice secured"];
         let mut rows = vec![head.map(str::to_owned)];
         for call in &self.calls {
             let set_up = format!("{:.0} ms", call.caller.setup_ms);
-            rows.push(direction(&call.from, &call.to, &call.caller, &call.callee, &call.there, set_up));
-            rows.push(direction(&call.to, &call.from, &call.callee, &call.caller, &call.back, String::new()));
+            let security = call.caller.security.clone();
+            rows.push(direction(&call.from, &call.to, &call.caller, &call.callee, &call.there, [set_up, security]));
+            rows.push(direction(&call.to, &call.from, &call.callee, &call.caller, &call.back, Default::default()));
         }
         table(rows)
     }
@@ -160,8 +162,8 @@ fn direction(
     sender: &CallReport,
     receiver: &CallReport,
     hearing: &Hearing,
-    set_up: String,
-) -> [String; 9] {
+    [set_up, security]: [String; 2],
+) -> [String; 10] {
     [
         format!("  {from} > {to}"),
         sender.codec.clone(),
@@ -172,6 +174,7 @@ fn direction(
         hearing.delay_ms.map_or("-".into(), |ms| format!("{ms:.0} ms")),
         format!("{:.0} %", hearing.share * 100.0),
         set_up,
+        security,
     ]
 }
 

@@ -89,13 +89,7 @@ impl Call {
 
     /// Begins what was agreed on encryption, or leaves it as it is where nothing has changed.
     #[allow(clippy::disallowed_methods, reason = "io is where clocks are read")]
-    fn secure(
-        &mut self,
-        now: Instant,
-        agreed: Option<(Fingerprint, bool)>,
-        to: SocketAddr,
-        events: &mut Vec<Event>,
-    ) {
+    fn secure(&mut self, now: Instant, agreed: Option<(Fingerprint, bool)>, to: SocketAddr, events: &mut Vec<Event>) {
         let Some(running) = &mut self.running else { return };
         if running.secured.as_ref().map(|s| s.agreed.0) == agreed.map(|a| a.0) {
             return;
