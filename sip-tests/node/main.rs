@@ -4,6 +4,7 @@
 //! time, and the same test has the same history every time.
 
 mod raw;
+mod records;
 mod world;
 
 mod calls;

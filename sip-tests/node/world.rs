@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use chordial::config::Config;
 use chordial::core::{ConnId, Flow, Id, Instant, Redacted, Rng, Transport, UnixTime};
-use chordial::identity::{Identity, Verified};
+use chordial::identity::{DictionaryKey, Identity, SignedEntry, Verified};
 use chordial::node::control::{CallReport, Command, CommandError, Event, Reply, RequestId};
-use chordial::node::{Input, MediaCommand, MediaInput, Node, Output, Saved, Setup};
+use chordial::node::{Input, MediaCommand, MediaInput, Node, Output, Saved, Setup, StoreInput};
+use chordial::overlay::{Batch, Change, Stored};
 use chordial::secure::Fingerprint;
 use chordial::sip::msg::Message;
 use chordial::ua::{CallId, MediaOpened, MediaPlan, MediaStats};
@@ -66,7 +67,21 @@ pub struct Host {
     /// Streams to it are neither opened nor refused, and nothing on them arrives.
     pub silent: bool,
     pub stopped: bool,
+    /// The records on its disk; survives a restart.
+    pub disk: Disk,
+    config: Config,
     open: BTreeSet<CallId>,
+}
+
+/// A disk in memory.
+#[derive(Default)]
+pub struct Disk {
+    pub records: BTreeMap<(Id, u8, DictionaryKey), SignedEntry>,
+    pub unix: UnixTime,
+    /// How long it takes to flush.
+    pub delay: Duration,
+    /// It takes nothing.
+    pub full: bool,
 }
 
 /// A SIP end without any logic.
@@ -174,14 +189,57 @@ impl World {
         self.host(config, None, Some(Redacted::new(password.into())))
     }
 
+    /// Writes a batch, and reports it as a real disk does.
+    fn keep(&mut self, host: usize, batch: Batch) {
+        let disk = &mut self.hosts[host].disk;
+        let upto = batch.number;
+        let report = match disk.full {
+            true => StoreInput::Failing { upto, why: "no space left".into() },
+            false => StoreInput::Flushed { upto },
+        };
+        if !disk.full {
+            disk.unix = batch.unix;
+            for change in batch.changes {
+                match change {
+                    Change::Put { key, replica, entry } => {
+                        disk.records.insert((key, replica, entry.dictionary_key()), entry);
+                    }
+                    Change::Remove { key, replica, entry } => drop(disk.records.remove(&(key, replica, entry))),
+                    Change::Clear => disk.records.clear(),
+                }
+            }
+        }
+        let at = self.now + disk.delay;
+        self.at(at, Place::Node(host), Arrival::Node(Input::Store(report)));
+    }
+
+    /// Starts a killed or stopped node again, with what was on its disk and the wall clock `wrong` seconds off; it joins by `by`,
+    /// by nobody when there is none.
+    pub fn restart(&mut self, host: usize, by: &[usize], wrong: i64) {
+        let known_peers = by.iter().map(|i| self.hosts[*i].overlay).collect();
+        let h = &mut self.hosts[host];
+        let unix = START + self.now.since(Instant::ZERO);
+        let unix = UnixTime(unix.secs().saturating_add_signed(wrong));
+        h.config.overlay.bootstrap.clear();
+        let mut setup = Setup::new(h.config.clone(), h.identity.clone(), h.sip, h.overlay, unix);
+        let entries = h.disk.records.iter().map(|((key, replica, _), e)| (*key, *replica, e.clone())).collect();
+        setup.known_peers = known_peers;
+        setup.stored = Some(Stored { entries, unix: h.disk.unix });
+        (h.dead, h.stopped, h.wake) = (false, false, None);
+        (h.events, h.log, h.saved) = (Vec::new(), Vec::new(), Vec::new());
+        h.node = Node::new(self.now, setup, self.rng.fork());
+        self.drain(host);
+    }
+
     fn host(&mut self, config: Config, identity: Option<Identity>, password: Option<Redacted<String>>) -> usize {
         let i = self.hosts.len();
         let ip = format!("10.0.0.{}", i + 1);
         let (sip, overlay) = (format!("{ip}:5060").parse().unwrap(), format!("{ip}:5061").parse().unwrap());
         let unix = START + self.now.since(Instant::ZERO);
         let verified = identity.as_ref().map(|i| Arc::new(i.verified(unix).unwrap()));
-        let mut setup = Setup::new(config, identity.clone(), sip, overlay, unix);
+        let mut setup = Setup::new(config.clone(), identity.clone(), sip, overlay, unix);
         setup.password = password;
+        setup.stored = Some(Stored::default());
         setup.voice_fingerprint = self.encrypts.then_some(Fingerprint([i as u8; 32]));
         let node = Node::new(self.now, setup, self.rng.fork());
         self.hosts.push(Host {
@@ -201,6 +259,8 @@ impl World {
             dead: false,
             silent: false,
             stopped: false,
+            disk: Disk::default(),
+            config,
             open: BTreeSet::new(),
         });
         self.drain(i);
@@ -325,6 +385,7 @@ impl World {
                 self.hosts[host].log.push(format!("save {what:?}"));
                 self.hosts[host].saved.push(what);
             }
+            Output::Store(batch) => self.keep(host, batch),
             Output::Stopped => {
                 self.hosts[host].log.push("stopped".into());
                 self.hosts[host].stopped = true;

@@ -156,7 +156,7 @@ impl Node {
     fn entry_of(&self, now: Instant, write: &Write) -> Option<SignedEntry> {
         let identity = self.identity.as_ref()?;
         let me = self.overlay.as_ref()?.me();
-        let unix = self.unix(now);
+        let unix = self.overlay.as_ref()?.unix(now);
         let body = ContactBody { peer_id: me.id, addrs: vec![me.addr], user_agent: self.setup.software.clone() };
         let entry = Entry {
             kind: EntryKind::Contact,

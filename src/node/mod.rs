@@ -10,6 +10,7 @@
 //! | `receive` | bytes to messages to transactions, and requests to whoever answers them |
 //! | `lookup` | lookups for whoever needs one, and what this node writes |
 //! | `ring` | the overlay: its messages as SIP, lookups, what is written |
+//! | `keep` | records over a restart, and what the owner has to be told of them |
 //! | `discovery` | peers found on the local network: whom a peer that is alone joins |
 //! | `calls` | the user agent: targets, media, reports |
 //! | `route` | the registrar and the proxy for standard phones |
@@ -25,6 +26,7 @@ mod discovery;
 mod enrol;
 mod exchange;
 mod flows;
+mod keep;
 mod lookup;
 mod publish;
 mod receive;
@@ -123,6 +125,25 @@ pub enum Input {
     },
     /// From the media threads.
     Media(MediaInput),
+    /// From whoever keeps the records.
+    Store(StoreInput),
+}
+
+/// What becomes of [`Output::Store`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreInput {
+    /// Every batch up to this one is on the disk.
+    Flushed {
+        /// [`Batch::number`](crate::overlay::Batch::number).
+        upto: u64,
+    },
+    /// The disk does not take them; it is tried again until it does.
+    Failing {
+        /// Every batch up to this one is held in memory only.
+        upto: u64,
+        /// Why, for a person.
+        why: String,
+    },
 }
 
 /// What the media threads say.
@@ -254,6 +275,8 @@ pub enum Output {
         /// The whole new content.
         bytes: Bytes,
     },
+    /// Keep these records over a restart and report it ([`Input::Store`]).
+    Store(crate::overlay::Batch),
     /// The node has left the ring and is done.
     Stopped,
 }
@@ -292,6 +315,7 @@ pub struct Node {
     calls: calls::Calls,
     vouch: vouch::Vouching,
     exchanges: exchange::Exchanges,
+    warnings: keep::Warnings,
     wire: Vec<Wire>,
     out: VecDeque<Output>,
     counters: BTreeMap<&'static str, u64>,
@@ -321,6 +345,7 @@ impl Node {
             calls: calls::Calls::default(),
             vouch: vouch::Vouching::default(),
             exchanges: exchange::Exchanges::default(),
+            warnings: keep::Warnings::default(),
             wire: Vec::new(),
             out: VecDeque::new(),
             counters: BTreeMap::new(),
@@ -350,6 +375,7 @@ impl Node {
             Input::Abort { request } => self.on_abort(now, request),
             Input::Found { addr, id } => self.on_found(now, addr, id),
             Input::Media(media) => self.on_media(now, media),
+            Input::Store(store) => self.on_store(now, store),
         }
         self.settle(now);
     }

@@ -102,8 +102,12 @@ impl Node {
         }
         let unix = self.unix(now);
         self.overlay_input(now, overlay::Input::Clock { unix });
+        self.tell_damage();
         if self.identity.as_ref().is_some_and(|identity| !identity.has_place()) {
             return; // No enroller has given it a place on the ring yet; nobody would admit it.
+        }
+        if let Some(stored) = self.setup.stored.take() {
+            self.overlay_input(now, overlay::Input::Restore(stored));
         }
         self.ring.attempts = 0;
         self.ring.untried = self.addresses_to_join_by();
@@ -307,11 +311,8 @@ impl Node {
             }
             O::Drop { peer } => self.close_links(&peer.id),
             O::FindDone { .. } => {}
-            O::Conflict { entries, .. } => {
-                self.count("two entries under one sequence number");
-                let aor = &entries[0].entry().aor;
-                tracing::warn!(%aor, "two devices write with one key: a copied data directory, or a hostile device");
-            }
+            O::Keep(batch) => self.out.push_back(Output::Store(batch)),
+            O::Conflict { entries, .. } => self.on_conflict(now, &entries),
         }
     }
 
