@@ -13,3 +13,4 @@ mod phone_mode;
 mod phones;
 mod requests;
 mod security;
+mod tier;

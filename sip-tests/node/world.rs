@@ -61,6 +61,10 @@ pub struct Host {
     /// Streams to it are neither opened nor refused, and nothing on them arrives.
     pub silent: bool,
     pub stopped: bool,
+    /// Bytes and messages that it put on streams.
+    pub sent: (u64, u64),
+    /// When anything made it do something.
+    pub active: Vec<Instant>,
     open: BTreeSet<CallId>,
 }
 
@@ -101,6 +105,8 @@ pub struct World {
     requests: u64,
     /// Drops a datagram when it says so.
     pub lose: Box<Lose>,
+    /// Addresses that nobody can connect to: behind a NAT or firewall.
+    pub hidden: BTreeSet<SocketAddr>,
     /// Swallows a message on a stream when it says so: the host lives, the program on it hangs.
     pub swallow: Box<Swallow>,
 }
@@ -119,6 +125,7 @@ impl World {
             requests: 0,
             lose: Box::new(|_, _, _| false),
             swallow: Box::new(|_| false),
+            hidden: BTreeSet::new(),
         }
     }
 
@@ -136,6 +143,12 @@ impl World {
     pub fn peer(&mut self, user: &str, change: impl FnOnce(&mut Config)) -> usize {
         let identity = Identity::open("chordial", user, START, &mut self.rng).unwrap();
         self.member(identity, change)
+    }
+
+    /// A peer that opens connections and takes none.
+    pub fn hidden_peer(&mut self, user: &str, change: impl FnOnce(&mut Config)) -> usize {
+        self.hidden.insert(format!("10.0.0.{}:5061", self.hosts.len() + 1).parse().unwrap());
+        self.peer(user, change)
     }
 
     /// A peer with this identity that joins by the first one.
@@ -188,6 +201,8 @@ impl World {
             dead: false,
             silent: false,
             stopped: false,
+            sent: (0, 0),
+            active: Vec::new(),
             open: BTreeSet::new(),
         });
         self.drain(i);
@@ -239,6 +254,7 @@ impl World {
             (Place::Node(i), Arrival::Wake) if self.hosts[i].wake == Some(at) => {
                 self.hosts[i].wake = None;
                 if !self.hosts[i].dead {
+                    self.hosts[i].active.push(at);
                     self.hosts[i].node.handle_timeout(at);
                     self.drain(i);
                 }
@@ -261,6 +277,8 @@ impl World {
         if self.hosts[host].dead {
             return;
         }
+        let now = self.now;
+        self.hosts[host].active.push(now);
         self.hosts[host].node.handle(self.now, input);
         self.drain(host);
     }
@@ -292,6 +310,8 @@ impl World {
             }
             Output::Connect { conn, transport, remote, expect } => self.connect(host, conn, transport, remote, expect),
             Output::Write { conn, bytes } => {
+                let sent = &mut self.hosts[host].sent;
+                *sent = (sent.0 + bytes.len() as u64, sent.1 + 1);
                 self.hosts[host].log.push(format!("send {}", first_line(&bytes)));
                 self.write(Place::Node(host), conn, bytes);
             }
@@ -368,7 +388,7 @@ impl World {
         let tls = transport == Transport::Tls;
         if let Some(i) = self.hosts.iter().position(|h| if tls { h.overlay == remote } else { h.sip == remote }) {
             let to = &self.hosts[i];
-            if to.silent {
+            if to.silent || self.hidden.contains(&remote) {
                 return self.at(self.now + CONNECT_TIME, here, refused);
             }
             let other = expect.is_some() && to.verified.as_ref().map(|v| v.peer_id) != expect;
@@ -421,6 +441,13 @@ impl World {
         let at = at.max(stream.free_at);
         stream.free_at = at;
         let (place, far) = stream.far;
+        if bytes[..] == b"\r\n\r\n"[..] && matches!(place, Place::Node(i) if !self.hosts[i].silent) {
+            // The driver at the far end answers a keep-alive by itself.
+            if let Place::Node(i) = from {
+                self.at(at + ONE_WAY, Place::Node(i), Arrival::Node(Input::Pong { conn }));
+            }
+            return;
+        }
         match place {
             Place::Node(i) if self.hosts[i].silent => {}
             Place::Node(_) => self.at(at, place, Arrival::Node(Input::Frame { conn: far, bytes })),

@@ -21,6 +21,10 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
+    /// 40: what a caller says of one request that others forward (SPEC section 7). It travels with the request; no holder
+    /// takes it.
+    pub const CALLER: EntryKind = EntryKind::Other(40);
+
     /// The number on the wire.
     pub const fn number(self) -> u16 {
         match self {

@@ -216,6 +216,8 @@ impl Overlay for Chord {
             Input::RpcFailed { rpc } => self.on_rpc_failed(now, rpc, true),
             Input::LinkDown { peer } => self.on_link_down(now, peer),
             Input::Clock { unix } => self.clock = (now, unix),
+            // Of the tier around it.
+            Input::Dialled { .. } | Input::Pong { .. } | Input::Facts(_) => {}
             Input::Command(command) => self.command(now, command),
         }
     }
@@ -256,6 +258,7 @@ impl Overlay for Chord {
             fingers: self.table.finger_rows(),
             resources,
             entries,
+            tier: None,
         }
     }
 
