@@ -15,3 +15,4 @@ mod phones;
 mod requests;
 mod security;
 mod voice;
+mod tier;

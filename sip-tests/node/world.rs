@@ -70,6 +70,10 @@ pub struct Host {
     /// The records on its disk; survives a restart.
     pub disk: Disk,
     config: Config,
+    /// Bytes and messages that it put on streams.
+    pub sent: (u64, u64),
+    /// When anything made it do something.
+    pub active: Vec<Instant>,
     open: BTreeSet<CallId>,
 }
 
@@ -121,6 +125,8 @@ pub struct World {
     requests: u64,
     /// Drops a datagram when it says so.
     pub lose: Box<Lose>,
+    /// Addresses that nobody can connect to: behind a NAT or firewall.
+    pub hidden: BTreeSet<SocketAddr>,
     /// Swallows a message on a stream when it says so: the host lives, the program on it hangs.
     pub swallow: Box<Swallow>,
     /// Somebody who forwards it changes a message on a stream.
@@ -145,6 +151,7 @@ impl World {
             swallow: Box::new(|_| false),
             rewrite: Box::new(|_| None),
             encrypts: false,
+            hidden: BTreeSet::new(),
         }
     }
 
@@ -162,6 +169,12 @@ impl World {
     pub fn peer(&mut self, user: &str, change: impl FnOnce(&mut Config)) -> usize {
         let identity = Identity::open("chordial", user, START, &mut self.rng).unwrap();
         self.member(identity, change)
+    }
+
+    /// A peer that opens connections and takes none.
+    pub fn hidden_peer(&mut self, user: &str, change: impl FnOnce(&mut Config)) -> usize {
+        self.hidden.insert(format!("10.0.0.{}:5061", self.hosts.len() + 1).parse().unwrap());
+        self.peer(user, change)
     }
 
     /// A peer with this identity that joins by the first one.
@@ -261,6 +274,8 @@ impl World {
             stopped: false,
             disk: Disk::default(),
             config,
+            sent: (0, 0),
+            active: Vec::new(),
             open: BTreeSet::new(),
         });
         self.drain(i);
@@ -312,6 +327,7 @@ impl World {
             (Place::Node(i), Arrival::Wake) if self.hosts[i].wake == Some(at) => {
                 self.hosts[i].wake = None;
                 if !self.hosts[i].dead {
+                    self.hosts[i].active.push(at);
                     self.hosts[i].node.handle_timeout(at);
                     self.drain(i);
                 }
@@ -334,6 +350,8 @@ impl World {
         if self.hosts[host].dead {
             return;
         }
+        let now = self.now;
+        self.hosts[host].active.push(now);
         self.hosts[host].node.handle(self.now, input);
         self.drain(host);
     }
@@ -365,6 +383,8 @@ impl World {
             }
             Output::Connect { conn, transport, remote, expect } => self.connect(host, conn, transport, remote, expect),
             Output::Write { conn, bytes } => {
+                let sent = &mut self.hosts[host].sent;
+                *sent = (sent.0 + bytes.len() as u64, sent.1 + 1);
                 self.hosts[host].log.push(format!("send {}", first_line(&bytes)));
                 self.write(Place::Node(host), conn, bytes);
             }
@@ -442,7 +462,7 @@ impl World {
         let tls = transport == Transport::Tls;
         if let Some(i) = self.hosts.iter().position(|h| if tls { h.overlay == remote } else { h.sip == remote }) {
             let to = &self.hosts[i];
-            if to.silent {
+            if to.silent || self.hidden.contains(&remote) {
                 return self.at(self.now + CONNECT_TIME, here, refused);
             }
             let other = expect.is_some() && to.verified.as_ref().map(|v| v.peer_id) != expect;
@@ -496,6 +516,13 @@ impl World {
         let at = at.max(stream.free_at);
         stream.free_at = at;
         let (place, far) = stream.far;
+        if bytes[..] == b"\r\n\r\n"[..] && matches!(place, Place::Node(i) if !self.hosts[i].silent) {
+            // The driver at the far end answers a keep-alive by itself.
+            if let Place::Node(i) = from {
+                self.at(at + ONE_WAY, Place::Node(i), Arrival::Node(Input::Pong { conn }));
+            }
+            return;
+        }
         match place {
             Place::Node(i) if self.hosts[i].silent => {}
             Place::Node(_) => self.at(at, place, Arrival::Node(Input::Frame { conn: far, bytes })),

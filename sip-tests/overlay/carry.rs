@@ -232,7 +232,7 @@ fn faults_have_their_status() {
 fn samples() -> (Vec<Request>, Vec<(RequestKind, Response)>) {
     let mut users = Users::new(9);
     let bob = users.user("bob");
-    let body = ContactBody { peer_id: big(1).id, addrs: vec![big(1).addr], user_agent: "test".into() };
+    let body = ContactBody { peer_id: big(1).id, addrs: vec![big(1).addr], user_agent: "test".into(), via: vec![] };
     let contact = entry(&bob, 3, &body.encode(), 600);
     let removal = entry(&bob, 4, b"", 86400);
     let key = contact.entry().resource_key();

@@ -153,7 +153,7 @@ keys! {
         bootstrap: Vec<SocketAddr> = Vec::new(), flag "bootstrap";
         /// mdns: peers of this overlay on the local network are found and joined by themselves. none: neither looked for nor told.
         discover: Discover = Discover::Mdns, flag "discover";
-        /// auto, supernode or ordinary. This version runs every peer as a supernode and refuses ordinary.
+        /// auto, supernode or ordinary. auto: ordinary, until the ring needs this node, others can reach it and it can bear it.
         role: String = "auto".into(), flag "role";
         /// Copies kept of each record.
         replicas: u8 = 4;
@@ -163,6 +163,16 @@ keys! {
         stabilize_ms: u32 = 1000;
         /// Lifetime of a registration in the overlay without renewal, seconds.
         lifetime_seconds: u32 = 600;
+    }
+    tier Tier "Supernodes and ordinary nodes." {
+        /// Ordinary nodes that this one takes while it is a supernode.
+        capacity: u16 = 256;
+        /// How long a node is up at one address before it becomes a supernode by itself, seconds. Not where the ring has fewer than eight.
+        settled_seconds: u32 = 1800;
+        /// Free memory that a node needs to become a supernode by itself, MiB.
+        min_memory_mb: u32 = 128;
+        /// Load average of one processor, percent, above which no node becomes a supernode by itself.
+        max_load_percent: u32 = 70;
     }
     sip Sip "Standard phones." {
         /// Where standard phones are served, UDP and TCP, IP:PORT. Empty: port 5060 of every interface, or the next free one.

@@ -1,6 +1,7 @@
 //! The body of a contact entry: this AOR is reachable through this peer.
 //!
-//! `[1, peer-ID, [address...], user agent]`; an address is a byte string, the IP address (4 or 16 bytes) and the port (2
+//! `[1, peer-ID, [address...], user agent]`, or `[2, peer-ID, [address...], user agent, [peer-ID, address, peer-ID, address...]]` where
+//! that peer hangs on supernodes and is reached through these, the first before the others; an address is a byte string, the IP address (4 or 16 bytes) and the port (2
 //! bytes), network order.
 
 use super::IdentityError;
@@ -11,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 const WHAT: &str = "contact body";
 const MAX_ADDRS: usize = 16;
 const MAX_USER_AGENT: usize = 128;
+const MAX_VIA: usize = 4;
 
 /// Where to reach an AOR.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,6 +23,8 @@ pub struct ContactBody {
     pub addrs: Vec<SocketAddr>,
     /// What rings there, for people; at most 128 bytes.
     pub user_agent: String,
+    /// The supernodes through which that peer is reached, the primary first, at most 4; empty for one that is dialled itself.
+    pub via: Vec<(Id, SocketAddr)>,
 }
 
 impl ContactBody {
@@ -30,21 +34,45 @@ impl ContactBody {
         while !self.user_agent.is_char_boundary(cut) {
             cut -= 1;
         }
-        let mut writer = Writer::array(4);
-        writer.uint(1).bytes(&self.peer_id.0);
+        let version = if self.via.is_empty() { 1 } else { 2 };
+        let mut writer = Writer::array(3 + version);
+        writer.uint(version as u64).bytes(&self.peer_id.0);
         write_addrs(&mut writer, &self.addrs[..self.addrs.len().min(MAX_ADDRS)]);
         writer.text(&self.user_agent[..cut]);
+        if version == 2 {
+            let via = &self.via[..self.via.len().min(MAX_VIA)];
+            writer.nested(via.len() * 2);
+            for (id, addr) in via {
+                writer.bytes(&id.0).bytes(&addr_bytes(addr));
+            }
+        }
         writer.finish()
     }
 
-    /// Reads the canonical encoding and nothing else.
+    /// Reads the canonical encoding of either version and nothing else.
     pub fn decode(bytes: &[u8]) -> Result<ContactBody, IdentityError> {
         let mut reader = Reader::new(bytes, WHAT);
-        reader.array(4)?;
-        reader.version(1)?;
+        let version = match reader.list(5)? {
+            4 => 1,
+            5 => 2,
+            _ => return Err(IdentityError::Malformed(WHAT)),
+        };
+        reader.version(version)?;
         let peer_id = Id(reader.exact()?);
         let addrs = read_addrs(&mut reader, MAX_ADDRS)?;
-        let body = ContactBody { peer_id, addrs, user_agent: reader.text()?.to_owned() };
+        let user_agent = reader.text()?.to_owned();
+        let mut via = Vec::new();
+        if version == 2 {
+            let len = reader.list(MAX_VIA as u64 * 2)?;
+            if len == 0 || len % 2 != 0 {
+                return Err(IdentityError::Malformed(WHAT));
+            }
+            for _ in 0..len / 2 {
+                let id = Id(reader.exact()?);
+                via.push((id, read_addr(reader.bytes()?).ok_or(IdentityError::Malformed("address"))?));
+            }
+        }
+        let body = ContactBody { peer_id, addrs, user_agent, via };
         canonical(bytes, &body.encode(), WHAT)?;
         Ok(body)
     }
@@ -91,10 +119,21 @@ mod tests {
             peer_id: Id::from_u64(7),
             addrs: vec!["127.0.0.1:5080".parse().expect("v4"), "[::1]:9".parse().expect("v6")],
             user_agent: "chordial".into(),
+            via: Vec::new(),
         };
         let bytes = body.encode();
         assert_eq!(ContactBody::decode(&bytes), Ok(body.clone()));
         assert!((0..bytes.len()).all(|n| ContactBody::decode(&bytes[..n]).is_err()));
+        assert_eq!(bytes[0], 0x84, "a peer that is dialled itself is told as ever");
+        let hanging = ContactBody {
+            via: vec![(Id::from_u64(8), body.addrs[0]), (Id::from_u64(9), body.addrs[1])],
+            ..body.clone()
+        };
+        let bytes = hanging.encode();
+        assert_eq!(ContactBody::decode(&bytes), Ok(hanging.clone()));
+        assert!((0..bytes.len()).all(|n| ContactBody::decode(&bytes[..n]).is_err()));
+        let many = ContactBody { via: hanging.via.repeat(9), ..hanging };
+        assert_eq!(ContactBody::decode(&many.encode()).expect("cut").via.len(), MAX_VIA);
         let long = ContactBody { addrs: vec![body.addrs[0]; 40], user_agent: "\u{e9}".repeat(100), ..body };
         let cut = ContactBody::decode(&long.encode()).expect("what encode cuts decodes");
         assert_eq!((cut.addrs.len(), cut.user_agent.len()), (MAX_ADDRS, MAX_USER_AGENT));

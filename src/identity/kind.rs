@@ -39,6 +39,10 @@ impl EntryKind {
     /// 13: the manifest of a blob.
     pub const MANIFEST: EntryKind = EntryKind::Other(13);
 
+    /// 40: what a caller says of one request that others forward (SPEC section 7). It travels with the request; no holder
+    /// takes it.
+    pub const CALLER: EntryKind = EntryKind::Other(40);
+
     /// The number on the wire.
     pub const fn number(self) -> u16 {
         match self {

@@ -52,7 +52,8 @@ fn damaged_entries() {
             sequence: 77,
             issued: NOW,
             lifetime: 600,
-            body: ContactBody { peer_id: signer.peer_id(), addrs: vec![], user_agent: "x".into() }.encode(),
+            body: ContactBody { peer_id: signer.peer_id(), addrs: vec![], user_agent: "x".into(), via: vec![] }
+                .encode(),
         };
         let key = entry.resource_key();
         let good = signer.sign_entry(entry).expect("own");

@@ -40,7 +40,8 @@ fn entry_for(identity: &Identity) -> Entry {
         sequence: 1,
         issued: NOW,
         lifetime: 3600,
-        body: ContactBody { peer_id: identity.peer_id(), addrs: vec![], user_agent: "test".into() }.encode(),
+        body: ContactBody { peer_id: identity.peer_id(), addrs: vec![], user_agent: "test".into(), via: vec![] }
+            .encode(),
     }
 }
 

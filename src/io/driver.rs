@@ -23,6 +23,8 @@ use tokio::sync::mpsc;
 const BATCH: usize = 128;
 /// How long leaving may take after a signal.
 const LEAVING: Duration = Duration::from_secs(4);
+/// How often the machine is measured.
+const MEASURE: Duration = Duration::from_secs(300);
 /// How often the wall clock is compared with what the node believes.
 const CLOCK_CHECK: Duration = Duration::from_secs(30);
 
@@ -79,6 +81,7 @@ impl Driver {
         let mut terminate = catch(SignalKind::terminate())?;
         let mut batch = Vec::with_capacity(BATCH);
         let mut clock_check = tokio::time::interval(CLOCK_CHECK);
+        let mut measure = tokio::time::interval(MEASURE);
         let mut leaving: Option<Instant> = None;
         loop {
             if self.carry_out(&mut on_event)? {
@@ -113,6 +116,11 @@ impl Driver {
                     }
                     Some(_) => return Ok(()),
                 },
+                _ = measure.tick() => {
+                    if let Some(facts) = super::machine::facts() {
+                        self.node.handle(clock::now(), Input::Facts(facts));
+                    }
+                }
                 _ = clock_check.tick() => {
                     let (now, unix) = (clock::now(), unix_now());
                     if self.node.unix(now).secs().abs_diff(unix.secs()) > 2 {
@@ -213,6 +221,7 @@ fn input(event: WireEvent) -> Input {
         WireEvent::Connected { conn, peer, .. } => Input::Connected { conn, peer },
         WireEvent::ConnectFailed { conn, why } => Input::ConnectFailed { conn, why: why.to_string() },
         WireEvent::Frame { conn, bytes } => Input::Frame { conn, bytes },
+        WireEvent::Pong { conn } => Input::Pong { conn },
         WireEvent::Closed { conn, why } => {
             tracing::debug!(?conn, %why, "closed");
             Input::Closed { conn }

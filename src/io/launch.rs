@@ -240,12 +240,8 @@ fn check(config: &Config) -> Result<(), LaunchError> {
         }
     }
     match config.overlay.role.as_str() {
-        "auto" | "supernode" => {}
-        "ordinary" => {
-            let what = "--role ordinary: this version has supernodes only";
-            return Err(setting(what, "leave the flag out"));
-        }
-        role => return Err(setting(format!("--role: no role \"{role}\""), "use auto or supernode")),
+        "auto" | "supernode" | "ordinary" => {}
+        role => return Err(setting(format!("--role: no role \"{role}\""), "use auto, supernode or ordinary")),
     }
     if !["udp", "tcp"].contains(&config.account.transport.as_str()) {
         return Err(setting(format!("account.transport: \"{}\"", config.account.transport), "use udp or tcp"));

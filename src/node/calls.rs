@@ -1,5 +1,6 @@
 //! The user agent in the node: where a callee is, which media threads serve a call, whose command it belongs to.
 
+use super::detour::Sent;
 use super::lookup::Found;
 use super::{MediaCommand, MediaInput, Node, Output, Owner};
 use crate::core::Instant;
@@ -119,7 +120,7 @@ impl Node {
         let peers = found.peers.iter().filter(|(_, claim)| chosen.is_none_or(|c| c == claim));
         let mut targets: Vec<_> = peers
             .map(|(peer, _)| Target {
-                uri: self.setup.peer_uri(user, peer),
+                uri: self.contact_uri(user, peer),
                 hop: Hop::Peer { id: peer.id, addr: peer.addr },
             })
             .collect();
@@ -141,8 +142,9 @@ impl Node {
             match output {
                 ua::Output::Request { key, message, hop } => {
                     match self.send_request(now, message, &hop, Owner::Ua(key)) {
-                        Some(tx) => self.ua.sent(key, tx),
-                        None => self.ua.on_failure(now, key, 503),
+                        Sent::Tx(tx) => self.ua.sent(key, tx),
+                        Sent::Later => {}
+                        Sent::No => self.ua.on_failure(now, key, 503),
                     }
                 }
                 ua::Output::Ack { message, hop } => {

@@ -146,7 +146,8 @@ impl Node {
         Status {
             peer_id,
             aor: self.ua.profile().aor.clone(),
-            role: if self.overlay.is_some() { "supernode" } else { "phone" }.into(),
+            role: self.role_name().into(),
+            tier: self.tier_status(),
             overlay,
             registrations: self.registrations(now),
             calls: self.call_statuses(now),
@@ -196,6 +197,7 @@ impl Node {
         status.successors.iter().for_each(|p| add(p, "successor"));
         status.predecessor.iter().for_each(|p| add(p, "predecessor"));
         status.fingers.iter().for_each(|(_, p)| add(p, "finger"));
+        self.tier_peers().iter().for_each(|(p, link)| add(p, link));
         peers
     }
 
@@ -264,6 +266,6 @@ fn done(what: String) -> Reply {
     Reply::Done { done: what }
 }
 
-fn peer(p: &PeerRef) -> PeerStatus {
+pub(super) fn peer(p: &PeerRef) -> PeerStatus {
     PeerStatus { peer_id: p.id.to_string(), address: p.addr.to_string(), links: Vec::new(), rtt_ms: None }
 }

@@ -229,8 +229,11 @@ pub struct Status {
     pub peer_id: String,
     /// The user's address of record.
     pub aor: String,
-    /// `supernode`, or `phone` for a plain SIP phone.
+    /// `supernode`, `ordinary`, `joining`, or `phone` for a plain SIP phone.
     pub role: String,
+    /// Why, and what hangs on what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<TierStatus>,
     /// The ring from here.
     pub overlay: OverlayStatus,
     /// Who can be reached through this node.
@@ -259,6 +262,35 @@ pub struct Warning {
     pub next: String,
 }
 
+/// The role of a node, and what hangs on what.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct TierStatus {
+    /// Why the role is what it is.
+    pub why: String,
+    /// The supernode that an ordinary node hangs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary: Option<PeerStatus>,
+    /// The other one, for when the primary is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<PeerStatus>,
+    /// Nodes that hang on this supernode.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attached: Vec<AttachedStatus>,
+    /// How many it takes.
+    pub capacity: u16,
+}
+
+/// A node that hangs on this one.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct AttachedStatus {
+    /// 40 hexadecimal digits.
+    pub peer_id: String,
+    /// The overlay address that it tells; it need not be reachable there.
+    pub address: String,
+    /// What this supernode is to it: `primary` or `backup`.
+    pub rank: String,
+}
+
 /// The ring from one node.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct OverlayStatus {
@@ -283,7 +315,7 @@ pub struct PeerStatus {
     pub peer_id: String,
     /// Overlay address.
     pub address: String,
-    /// `predecessor`, `successor`, `finger`.
+    /// `predecessor`, `successor`, `finger`, `primary`, `backup`, `attached`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<String>,
     /// Smoothed round trip, milliseconds, where measured.

@@ -98,8 +98,11 @@ impl Nearby {
 }
 
 impl Node {
-    /// In a ring that has no other peer.
+    /// In a ring that has no other peer, or (never to be a supernode) in none, and nobody is known to hang on.
     pub(super) fn is_alone(&self) -> bool {
+        if self.awaits_supernode() {
+            return true;
+        }
         let status = self.overlay.as_ref().map(|o| o.status());
         self.ring.state() == State::In && status.is_some_and(|s| s.successors.is_empty() && s.predecessor.is_none())
     }

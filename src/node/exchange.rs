@@ -2,6 +2,7 @@
 //! link, with a body of a type of its own, and a final answer with a body of the same type; a type is one row in
 //! [`Node::on_exchange`] (members) or in `on_stranger` (whoever shows no chain that holds).
 
+use super::detour::Sent;
 use super::{Node, Owner};
 use crate::core::{Flow, Instant};
 use crate::sip::msg::{HeaderName, Message, Method};
@@ -53,7 +54,7 @@ impl Node {
         self.exchanges.last += 1;
         let id = self.exchanges.last;
         self.exchanges.waiting.insert(id, asked);
-        if self.send_request(now, message, to, Owner::Exchange(id)).is_none() {
+        if self.send_request(now, message, to, Owner::Exchange(id)) == Sent::No {
             self.on_exchange_failed(now, id, 503);
         }
     }

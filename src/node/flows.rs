@@ -111,6 +111,21 @@ impl Flows {
         }
     }
 
+    /// Dials an address and puts the connection into no table: once it is open it is told and closed.
+    pub fn dial_only(&mut self, addr: SocketAddr, id: Id, wire: &mut Vec<Wire>) -> ConnId {
+        let conn = ConnId(self.next);
+        self.next += 1;
+        let (transport, expect) = if self.locals.clear { (Transport::Tcp, None) } else { (Transport::Tls, Some(id)) };
+        wire.push(Wire::Connect { conn, transport, remote: addr, expect });
+        conn
+    }
+
+    /// An open link to a peer.
+    pub fn open_link(&self, id: &Id) -> Option<ConnId> {
+        let conns = self.by_peer.get(id)?;
+        conns.iter().copied().find(|conn| self.connections.get(conn).is_some_and(|c| c.opening.is_none()))
+    }
+
     fn dial(
         &mut self,
         transport: Transport,

@@ -19,6 +19,7 @@ pub(super) enum Op {
     Call { call: CallId, aor: String },
     Route { query: crate::pbx::router::QueryId, aor: String },
     Vouch { tx: ServerTxId },
+    Way { number: u64 },
     Write(Write),
 }
 
@@ -34,7 +35,7 @@ pub(super) struct Found {
 }
 
 impl Node {
-    fn begin_op(&mut self, now: Instant, op: Op, aor: &str, mode: Mode) {
+    pub(super) fn begin_op(&mut self, now: Instant, op: Op, aor: &str, mode: Mode) {
         let id = OpId(self.ring.next());
         self.ring.ops.insert(id, op);
         let get = Command::Get { op: id, key: resource_key(aor), aor: Some(Arc::from(aor)), mode };
@@ -72,6 +73,7 @@ impl Node {
             Some(Op::Call { call, aor }) => self.on_callee_found(now, call, &aor, &found, u32::from(trace.hops)),
             Some(Op::Route { query, aor }) => self.on_route_found(now, query, &aor, &found),
             Some(Op::Vouch { tx }) => self.on_vouched(now, tx, entries),
+            Some(Op::Way { number }) => self.on_way(now, number, &found),
             Some(Op::Write(_)) | None => {}
         }
     }
@@ -86,11 +88,12 @@ impl Node {
             Some(Op::Call { call, .. }) => self.ua.give_up(now, call, 503, format!("the lookup failed: {why}")),
             Some(Op::Route { query, aor }) => self.on_route_failed(now, query, &aor),
             Some(Op::Vouch { tx }) => self.on_vouched(now, tx, &[]),
+            Some(Op::Way { number }) => self.on_way(now, number, &Found::default()),
             Some(Op::Write(_)) | None => {}
         }
     }
 
-    fn found(&self, entries: &[SignedEntry]) -> Found {
+    fn found(&mut self, entries: &[SignedEntry]) -> Found {
         let own = self.overlay.as_ref().map(|o| o.me().id);
         let mut found = Found::default();
         for entry in entries.iter().filter(|e| e.entry().kind == EntryKind::Contact) {
@@ -98,6 +101,8 @@ impl Node {
             let Some(addr) = body.addrs.first().copied() else { continue };
             let Some(claim) = entry.chain().user_key().map(|key| key.to_string()) else { continue };
             if Some(body.peer_id) != own {
+                let via = body.via.iter().filter(|(id, _)| *id != body.peer_id);
+                self.attach.learn(body.peer_id, via.map(|(id, addr)| PeerRef { id: *id, addr: *addr }).collect());
                 found.peers.push((PeerRef { id: body.peer_id, addr }, claim.clone()));
             }
             found.claims.insert(claim);
@@ -110,7 +115,7 @@ impl Node {
         let bodies = entries.iter().filter_map(|e| ContactBody::decode(&e.entry().body).ok());
         let user = split_aor(&aor).map_or("", |(user, _)| user);
         let contacts: Vec<_> = bodies
-            .filter_map(|b| Some(self.setup.peer_uri(Some(user), &PeerRef { id: b.peer_id, addr: *b.addrs.first()? })))
+            .filter_map(|b| Some(self.contact_uri(Some(user), &PeerRef { id: b.peer_id, addr: *b.addrs.first()? })))
             .collect();
         LookupReport {
             found: !contacts.is_empty(),
@@ -157,14 +162,15 @@ impl Node {
         let identity = self.identity.as_ref()?;
         let me = self.overlay.as_ref()?.me();
         let unix = self.overlay.as_ref()?.unix(now);
-        let body = ContactBody { peer_id: me.id, addrs: vec![me.addr], user_agent: self.setup.software.clone() };
+        let via = self.attach.via.iter().map(|p| (p.id, p.addr)).collect();
+        let body = ContactBody { peer_id: me.id, addrs: vec![me.addr], user_agent: self.setup.software.clone(), via };
         let entry = Entry {
             kind: EntryKind::Contact,
             aor: write.aor.clone(),
             device: identity.device_key(),
             sequence: write.sequence,
             issued: unix,
-            lifetime: self.setup.config.overlay.lifetime_seconds,
+            lifetime: self.setup.lifetime_seconds(!self.attach.via.is_empty()),
             body: if write.reachable { body.encode() } else { Vec::new() },
         };
         let (user, _) = split_aor(&write.aor)?;

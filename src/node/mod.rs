@@ -14,14 +14,19 @@
 //! | `discovery` | peers found on the local network: whom a peer that is alone joins |
 //! | `calls` | the user agent: targets, media, reports |
 //! | `route` | the registrar and the proxy for standard phones |
+//! | `attach` | kept links: dials, signs of life, through whom this node and others are reached |
+//! | `detour` | the way of a request to a peer, and around whoever fails on it |
+//! | `role` | supernode or ordinary: what the owner wants, what is shown |
 //! | `vouch` | whether a peer may speak for the caller that a request names |
 //! | `enrol` | invites, and strangers who redeem them |
 //! | `exchange` | what nodes ask each other beside overlay and calls |
 //! | `command` | what a person or a script asks |
 
+mod attach;
 mod calls;
 mod command;
 pub mod control;
+mod detour;
 mod discovery;
 mod enrol;
 mod exchange;
@@ -31,6 +36,7 @@ mod lookup;
 mod publish;
 mod receive;
 mod ring;
+mod role;
 mod route;
 mod setup;
 mod vouch;
@@ -123,6 +129,13 @@ pub enum Input {
         /// Peer-ID, as it says.
         id: Id,
     },
+    /// The other end has answered a keep-alive (RFC 5626 section 3.5.1).
+    Pong {
+        /// On which connection.
+        conn: ConnId,
+    },
+    /// What this machine can bear, at the start and now and then.
+    Facts(crate::overlay::tier::Facts),
     /// From the media threads.
     Media(MediaInput),
     /// From whoever keeps the records.
@@ -316,6 +329,8 @@ pub struct Node {
     vouch: vouch::Vouching,
     exchanges: exchange::Exchanges,
     warnings: keep::Warnings,
+    attach: attach::Attachments,
+    detours: detour::Detours,
     wire: Vec<Wire>,
     out: VecDeque<Output>,
     counters: BTreeMap<&'static str, u64>,
@@ -337,7 +352,7 @@ impl Node {
             domain: parts.domain,
             registrar: parts.registrar,
             router: parts.router,
-            publisher: Publisher::new(setup.lifetime()),
+            publisher: Publisher::new(setup.lifetime(false)),
             owners: BTreeMap::new(),
             large: BTreeMap::new(),
             unheard: TimerQueue::new(),
@@ -346,6 +361,8 @@ impl Node {
             vouch: vouch::Vouching::default(),
             exchanges: exchange::Exchanges::default(),
             warnings: keep::Warnings::default(),
+            attach: attach::Attachments::default(),
+            detours: detour::Detours::default(),
             wire: Vec::new(),
             out: VecDeque::new(),
             counters: BTreeMap::new(),
@@ -367,6 +384,8 @@ impl Node {
                 None => self.count("frames without a connection"),
             },
             Input::Accepted { flow, peer } => self.flows.accepted(flow, peer),
+            Input::Connected { conn, peer } if self.on_dialled(now, conn, peer.as_ref()) => {}
+            Input::ConnectFailed { conn, .. } if self.on_dial_failed(now, conn) => {}
             Input::Connected { conn, peer } => self.flows.connected(conn, peer, &mut self.wire),
             Input::ConnectFailed { conn, why } => self.on_gone(now, conn, Some(&why)),
             Input::Closed { conn } => self.on_gone(now, conn, None),
@@ -374,6 +393,8 @@ impl Node {
             Input::Command { request, command } => self.on_command(now, request, command),
             Input::Abort { request } => self.on_abort(now, request),
             Input::Found { addr, id } => self.on_found(now, addr, id),
+            Input::Pong { conn } => self.on_pong(now, conn),
+            Input::Facts(facts) => self.overlay_input(now, crate::overlay::Input::Facts(facts)),
             Input::Media(media) => self.on_media(now, media),
             Input::Store(store) => self.on_store(now, store),
         }

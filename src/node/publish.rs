@@ -46,6 +46,11 @@ impl Publisher {
         Publisher { lifetime, aors: BTreeMap::new() }
     }
 
+    /// Entries written from now on will live this long.
+    pub fn set_lifetime(&mut self, lifetime: Duration) {
+        self.lifetime = lifetime;
+    }
+
     /// Whether `aor` is to be found from now on.
     pub fn want(&mut self, now: Instant, unix: UnixTime, aor: &str, reachable: bool) {
         match self.aors.get_mut(aor) {

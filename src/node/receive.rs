@@ -1,9 +1,10 @@
 //! Bytes to messages to transactions, and what the transactions say to whoever it concerns.
 
+use super::detour::Sent;
 use super::flows::Wire;
 use super::{Node, Owner};
-use crate::core::{ConnId, Flow, Instant, Transport, limits};
-use crate::overlay::carry;
+use crate::core::{ConnId, Flow, Id, Instant, Transport, limits};
+use crate::overlay::{PeerRef, carry};
 use crate::sip::msg::{HeaderName, Message, Method, Via};
 use crate::sip::tx::{self, Output, TxId};
 use crate::ua::Hop;
@@ -17,6 +18,8 @@ pub(super) const INTERNAL: ConnId = ConnId(0);
 pub(super) const VIA_SIZE: usize = 120;
 /// How long a peer may say nothing to a request over its link; longer than a connection may take to open.
 const UNHEARD: Duration = Duration::from_secs(7);
+/// The same where there is another way.
+const UNHEARD_BY_WAY: Duration = Duration::from_secs(3);
 
 impl Node {
     pub(super) fn on_bytes(&mut self, now: Instant, flow: Flow, bytes: Bytes) {
@@ -72,6 +75,7 @@ impl Node {
                     self.unheard.cancel(&tx);
                     self.owners.remove(&tx);
                     self.large.remove(&tx);
+                    self.detours.forget(tx);
                 }
                 Output::Terminated { tx: TxId::Server(tx) } => self.forget_request(tx),
             }
@@ -92,6 +96,10 @@ impl Node {
 
     fn on_response(&mut self, now: Instant, tx: tx::ClientTxId, message: Message) {
         self.unheard.cancel(&tx);
+        // The flow to whom it was for is not there: another way (RFC 5626 section 5.3).
+        if message.status() == 430 && self.detour(now, tx) {
+            return;
+        }
         match self.owners.get(&tx) {
             Some(Owner::Overlay(rpc)) => self.on_overlay_response(now, *rpc, &message),
             Some(Owner::Ua(key)) => self.ua.on_response(now, *key, tx, &message),
@@ -102,6 +110,9 @@ impl Node {
     }
 
     fn on_no_response(&mut self, now: Instant, tx: tx::ClientTxId, status: u16) {
+        if self.detour(now, tx) {
+            return;
+        }
         let owner = self.owners.remove(&tx);
         // RFC 3261 section 18.1.1: what went over TCP for its size alone goes over UDP when TCP is not taken there.
         if let (503, Some((message, flow)), Some(owner)) = (status, self.large.remove(&tx), owner) {
@@ -126,6 +137,9 @@ impl Node {
         while let Some(tx) = self.unheard.pop(now) {
             self.tx.cancel(now, tx);
             self.count("requests that a peer left unanswered");
+            if self.detour(now, tx) {
+                continue;
+            }
             match self.owners.get(&tx).copied() {
                 Some(Owner::Ua(key)) => self.ua.on_failure(now, key, 503),
                 Some(Owner::Router(_)) => self.router.on_transport_error(now, tx),
@@ -137,19 +151,30 @@ impl Node {
 
     /// Sends a request of ours in a transaction: pushes the Via of the flow that leads to `hop`. None when nothing
     /// leads there; whoever owns the request is then told as of a transport error.
-    pub(super) fn send_request(
-        &mut self,
-        now: Instant,
-        message: Message,
-        hop: &Hop,
-        owner: Owner,
-    ) -> Option<tx::ClientTxId> {
+    pub(super) fn send_request(&mut self, now: Instant, message: Message, hop: &Hop, owner: Owner) -> Sent {
         let branch = tx::new_branch(&mut self.rng);
         self.send_branch(now, message, hop, &branch, owner)
     }
 
     /// The same with a branch of the caller's choice.
     pub(super) fn send_branch(
+        &mut self,
+        now: Instant,
+        message: Message,
+        hop: &Hop,
+        branch: &str,
+        owner: Owner,
+    ) -> Sent {
+        match hop {
+            Hop::Peer { id, addr } if matches!(owner, Owner::Ua(_) | Owner::Router(_)) && !self.is_me(id) => {
+                self.send_to_peer(now, message, PeerRef { id: *id, addr: *addr }, branch, owner)
+            }
+            hop => self.send_straight(now, message, hop, branch, owner).map_or(Sent::No, Sent::Tx),
+        }
+    }
+
+    /// The same to this hop and by no other way.
+    pub(super) fn send_straight(
         &mut self,
         now: Instant,
         message: Message,
@@ -186,8 +211,19 @@ impl Node {
         Some(tx)
     }
 
+    /// A request that can go another way does not wait as long.
+    pub(super) fn hurry_unheard(&mut self, now: Instant, tx: tx::ClientTxId) {
+        if self.unheard.deadline(&tx).is_some() {
+            self.unheard.set(tx, now + UNHEARD_BY_WAY);
+        }
+    }
+
+    fn is_me(&self, id: &Id) -> bool {
+        self.overlay.as_ref().is_some_and(|o| o.me().id == *id)
+    }
+
     /// A request goes by another transaction than its owner was told.
-    fn sent_again(&mut self, owner: Owner, new: tx::ClientTxId) {
+    pub(super) fn sent_again(&mut self, owner: Owner, new: tx::ClientTxId) {
         match owner {
             Owner::Ua(key) => self.ua.sent(key, new),
             Owner::Router(branch) => self.router.forwarded(branch, new),

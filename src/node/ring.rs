@@ -1,5 +1,6 @@
 //! The overlay in the node: its messages carried as SIP, joining and leaving. Lookups and writes are in `lookup`.
 
+use super::detour::Sent;
 use super::discovery::Nearby;
 use super::lookup::Op;
 use super::receive::VIA_SIZE;
@@ -82,6 +83,11 @@ impl Ring {
             saved: BTreeSet::new(),
             nearby: Nearby::default(),
         }
+    }
+
+    /// Addresses to join by are still being tried.
+    pub fn has_untried(&self) -> bool {
+        self.named || !self.untried.is_empty()
     }
 
     pub fn state(&self) -> State {
@@ -313,6 +319,9 @@ impl Node {
             O::FindDone { .. } => {}
             O::Keep(batch) => self.out.push_back(Output::Store(batch)),
             O::Conflict { entries, .. } => self.on_conflict(now, &entries),
+            O::Dial { rpc, peer } => self.dial_only(rpc, peer),
+            O::Ping { peer } => self.ping(&peer),
+            O::Hanging { via } => self.on_hanging(now, via),
         }
     }
 
@@ -331,7 +340,7 @@ impl Node {
             return self.on_overlay_failed(now, rpc);
         };
         self.ring.rpcs.insert(rpc, Rpc { kind: request.kind(), peer, addr, flow });
-        if self.send_request(now, message, &Hop::Flow(flow), Owner::Overlay(rpc)).is_none() {
+        if self.send_request(now, message, &Hop::Flow(flow), Owner::Overlay(rpc)) == Sent::No {
             self.on_overlay_failed(now, rpc);
         }
     }
@@ -371,11 +380,12 @@ impl Node {
     }
 
     /// Keeps the addresses of the peers around for the next start, when they have changed.
-    fn remember_peers(&mut self) {
+    pub(super) fn remember_peers(&mut self) {
         let Some(overlay) = self.overlay.as_ref() else { return };
         let status = overlay.status();
         let around =
             status.successors.iter().chain(status.predecessor.iter()).chain(status.fingers.iter().map(|(_, p)| p));
+        let around = around.chain(&self.attach.via);
         let addrs: BTreeSet<_> = around.map(|p| p.addr).take(REMEMBERED_PEERS).collect();
         if addrs.is_empty() || addrs == self.ring.saved {
             return; // A peer that is left alone still knows whom to look for.

@@ -1,6 +1,7 @@
 //! The registrar and the proxy in the node: who answers a request, and where the proxy's questions are answered.
 
 use super::calls::{claimed, hop_of};
+use super::detour::Sent;
 use super::lookup::Found;
 use super::receive::INTERNAL;
 use super::{Node, Owner};
@@ -97,7 +98,7 @@ impl Node {
     }
 
     /// True for this device's user's name and extensions.
-    fn is_own(&self, user: &str) -> bool {
+    pub(super) fn is_own(&self, user: &str) -> bool {
         self.identity.as_ref().is_some_and(|i| i.user() == user || i.aliases().iter().any(|a| a == user))
     }
 
@@ -152,8 +153,12 @@ impl Node {
                 let hop =
                     if matches!(target, Target::Ua { .. }) { crate::ua::Hop::Flow(self.internal_flow()) } else { hop };
                 match self.send_branch(now, message, &hop, &via_branch, Owner::Router(branch)) {
-                    Some(client) => self.router.forwarded(branch, client),
-                    None => self.router.unsendable(now, branch),
+                    Sent::Tx(client) => self.router.forwarded(branch, client),
+                    Sent::Later => {}
+                    Sent::No if matches!(&target, Target::Peer { uri, .. } if uri.contains(";ob")) => {
+                        self.router.flow_failed(now, branch);
+                    }
+                    Sent::No => self.router.unsendable(now, branch),
                 }
             }
             Output::Respond { tx, message } => {
@@ -188,7 +193,7 @@ impl Node {
             return self.router.resolved(now, query, Resolution::Ambiguous(names.collect()));
         }
         let mut candidates = self.local_candidates(now, user);
-        let uri = |peer: &PeerRef| self.setup.peer_uri(Some(user), peer);
+        let uri = |peer: &PeerRef| self.contact_uri(Some(user), peer);
         let peers = found.peers.iter().filter(|(_, claim)| chosen.as_ref().is_none_or(|c| c == claim));
         let peers = peers.map(|(p, _)| Target::Peer { uri: uri(p), id: p.id, addr: p.addr }.into());
         candidates.extend(peers);

@@ -8,6 +8,7 @@ use crate::core::{Id, Instant, Redacted, Rng, Transport, UnixTime};
 use crate::identity::{Identity, Verifier};
 use crate::overlay::carry::{Carry, address_peer_id};
 use crate::overlay::chord::{self, Chord};
+use crate::overlay::tier::Tiered;
 use crate::overlay::{Overlay, PeerRef, Stored};
 use crate::pbx::registrar::{self, Registrar};
 use crate::pbx::router::{self, Router};
@@ -20,6 +21,8 @@ use std::time::Duration;
 
 /// Most calls of one user at once.
 const MAX_CALLS: usize = 32;
+/// Shortest life of an entry that names supernodes, in seconds.
+const KEPT_LIFETIME: u32 = 7200;
 /// Chains whose verification is remembered.
 const REMEMBERED_CHAINS: usize = 4096;
 
@@ -87,8 +90,29 @@ impl Setup {
         Locals { sip: self.sip, overlay: self.overlay, clear: self.config.overlay.lab_clear }
     }
 
-    pub(super) fn lifetime(&self) -> Duration {
-        Duration::from_secs(u64::from(self.config.overlay.lifetime_seconds.max(2)))
+    /// How long an entry lives. One that names supernodes is renewed rarely: whoever hangs on them sends little.
+    pub(super) fn lifetime_seconds(&self, kept: bool) -> u32 {
+        let seconds = self.config.overlay.lifetime_seconds.max(2);
+        if kept { seconds.max(KEPT_LIFETIME) } else { seconds }
+    }
+
+    pub(super) fn lifetime(&self, kept: bool) -> Duration {
+        Duration::from_secs(u64::from(self.lifetime_seconds(kept)))
+    }
+
+    /// This user agent's contact for whoever comes by a link; with `ob` (RFC 5626) where nobody dials this node.
+    pub(super) fn link_contact(&self, kept: bool) -> String {
+        let mut contact = self.own_contact();
+        if kept {
+            contact.push_str(";ob");
+        }
+        contact
+    }
+
+    /// This node's end of the links, for the proxy.
+    pub(super) fn link(&self, kept: bool) -> Option<router::Link> {
+        let transport = if self.config.overlay.lab_clear { Transport::Udp } else { Transport::Tls };
+        self.me().map(|me| router::Link { address: me.addr, transport, id: me.id, kept })
     }
 
     /// How a user is reached through a peer.
@@ -200,7 +224,9 @@ pub(super) fn parts(_now: Instant, setup: &Setup, rng: &mut Rng) -> Parts {
             ..chord::Config::default()
         };
         let verify = Box::new(Verifier::new(identity.anchor.clone(), REMEMBERED_CHAINS));
-        Box::new(Chord::new(me, config, verify, rng.fork())) as Box<dyn Overlay + Send>
+        let chord = Chord::new(me, config, verify, rng.fork());
+        let verify = Box::new(Verifier::new(identity.anchor.clone(), REMEMBERED_CHAINS));
+        Box::new(Tiered::new(chord, super::role::tier(setup), verify, rng.fork())) as Box<dyn Overlay + Send>
     });
     let name = setup.identity.as_ref().map_or(setup.config.overlay.name.as_str(), |i| i.overlay());
     let carry = setup.me().map(|me| {
@@ -212,6 +238,9 @@ pub(super) fn parts(_now: Instant, setup: &Setup, rng: &mut Rng) -> Parts {
     let mut domain = Domain::new(name);
     domain.add_address(setup.sip);
     domain.add_address(setup.overlay);
+    if let Some(me) = setup.me() {
+        domain.set_peer(me.id);
+    }
     domain.add_name("localhost", Some(setup.sip.port()));
     // Nonces and the passes of dialogs hold over a restart: their keys come from the device's.
     let mut secret = |purpose: &str| match &setup.identity {
@@ -235,9 +264,8 @@ pub(super) fn parts(_now: Instant, setup: &Setup, rng: &mut Rng) -> Parts {
     };
     let registrar = Registrar::new(registrar_config, setup.accounts.clone(), rng.fork());
     let mut router = Router::new(router::Config::new(domain.clone(), setup.sip, setup.sip, passes), rng.fork());
-    if let Some(me) = setup.me() {
-        let transport = if setup.config.overlay.lab_clear { Transport::Udp } else { Transport::Tls };
-        router.set_link(router::Link { address: me.addr, transport, id: me.id });
+    if let Some(link) = setup.link(false) {
+        router.set_link(link);
     }
     Parts { overlay, carry, ua: Ua::new(setup.profile(), rng.fork()), domain, registrar, router }
 }

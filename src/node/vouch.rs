@@ -2,13 +2,19 @@
 //! names its user and extensions. A standard phone behind that peer is none of them: its registration is looked up, and the
 //! entry has to be signed by that very device (its adapter certificate, or in an open overlay the phone's own claim).
 //!
+//! **Forwarded requests.** A supernode forwards for the nodes that hang on it, and its device signs for none of them. So whoever
+//! sends a request by others has its own device sign it: who calls, whom (the peer-ID in the Request-URI), in which dialog, and the
+//! body. That is an entry of the kind [`EntryKind::CALLER`] in the field `Caller-Proof`, good for five minutes and kept by nobody;
+//! each node on the way and the callee check it like any entry. No supernode can make up a caller or exchange the body.
+//!
 //! A request whose caller cannot be vouched for is answered 403: nobody rings under another's name. Callers of other
 //! domains are not members and are believed as far as the peer that lets them in.
 
 use super::Node;
 use crate::core::{Flow, Instant};
-use crate::identity::{PublicKey, SignedEntry};
-use crate::sip::msg::{Message, Method};
+use crate::core::{Id, limits};
+use crate::identity::{Entry, EntryKind, PublicKey, SignedEntry, Verifier};
+use crate::sip::msg::{HeaderName, Message, Method, Uri};
 use crate::sip::tx::ServerTxId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -17,6 +23,10 @@ use std::time::Duration;
 const WAITING: usize = 1024;
 /// Answers remembered, the oldest given up first.
 const REMEMBERED: usize = 4096;
+/// The field with the caller's proof.
+const PROOF: HeaderName<'static> = HeaderName::Other("Caller-Proof");
+/// How long one counts, in seconds.
+const PROOF_LIFETIME: u32 = 300;
 /// How long an answer is remembered.
 const GOOD_FOR: Duration = Duration::from_secs(60);
 
@@ -30,13 +40,14 @@ struct Waiting {
 }
 
 /// Requests whose caller is being looked up, and what was found lately.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Vouching {
     waiting: BTreeMap<ServerTxId, Waiting>,
     known: BTreeMap<([u8; 32], String), Instant>,
     order: VecDeque<([u8; 32], String)>,
     /// Calls let in, by Call-ID, with the devices that their caller is known by.
     callers: VecDeque<(String, BTreeSet<PublicKey>)>,
+    verifier: Option<Verifier>,
 }
 
 impl Vouching {
@@ -84,8 +95,17 @@ impl Node {
         let Some(user) = message.from().ok().and_then(|from| self.domain.user_of(&from.uri)) else { return true };
         let user = user.to_ascii_lowercase();
         let (device, aor) = (peer.device, self.domain.aor(&user));
-        let known = self.vouch.known.get(&(device.0, aor.clone())).is_some_and(|until| *until > now);
-        if peer.speaks_for(&user) || known {
+        let own = peer.speaks_for(&user);
+        if message.has(PROOF) && !own {
+            if let Some(device) = self.proven_caller(now, message, &aor) {
+                self.vouch.let_in(message, BTreeSet::from([device]));
+                return true;
+            }
+            self.count("false proofs of callers");
+            self.answer(now, tx, message, 403, "The proof of the caller does not hold");
+            return false;
+        }
+        if own || self.vouch.known.get(&(device.0, aor.clone())).is_some_and(|until| *until > now) {
             self.vouch.let_in(message, BTreeSet::from([device]));
             return true;
         }
@@ -97,6 +117,42 @@ impl Node {
         self.vouch.waiting.insert(tx, waiting);
         self.lookup_for_vouch(now, tx, &aor);
         false
+    }
+
+    /// Signs for the caller of a request that others will forward, when it is this node's to sign for.
+    pub(super) fn prove_caller(&self, now: Instant, message: &mut Message) {
+        let unix = self.unix(now);
+        let user = message.from().ok().and_then(|from| self.domain.user_of(&from.uri)).map(|u| u.to_ascii_lowercase());
+        let Some((user, identity)) = user.zip(self.identity.as_ref()) else { return };
+        if message.has(PROOF) || !(self.is_own(&user) || self.registrar.hosts(&user)) {
+            return;
+        }
+        let entry = Entry {
+            kind: EntryKind::CALLER,
+            aor: self.domain.aor(&user),
+            device: identity.device_key(),
+            sequence: 0,
+            issued: unix,
+            lifetime: PROOF_LIFETIME,
+            body: binding(message).to_vec(),
+        };
+        if let Ok(signed) = identity.phone_identity(&user, unix).and_then(|i| i.sign_entry(entry)) {
+            message.push(PROOF, hex(signed.encoded()));
+        }
+    }
+
+    /// The device whose word a request carries, where it may speak for this caller.
+    fn proven_caller(&mut self, now: Instant, message: &Message, aor: &str) -> Option<PublicKey> {
+        let unix = self.unix(now);
+        let anchor = self.identity.as_ref()?.anchor.clone();
+        let signed = SignedEntry::decode(&message.header(PROOF).and_then(unhex)?).ok()?;
+        let entry = signed.entry();
+        let says = entry.kind == EntryKind::CALLER
+            && entry.aor == aor
+            && entry.lifetime <= PROOF_LIFETIME
+            && entry.body == binding(message);
+        let verifier = self.vouch.verifier.get_or_insert_with(|| Verifier::new(anchor, REMEMBERED));
+        (says && verifier.verify_entry(&signed, &entry.resource_key(), unix).is_ok()).then_some(entry.device)
     }
 
     /// The caller's registration was looked up.
@@ -118,4 +174,38 @@ impl Node {
             self.answer(now, invite, &waiting.message, 487, "Request Terminated");
         }
     }
+}
+
+/// What a proof is about: method, callee's peer-ID, Call-ID, tag of From and body. BLAKE3 in key derivation mode over the five, each
+/// with its length before it.
+fn binding(message: &Message) -> [u8; 32] {
+    let callee = Uri::parse(message.request_uri()).ok();
+    let callee = callee.and_then(|uri| uri.params.get("peer-ID").and_then(Id::from_hex)).unwrap_or_default();
+    let mut hash = blake3::Hasher::new_derive_key("chordial caller proof v1");
+    let parts: [&[u8]; 5] = [
+        message.method().as_str().as_bytes(),
+        &callee.0,
+        message.call_id().unwrap_or_default().as_bytes(),
+        message.from_tag().unwrap_or_default().as_bytes(),
+        message.body(),
+    ];
+    for part in parts {
+        hash.update(&(part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    *hash.finalize().as_bytes()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes.iter().flat_map(|b| [b >> 4, b & 15]).map(|d| char::from(DIGITS[usize::from(d)])).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let text = text.trim().as_bytes();
+    if text.len() % 2 != 0 || text.len() > limits::RECORD_ENTRY * 2 {
+        return None;
+    }
+    let digit = |d: u8| char::from(d).to_digit(16).map(|d| d as u8);
+    text.chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
 }

@@ -1,5 +1,6 @@
 //! What peers say to each other, before it becomes SIP.
 
+use super::tier::{Answer, Ask};
 use crate::core::Id;
 use crate::identity::SignedEntry;
 use std::fmt;
@@ -100,6 +101,8 @@ pub enum Request {
         /// How it travels; never recursive.
         route: Route,
     },
+    /// Between an ordinary node and a supernode.
+    Tier(Ask),
 }
 
 /// The kind of a [`Request`], which a response is read by.
@@ -115,6 +118,8 @@ pub enum RequestKind {
     Fetch,
     /// [`Request::Store`].
     Store,
+    /// [`Request::Tier`].
+    Tier,
 }
 
 impl Request {
@@ -126,6 +131,7 @@ impl Request {
             Request::Query { .. } => RequestKind::Query,
             Request::Fetch { .. } => RequestKind::Fetch,
             Request::Store { .. } => RequestKind::Store,
+            Request::Tier(_) => RequestKind::Tier,
         }
     }
 }
@@ -177,6 +183,8 @@ pub enum Response {
         /// The entries held instead.
         current: Vec<SignedEntry>,
     },
+    /// To a request between an ordinary node and a supernode.
+    Tier(Answer),
     /// Everything else that went wrong.
     Failed(Failure),
 }

@@ -5,6 +5,8 @@
 //! draft-zangrilli-p2psip-dsip-dhtchord-00. Another DHT is another folder here that passes the same conformance
 //! tests (`sip-tests/overlay`).
 //!
+//! [`tier`] puts two tiers around it: supernodes are the ring, ordinary nodes hang on two of them.
+//!
 //! Every machine is sans-IO: [`Overlay::handle`] in, [`Overlay::poll_output`] until `None`, then wait until
 //! [`Overlay::poll_timeout`].
 //!
@@ -12,7 +14,7 @@
 //! resources), lease records, quotas per network prefix, lookups over more than one path at once.
 
 use crate::core::{Id, Instant, UnixTime};
-use crate::identity::{SignedEntry, Verifier};
+use crate::identity::{EntryKind, SignedEntry, Verifier};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +24,7 @@ pub mod chord;
 mod kept;
 mod message;
 mod ring;
+pub mod tier;
 
 pub use kept::{Batch, Change, Stored};
 pub use message::{Failure, Links, PeerRef, Request, RequestKind, Response, Route};
@@ -106,6 +109,20 @@ pub enum Input {
         /// [`Batch::number`].
         upto: u64,
     },
+    /// The outcome of [`Output::Dial`]: whether that very peer answered at that address.
+    Dialled {
+        /// Which.
+        rpc: RpcId,
+        /// It did.
+        reached: bool,
+    },
+    /// The answer to [`Output::Ping`], or any other sign of life on a kept link.
+    Pong {
+        /// Whose.
+        peer: Id,
+    },
+    /// What this machine can bear, at the start and from time to time.
+    Facts(tier::Facts),
     /// Something that the user of the overlay wants.
     Command(Command),
 }
@@ -223,6 +240,24 @@ pub enum Output {
         /// How it was found.
         trace: Trace,
     },
+    /// Connect to this address anew, whatever links there are, see who proves to be there, close it again, and report
+    /// [`Input::Dialled`].
+    Dial {
+        /// Names it.
+        rpc: RpcId,
+        /// Who has to be there, and where.
+        peer: PeerRef,
+    },
+    /// Ask for a sign of life on the open link to this peer (RFC 5626 section 3.5.1) and report [`Input::Pong`].
+    Ping {
+        /// Whom.
+        peer: Id,
+    },
+    /// This node is reached through these supernodes from now on, the primary first; through itself when there are none.
+    Hanging {
+        /// Which.
+        via: Vec<PeerRef>,
+    },
     /// Out of the ring; everything that had to be said has been said, or its time is over.
     Left,
     /// Predecessor or successors changed.
@@ -334,6 +369,8 @@ pub struct Status {
     /// How many seconds this machine's clock is ahead of its neighbours' (negative: behind), when it is so wrong that theirs
     /// is gone by.
     pub clock_off: Option<i64>,
+    /// Supernode or ordinary, and what hangs on what; none where the overlay knows one kind of peer only.
+    pub tier: Option<tier::Standing>,
 }
 
 /// What was refused, dropped or tried again. Each only grows.
@@ -380,6 +417,6 @@ pub trait Verify: Send {
 
 impl Verify for Verifier {
     fn verify(&mut self, entry: &SignedEntry, key: &Id, now: UnixTime) -> bool {
-        self.verify_entry(entry, key, now).is_ok()
+        entry.entry().kind != EntryKind::CALLER && self.verify_entry(entry, key, now).is_ok()
     }
 }

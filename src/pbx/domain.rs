@@ -4,7 +4,7 @@
 //! A port that is written has to be ours; one that is not written is taken for ours, since phones leave it out of
 //! From and To whatever the port is that they send to. The overlay's name counts with any port.
 
-use crate::core::Flow;
+use crate::core::{Flow, Id};
 use crate::sip::msg::{Scheme, Uri};
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,12 +14,14 @@ pub struct Domain {
     overlay: String,
     addresses: Vec<SocketAddr>,
     names: Vec<(String, Option<u16>)>,
+    /// This peer's identifier: a URI that names another one is not ours, whatever its address (private ones are many's).
+    peer: Option<Id>,
 }
 
 impl Domain {
     /// The overlay called `overlay`, without any address yet.
     pub fn new(overlay: &str) -> Domain {
-        Domain { overlay: overlay.to_ascii_lowercase(), addresses: Vec::new(), names: Vec::new() }
+        Domain { overlay: overlay.to_ascii_lowercase(), addresses: Vec::new(), names: Vec::new(), peer: None }
     }
 
     /// Adds an address at which we take SIP. One that says "any" (`0.0.0.0`) names nobody and is left out.
@@ -27,6 +29,11 @@ impl Domain {
         if !address.ip().is_unspecified() && !self.addresses.contains(&address) {
             self.addresses.push(address);
         }
+    }
+
+    /// Sets this peer's identifier.
+    pub fn set_peer(&mut self, id: Id) {
+        self.peer = Some(id);
     }
 
     /// Adds a host name of ours; without a port it counts with any.
@@ -43,6 +50,9 @@ impl Domain {
     pub fn covers(&self, uri: &Uri) -> bool {
         if !uri.is_sip() {
             return false;
+        }
+        if let (Some(me), Some(named)) = (self.peer, uri.params.get("peer-ID").and_then(Id::from_hex)) {
+            return me == named;
         }
         if let Some(ip) = uri.ip() {
             return self.addresses.iter().any(|a| same_ip(a.ip(), ip) && uri.port.is_none_or(|p| p == a.port()));

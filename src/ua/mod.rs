@@ -276,6 +276,11 @@ impl Ua {
         &self.profile
     }
 
+    /// Changes the contact for whoever comes by a link: how this user agent is reached has changed.
+    pub fn set_link_contact(&mut self, contact: String) {
+        self.profile.link_contact = contact;
+    }
+
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.out.pop_front()

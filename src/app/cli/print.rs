@@ -62,6 +62,19 @@ fn status(s: &Status) -> String {
         row("peer", format!("{}  {}", s.peer_id, s.role));
         let o = &s.overlay;
         row("overlay", format!("{}, {}; links {}", o.name, o.state, s.link_security));
+        if let Some(tier) = &s.tier {
+            row("because", tier.why.clone());
+            for (name, peer) in [("primary", &tier.primary), ("backup", &tier.backup)] {
+                if let Some(peer) = peer {
+                    let rtt = peer.rtt_ms.map_or(String::new(), |ms| format!("  {ms:.1} ms"));
+                    row(name, format!("{}{rtt}", peer_text(peer)));
+                }
+            }
+            for (i, a) in tier.attached.iter().enumerate() {
+                let name = if i == 0 { format!("attached {}/{}", tier.attached.len(), tier.capacity) } else { String::new() };
+                row(&name, format!("{}  {}  as its {}", a.peer_id, a.address, a.rank));
+            }
+        }
         row("predecessor", o.predecessor.as_ref().map_or("none".into(), peer_text));
         for (i, peer) in o.successors.iter().enumerate() {
             row(if i == 0 { "successors" } else { "" }, peer_text(peer));

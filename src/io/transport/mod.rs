@@ -134,6 +134,11 @@ pub enum Event {
         /// The message.
         bytes: Bytes,
     },
+    /// The other end has answered a keep-alive.
+    Pong {
+        /// On which connection.
+        conn: ConnId,
+    },
     /// A connection is gone.
     Closed {
         /// Which.

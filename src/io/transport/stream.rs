@@ -106,7 +106,11 @@ async fn read(
                     }
                 }
                 Ok(Some(Frame::KeepAlive)) => shared.write(conn, Bytes::from_static(b"\r\n")),
-                Ok(Some(Frame::Pong)) => {}
+                Ok(Some(Frame::Pong)) => {
+                    if shared.events.send(Event::Pong { conn }).await.is_err() {
+                        return CloseReason::Local;
+                    }
+                }
                 Ok(None) => break,
                 Err(error) => {
                     *farewell = answer(&framer, error);

@@ -25,6 +25,8 @@
 //! without angle brackets, parameters inside and outside, spaces, `peer-ID`, `peerID`, `peerId` and `pID`, `resource-ID` and
 //! `rID`, `dht` and `dht-param`, addresses with and without a port.
 //!
+//! What ordinary nodes and supernodes ask each other: `tier`, told by a `DHT-Tier` field.
+//!
 //! Identifiers in a message are hints, except where the link proves them: what is stored is stored where the entries say.
 //!
 //! Absent: digest challenges between peers (links prove both ends), the `hmac-sha1` algorithm.
@@ -33,6 +35,7 @@ mod body;
 mod header;
 mod request;
 mod response;
+mod tier;
 
 use super::{IdSpace, PeerRef};
 use crate::core::Id;

@@ -2,7 +2,7 @@
 
 use super::body::{push_contacts, push_entries, read_entries};
 use super::header::{Loose, NOWHERE};
-use super::{Carry, CarryError, OPTION};
+use super::{Carry, CarryError, OPTION, tier};
 use crate::core::{Id, Rng};
 use crate::identity::{self, ContactBody, SignedEntry};
 use crate::overlay::{PeerRef, Request, Route};
@@ -17,9 +17,13 @@ const RESOURCE_ID: [&str; 2] = ["resource-ID", "rID"];
 impl Carry {
     /// The request for the peer at `to`, without Via. Call-ID and tag are drawn from `rng`.
     pub fn encode_request(&self, request: &Request, to: SocketAddr, rng: &mut Rng) -> Message {
+        if let Request::Tier(ask) = request {
+            return self.encode_ask(ask, to, rng);
+        }
         let mut message = Message::request(Method::Register, &format!("sip:{to}"));
         let route = match request {
             Request::Register { .. } | Request::Leave { .. } => &Route::Iterative,
+            Request::Tier(_) => &Route::Here,
             Request::Query { route, .. } | Request::Fetch { route, .. } | Request::Store { route, .. } => route,
         };
         let hops = match route {
@@ -30,7 +34,7 @@ impl Carry {
         message.push("Max-Forwards", hops);
         let me = self.peer_uri(&self.me);
         let (to, from) = match request {
-            Request::Register { .. } | Request::Leave { .. } => (me.clone(), me.clone()),
+            Request::Register { .. } | Request::Leave { .. } | Request::Tier(_) => (me.clone(), me.clone()),
             Request::Query { target, .. } => (self.peer_uri(&PeerRef { id: *target, addr: NOWHERE }), me.clone()),
             Request::Fetch { key, replica, aor, .. } => (self.resource_uri(aor.as_deref(), key, *replica), me.clone()),
             Request::Store { key, replica, entries, .. } => {
@@ -63,7 +67,7 @@ impl Carry {
                 let life = |e: &SignedEntry| if e.entry().is_removal() { 0 } else { e.entry().lifetime };
                 message.push("Expires", entries.iter().map(life).max().unwrap_or(0));
             }
-            Request::Query { .. } | Request::Fetch { .. } => {}
+            Request::Query { .. } | Request::Fetch { .. } | Request::Tier(_) => {}
         }
         message.push("Require", OPTION);
         message.push("Supported", OPTION);
@@ -97,6 +101,9 @@ impl Carry {
         }
         if !message.has_token("Require", OPTION) {
             return Err(CarryError::NotOverlay);
+        }
+        if tier::is_tier(message) {
+            return self.decode_ask(message).map(|(sender, ask)| (sender, Request::Tier(ask)));
         }
         let to = Loose::parse(message.header("To").ok_or(CarryError::Header("To"))?).ok_or(CarryError::Header("To"))?;
         let peer = to.peer_id();
@@ -156,7 +163,7 @@ impl Carry {
     }
 
     /// The resource that To names: its key, replica and canonical address of record.
-    fn resource(&self, message: &Message, to: &Loose<'_>) -> Result<(Id, u8, Option<Arc<str>>), CarryError> {
+    pub(super) fn resource(&self, message: &Message, to: &Loose<'_>) -> Result<(Id, u8, Option<Arc<str>>), CarryError> {
         let uri = message.to()?.uri;
         let aor = uri.user_unescaped().and_then(|user| identity::aor(&user, &uri.host).ok());
         let aor: Arc<str> = aor.unwrap_or_else(|| uri.canonical_aor()).into();
@@ -180,7 +187,7 @@ impl Carry {
         Ok((key, replica, Some(aor)))
     }
 
-    fn resource_uri(&self, aor: Option<&str>, key: &Id, replica: u8) -> String {
+    pub(super) fn resource_uri(&self, aor: Option<&str>, key: &Id, replica: u8) -> String {
         let aor = aor.unwrap_or("sip:resource@0.0.0.0");
         let key = self.space.show(key);
         match replica {

@@ -2,6 +2,7 @@
 
 use super::body::{push_contacts, push_entries, read_entries};
 use super::header::Loose;
+use super::tier::is_tier;
 use super::{Carry, CarryError, OPTION};
 use crate::core::Rng;
 use crate::overlay::{Failure, PeerRef, RequestKind, Response};
@@ -18,6 +19,7 @@ impl Carry {
             Response::Entries { entries, .. } if entries.is_empty() => (404, "Not Found"),
             Response::Entries { .. } => (200, "OK"),
             Response::Refused { .. } => (412, "Conditional Request Failed"),
+            Response::Tier(answer) => Carry::answer_status(answer),
             Response::Failed(failure) => (failure.status(), failure_reason(*failure)),
         };
         let mut message = Message::reply(request, status, reason);
@@ -53,9 +55,10 @@ impl Carry {
                 self.push_links(&mut message, links);
                 self.push_path(&mut message, path);
             }
-            Response::Bye | Response::Refused { .. } | Response::Failed(_) => {}
+            Response::Bye | Response::Refused { .. } | Response::Tier(_) | Response::Failed(_) => {}
         }
         match response {
+            Response::Tier(answer) => self.push_answer(&mut message, answer),
             Response::Entries { entries, .. } if !entries.is_empty() => push_entries(&mut message, entries),
             Response::Refused { current } => push_entries(&mut message, current),
             _ => message.set_body("", Vec::new()),
@@ -77,7 +80,8 @@ impl Carry {
         if status < 200 {
             return Err(CarryError::Header("status"));
         }
-        let believed = matches!((status, kind), (200 | 302 | 412, _) | (404, RequestKind::Query | RequestKind::Fetch));
+        let believed = matches!((status, kind), (200 | 302 | 412, _) | (404, RequestKind::Query | RequestKind::Fetch))
+            || status == 404 && kind == RequestKind::Tier && is_tier(message);
         if !believed {
             let sender = self.read_peer_id(message, false).ok();
             return Ok((sender, Response::Failed(Failure::from_status(status))));
@@ -104,7 +108,8 @@ impl Carry {
                 Response::Entries { entries, responsible: !replica, links, path: self.read_path(message)? }
             }
             (200, RequestKind::Store) => Response::Stored { links },
-            (412, RequestKind::Store) => Response::Refused { current: read_entries(message)? },
+            (200 | 404, RequestKind::Tier) => self.decode_answer(message)?,
+            (412, RequestKind::Store | RequestKind::Tier) => Response::Refused { current: read_entries(message)? },
             _ => Response::Failed(Failure::from_status(status)),
         };
         Ok((Some(sender), response))

@@ -224,6 +224,8 @@ impl Overlay for Chord {
             Input::Clock { unix } => self.clock.set(now, unix),
             Input::Restore(stored) => self.restore(now, stored),
             Input::Flushed { upto } => self.on_flushed(now, upto),
+            // Of the tier around it.
+            Input::Dialled { .. } | Input::Pong { .. } | Input::Facts(_) => {}
             Input::Command(command) => self.command(now, command),
         }
         self.keep_changes(now);
@@ -268,6 +270,7 @@ impl Overlay for Chord {
             resources,
             entries,
             clock_off: self.clock.off(),
+            tier: None,
         }
     }
 

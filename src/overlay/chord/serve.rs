@@ -55,6 +55,8 @@ impl Chord {
         self.table.heard(from, now);
         self.notice(now, &from);
         match request {
+            // Of the tier around the ring; nothing asks it here.
+            Request::Tier(_) => self.reply(token, Response::Failed(Failure::Bad)),
             Request::Register { .. } => self.serve_register(now, from, token),
             Request::Leave { links } => self.serve_leave(now, from, token, links),
             Request::Query { target, ref route } => {
@@ -177,7 +179,7 @@ impl Chord {
     fn onward(&mut self, now: Instant, from: PeerRef, token: Token, target: Id, request: Request) {
         let route = match &request {
             Request::Query { route, .. } | Request::Fetch { route, .. } | Request::Store { route, .. } => route,
-            Request::Register { .. } | Request::Leave { .. } => return,
+            Request::Register { .. } | Request::Leave { .. } | Request::Tier(_) => return,
         };
         match route {
             Route::Here => self.reply(token, Response::Failed(Failure::Bad)),

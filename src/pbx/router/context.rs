@@ -314,6 +314,7 @@ impl Context {
         match (end.message, end.status) {
             // A 503 would tell the caller to leave this proxy alone for a while (16.7 step 6).
             (_, 503) => self.answer_with(core, 500, "Server Internal Error"),
+            (None, 430) => self.answer_with(core, 430, "Flow Failed"),
             (None, 480) => self.answer_with(core, 480, "Temporarily Unavailable"),
             (None, 487) => self.answer_with(core, 487, "Request Terminated"),
             (None, _) if self.invite => self.answer_with(core, 408, "Request Timeout"),

@@ -206,6 +206,12 @@ impl Router {
         self.with(branch.context, |context, core| context.fail(core, now, branch.index, 503));
     }
 
+    /// The flow to a branch's target is not there (any more): 430 (RFC 5626 section 5.3), so that whoever sent the request tries
+    /// another way.
+    pub fn flow_failed(&mut self, now: Instant, branch: BranchId) {
+        self.with(branch.context, |context, core| context.fail(core, now, branch.index, 430));
+    }
+
     /// A response that came to a client transaction, our Via still on top.
     pub fn on_response(&mut self, now: Instant, client: ClientTxId, response: Message) {
         match self.core.by_client.get(&client).copied() {

@@ -59,6 +59,8 @@ pub struct Link {
     pub transport: Transport,
     /// Our peer-ID.
     pub id: Id,
+    /// Nobody dials us: we are reached over flows that we keep (RFC 5626's `ob`).
+    pub kept: bool,
 }
 
 /// An [`Output::Resolve`].

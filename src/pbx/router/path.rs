@@ -112,8 +112,9 @@ impl Side {
     }
 
     /// The side of the peers' links.
-    pub fn link(address: SocketAddr, transport: Transport, id: &Id) -> Side {
-        Side { place: format!("{address};transport={transport};peer-ID={id}"), flow: None }
+    pub fn link(address: SocketAddr, transport: Transport, id: &Id, kept: bool) -> Side {
+        let ob = if kept { ";ob" } else { "" };
+        Side { place: format!("{address};transport={transport};peer-ID={id}{ob}"), flow: None }
     }
 }
 

@@ -137,7 +137,7 @@ impl Core {
     }
 
     fn link_side(&self) -> Option<Side> {
-        self.config.link.as_ref().map(|link| Side::link(link.address, link.transport, &link.id))
+        self.config.link.as_ref().map(|link| Side::link(link.address, link.transport, &link.id, link.kept))
     }
 
     fn clear_side(&self, flow: &Flow, kept: Option<Flow>) -> Side {

@@ -70,7 +70,7 @@ pub fn node() -> Node {
     let mut config = Config::new(domain, here, here, [9; 32]);
     config.max_contexts = 4;
     let mut router = Router::new(config, Rng::from_seed(1));
-    let link = Link { address: LINK.parse().unwrap(), transport: Transport::Tls, id: Id::from_u64(1) };
+    let link = Link { address: LINK.parse().unwrap(), transport: Transport::Tls, id: Id::from_u64(1), kept: false };
     router.set_link(link);
     Node {
         layer: Layer::new(Rng::from_seed(2), crate::sip::tx::Config::default()),
