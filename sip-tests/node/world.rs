@@ -51,6 +51,8 @@ pub struct Host {
     pub replies: BTreeMap<RequestId, Result<Reply, CommandError>>,
     pub media: Vec<MediaCommand>,
     pub saved: Vec<Saved>,
+    /// The host cache as it was kept last.
+    pub cache: Bytes,
     /// What left the node, in order, in a word each: to see that something was kept before something was sent.
     pub log: Vec<String>,
     pub media_fails: bool,
@@ -143,7 +145,7 @@ impl World {
         let mut config = Config::default();
         config.overlay.name = identity.overlay().to_owned();
         config.user.name = identity.user().to_owned();
-        config.overlay.bootstrap = self.hosts.first().map(|h| h.overlay).into_iter().collect();
+        config.overlay.bootstrap = self.hosts.first().map(|h| h.overlay.into()).into_iter().collect();
         change(&mut config);
         self.host(config, Some(identity), None)
     }
@@ -165,14 +167,37 @@ impl World {
 
     fn host(&mut self, config: Config, identity: Option<Identity>, password: Option<Redacted<String>>) -> usize {
         let i = self.hosts.len();
+        let made = self.make(i, config, identity, password, Bytes::new());
+        self.hosts.push(made);
+        self.drain(i);
+        i
+    }
+
+    /// A node that was killed starts again, with its identity and its host cache.
+    pub fn restart(&mut self, host: usize, identity: Identity, config: Config) {
+        assert!(self.hosts[host].dead, "kill it first");
+        let cache = self.hosts[host].cache.clone();
+        self.hosts[host] = self.make(host, config, Some(identity), None, cache);
+        self.drain(host);
+    }
+
+    fn make(
+        &mut self,
+        i: usize,
+        config: Config,
+        identity: Option<Identity>,
+        password: Option<Redacted<String>>,
+        cache: Bytes,
+    ) -> Host {
         let ip = format!("10.0.0.{}", i + 1);
         let (sip, overlay) = (format!("{ip}:5060").parse().unwrap(), format!("{ip}:5061").parse().unwrap());
         let unix = START + self.now.since(Instant::ZERO);
         let verified = identity.as_ref().map(|i| Arc::new(i.verified(unix).unwrap()));
         let mut setup = Setup::new(config, identity, sip, overlay, unix);
         setup.password = password;
+        setup.hosts = cache.to_vec();
         let node = Node::new(self.now, setup, self.rng.fork());
-        self.hosts.push(Host {
+        Host {
             node,
             sip,
             overlay,
@@ -182,6 +207,7 @@ impl World {
             replies: BTreeMap::new(),
             media: Vec::new(),
             saved: Vec::new(),
+            cache,
             log: Vec::new(),
             media_fails: false,
             media_delay: Duration::ZERO,
@@ -189,9 +215,7 @@ impl World {
             silent: false,
             stopped: false,
             open: BTreeSet::new(),
-        });
-        self.drain(i);
-        i
+        }
     }
 
     /// A raw end at 10.9.0.n:5060.
@@ -308,10 +332,14 @@ impl World {
                 assert!(before.is_none(), "{request:?} was answered twice");
             }
             Output::Event { request, event } => self.hosts[host].events.push((request, event)),
-            Output::Save { what, .. } => {
+            Output::Save { what, bytes } => {
+                if what == Saved::Hosts {
+                    self.hosts[host].cache = bytes;
+                }
                 self.hosts[host].log.push(format!("save {what:?}"));
                 self.hosts[host].saved.push(what);
             }
+            Output::Resolve { name } => self.hosts[host].log.push(format!("resolve {name}")),
             Output::Stopped => {
                 self.hosts[host].log.push("stopped".into());
                 self.hosts[host].stopped = true;

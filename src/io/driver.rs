@@ -53,6 +53,8 @@ pub struct Driver {
     pub(super) media: mpsc::Receiver<MediaInput>,
     pub(super) control: mpsc::Receiver<ControlRequest>,
     pub(super) discovery: Option<Discovery>,
+    /// What tasks beside this one have found out for the node.
+    pub(super) aside: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     pub(super) data: DataDir,
     pub(super) waiting: BTreeMap<RequestId, mpsc::Sender<Update>>,
 }
@@ -100,6 +102,7 @@ impl Driver {
                 Some((id, addr)) = discovery::next(&mut self.discovery) => {
                     self.node.handle(clock::now(), Input::Found { addr, id });
                 }
+                Some(input) = self.aside.1.recv() => self.node.handle(clock::now(), input),
                 Some(asked) = self.control.recv() => self.on_control(asked),
                 () = tokio::time::sleep(wait) => {}
                 () = heard(&mut interrupt, &mut terminate) => match leaving {
@@ -170,9 +173,16 @@ impl Driver {
                     let name = match what {
                         Saved::Identity => disk::IDENTITY,
                         Saved::Phones => disk::PHONES,
-                        Saved::Peers => disk::PEERS,
+                        Saved::Hosts => disk::HOSTS,
                     };
                     self.data.write(name, &bytes)?;
+                }
+                Output::Resolve { name } => {
+                    let aside = self.aside.0.clone();
+                    tokio::spawn(async move {
+                        let found = discovery::srv::resolve(&name).await;
+                        let _ = aside.send(Input::Resolved { name, found }).await;
+                    });
                 }
                 Output::Stopped => return Ok(true),
             }

@@ -10,6 +10,8 @@
 //! | `receive` | bytes to messages to transactions, and requests to whoever answers them |
 //! | `lookup` | lookups for whoever needs one, and what this node writes |
 //! | `ring` | the overlay: its messages as SIP, lookups, what is written |
+//! | `join` | the ways in: whom it is tried by, in a race |
+//! | `host_cache` | supernodes remembered over a restart |
 //! | `discovery` | peers found on the local network: whom a peer that is alone joins |
 //! | `calls` | the user agent: targets, media, reports |
 //! | `route` | the registrar and the proxy for standard phones |
@@ -25,6 +27,8 @@ mod discovery;
 mod enrol;
 mod exchange;
 mod flows;
+mod host_cache;
+mod join;
 mod lookup;
 mod publish;
 mod receive;
@@ -35,6 +39,7 @@ mod vouch;
 
 pub use setup::Setup;
 
+use crate::config::Bootstrap;
 use crate::core::{ConnId, Flow, Id, Instant, Rng, TimerQueue, Transport, UnixTime};
 use crate::identity::{Identity, Verified};
 use crate::overlay::Overlay;
@@ -121,6 +126,13 @@ pub enum Input {
         /// Peer-ID, as it says.
         id: Id,
     },
+    /// The answer to [`Output::Resolve`].
+    Resolved {
+        /// What was asked.
+        name: Bootstrap,
+        /// Overlay addresses, the preferred one first; or why there are none, for a person.
+        found: Result<Vec<SocketAddr>, String>,
+    },
     /// From the media threads.
     Media(MediaInput),
 }
@@ -194,8 +206,8 @@ pub enum Saved {
     Identity,
     /// Accounts of standard phones: digest secrets.
     Phones,
-    /// Addresses of peers to join by, one IP:PORT a line.
-    Peers,
+    /// The host cache: supernodes to join by, in CBOR.
+    Hosts,
 }
 
 /// What is to be done outside.
@@ -253,6 +265,11 @@ pub enum Output {
         what: Saved,
         /// The whole new content.
         bytes: Bytes,
+    },
+    /// Look this name up, by SRV or as a host, and report [`Input::Resolved`].
+    Resolve {
+        /// As the user wrote it.
+        name: Bootstrap,
     },
     /// The node has left the ring and is done.
     Stopped,
@@ -342,13 +359,17 @@ impl Node {
                 None => self.count("frames without a connection"),
             },
             Input::Accepted { flow, peer } => self.flows.accepted(flow, peer),
-            Input::Connected { conn, peer } => self.flows.connected(conn, peer, &mut self.wire),
+            Input::Connected { conn, peer } => {
+                self.flows.connected(conn, peer, &mut self.wire);
+                self.race_opened(now, conn);
+            }
             Input::ConnectFailed { conn, why } => self.on_gone(now, conn, Some(&why)),
             Input::Closed { conn } => self.on_gone(now, conn, None),
             Input::Clock { unix } => self.set_clock(now, unix),
             Input::Command { request, command } => self.on_command(now, request, command),
             Input::Abort { request } => self.on_abort(now, request),
             Input::Found { addr, id } => self.on_found(now, addr, id),
+            Input::Resolved { name, found } => self.on_resolved(now, &name, found),
             Input::Media(media) => self.on_media(now, media),
         }
         self.settle(now);
@@ -424,6 +445,10 @@ impl Node {
         }
         let peer = self.flows.peer_of(conn);
         let Some(flow) = self.flows.gone(conn) else { return };
+        if why.is_some() {
+            self.note_unreachable(now, flow.remote);
+        }
+        self.race_gone(now, conn);
         self.tx.flow_failed(flow);
         self.registrar.flow_closed(conn);
         // A link that never came up tells what the failed request tells already, and nothing more.

@@ -32,8 +32,10 @@ pub struct Setup {
     pub accounts: Accounts,
     /// The account's password, for a plain SIP phone.
     pub password: Option<Redacted<String>>,
-    /// Peers known from the last time.
+    /// Addresses to join by that came with the enrolment.
     pub known_peers: Vec<SocketAddr>,
+    /// What [`Saved::Hosts`](super::Saved::Hosts) kept the last time; empty at the first start.
+    pub hosts: Vec<u8>,
     /// Where standard phones are served, as the socket says.
     pub sip_listen: SocketAddr,
     /// Where links are taken, as the socket says.
@@ -64,6 +66,7 @@ impl Setup {
             accounts: Accounts::new(&name),
             password: None,
             known_peers: Vec::new(),
+            hosts: Vec::new(),
             sip_listen: sip,
             overlay_listen: overlay,
             sip,
