@@ -78,6 +78,7 @@ fn entry(identity: &Identity) -> SignedEntry {
         peer_id: identity.peer_id(),
         addrs: vec!["192.0.2.1:5061".parse().unwrap(), "[2001:db8::1]:5061".parse().unwrap()],
         user_agent: "chordial".into(),
+        via: Vec::new(),
     };
     let entry = Entry {
         kind: EntryKind::Contact,

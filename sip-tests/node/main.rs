@@ -10,6 +10,7 @@ mod world;
 mod calls;
 mod dialogs;
 mod forks;
+mod joining;
 mod phone_mode;
 mod phones;
 mod requests;

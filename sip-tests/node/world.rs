@@ -57,6 +57,8 @@ pub struct Host {
     pub replies: BTreeMap<RequestId, Result<Reply, CommandError>>,
     pub media: Vec<MediaCommand>,
     pub saved: Vec<Saved>,
+    /// The host cache as it was kept last.
+    pub cache: Bytes,
     /// What left the node, in order, in a word each: to see that something was kept before something was sent.
     pub log: Vec<String>,
     pub media_fails: bool,
@@ -182,7 +184,7 @@ impl World {
         let mut config = Config::default();
         config.overlay.name = identity.overlay().to_owned();
         config.user.name = identity.user().to_owned();
-        config.overlay.bootstrap = self.hosts.first().map(|h| h.overlay).into_iter().collect();
+        config.overlay.bootstrap = self.hosts.first().map(|h| h.overlay.into()).into_iter().collect();
         change(&mut config);
         self.host(config, Some(identity), None)
     }
@@ -246,6 +248,28 @@ impl World {
 
     fn host(&mut self, config: Config, identity: Option<Identity>, password: Option<Redacted<String>>) -> usize {
         let i = self.hosts.len();
+        let made = self.make(i, config, identity, password, Bytes::new());
+        self.hosts.push(made);
+        self.drain(i);
+        i
+    }
+
+    /// A node that was killed starts again, with its identity and its host cache.
+    pub fn restart(&mut self, host: usize, identity: Identity, config: Config) {
+        assert!(self.hosts[host].dead, "kill it first");
+        let cache = self.hosts[host].cache.clone();
+        self.hosts[host] = self.make(host, config, Some(identity), None, cache);
+        self.drain(host);
+    }
+
+    fn make(
+        &mut self,
+        i: usize,
+        config: Config,
+        identity: Option<Identity>,
+        password: Option<Redacted<String>>,
+        cache: Bytes,
+    ) -> Host {
         let ip = format!("10.0.0.{}", i + 1);
         let (sip, overlay) = (format!("{ip}:5060").parse().unwrap(), format!("{ip}:5061").parse().unwrap());
         let unix = START + self.now.since(Instant::ZERO);
@@ -254,8 +278,9 @@ impl World {
         setup.password = password;
         setup.stored = Some(Stored::default());
         setup.voice_fingerprint = self.encrypts.then_some(Fingerprint([i as u8; 32]));
+        setup.hosts = cache.to_vec();
         let node = Node::new(self.now, setup, self.rng.fork());
-        self.hosts.push(Host {
+        Host {
             node,
             sip,
             overlay,
@@ -266,6 +291,7 @@ impl World {
             replies: BTreeMap::new(),
             media: Vec::new(),
             saved: Vec::new(),
+            cache,
             log: Vec::new(),
             media_fails: false,
             media_delay: Duration::ZERO,
@@ -277,9 +303,7 @@ impl World {
             sent: (0, 0),
             active: Vec::new(),
             open: BTreeSet::new(),
-        });
-        self.drain(i);
-        i
+        }
     }
 
     /// A raw end at 10.9.0.n:5060.
@@ -401,11 +425,15 @@ impl World {
                 assert!(before.is_none(), "{request:?} was answered twice");
             }
             Output::Event { request, event } => self.hosts[host].events.push((request, event)),
-            Output::Save { what, .. } => {
+            Output::Save { what, bytes } => {
+                if what == Saved::Hosts {
+                    self.hosts[host].cache = bytes;
+                }
                 self.hosts[host].log.push(format!("save {what:?}"));
                 self.hosts[host].saved.push(what);
             }
             Output::Store(batch) => self.keep(host, batch),
+            Output::Resolve { name } => self.hosts[host].log.push(format!("resolve {name}")),
             Output::Stopped => {
                 self.hosts[host].log.push("stopped".into());
                 self.hosts[host].stopped = true;

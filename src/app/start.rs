@@ -82,6 +82,7 @@ fn said(event: &Event) -> String {
         Event::Joined { peers: 0 } => "alone on the ring".into(),
         Event::Joined { peers } => format!("on the ring, {peers} successors known"),
         Event::Discovered { address } => format!("found {address} on the local network, joined its ring"),
+        Event::Alone { why } => format!("alone for now: {why}; going on trying"),
         Event::JoinFailed { why } => format!("not joined: {why}"),
         Event::Registered { aor } => format!("{aor} is registered"),
         Event::RegistrationFailed { aor, status, why } => format!("{aor} is not registered: {status} {why}"),

@@ -1,5 +1,6 @@
 //! The keys.
 
+use super::Bootstrap;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -149,8 +150,10 @@ keys! {
         #[with("optional")] listen: Option<SocketAddr> = None, flag "overlay-listen";
         /// The IP:PORT that others are told to reach the overlay port at. Empty: found out.
         #[with("optional")] advertise: Option<SocketAddr> = None, flag "advertise";
-        /// Peers to join by, IP:PORT each. Empty: those known from the last time, those found on the local network, else a new ring.
-        bootstrap: Vec<SocketAddr> = Vec::new(), flag "bootstrap";
+        /// Peers to join by, up to 16 (a handful is enough): IP:PORT, HOST:PORT (looked up again for every attempt, so dynamic DNS will do), or
+        /// a DOMAIN with SRV records _chordial._tcp or _sips._tcp. They are tried together with the peers known from the last time
+        /// and those found on the local network. None of all these: a new ring.
+        bootstrap: Vec<Bootstrap> = Vec::new(), flag "bootstrap";
         /// mdns: peers of this overlay on the local network are found and joined by themselves. none: neither looked for nor told.
         discover: Discover = Discover::Mdns, flag "discover";
         /// auto, supernode or ordinary. auto: ordinary, until the ring needs this node, others can reach it and it can bear it.

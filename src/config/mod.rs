@@ -2,11 +2,16 @@
 //! `chordial start` that sets it, and its description. The reader, the example file and the command
 //! line are all made from that one definition.
 
+mod bootstrap;
 mod keys;
 
+pub use bootstrap::{Bootstrap, BootstrapError, OVERLAY_PORT};
 pub use keys::{Account, Config, Discover, Encryption, KEYS, Key, Log, Media, Overlay, PhoneAuth, Sip, User};
 
 use thiserror::Error;
+
+/// Most entries of `overlay.bootstrap`.
+const MAX_BOOTSTRAP: usize = 16;
 
 /// Why a configuration was refused. The text names the place and the fault.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -79,6 +84,9 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        if self.overlay.bootstrap.len() > MAX_BOOTSTRAP {
+            return Err(ConfigError::Conflict("overlay.bootstrap: more than 16 entries; a handful is enough"));
+        }
         if self.media.ports.0 > self.media.ports.1 {
             return Err(ConfigError::Conflict("media.ports: the first port is above the last"));
         }

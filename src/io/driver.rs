@@ -56,6 +56,8 @@ pub struct Driver {
     pub(super) media: mpsc::Receiver<MediaInput>,
     pub(super) control: mpsc::Receiver<ControlRequest>,
     pub(super) discovery: Option<Discovery>,
+    /// What tasks beside this one have found out for the node.
+    pub(super) aside: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     pub(super) data: DataDir,
     pub(super) records: Option<Records>,
     pub(super) recorded: mpsc::Receiver<StoreInput>,
@@ -107,6 +109,7 @@ impl Driver {
                     self.node.handle(clock::now(), Input::Found { addr, id });
                 }
                 Some(store) = self.recorded.recv() => self.node.handle(clock::now(), Input::Store(store)),
+                Some(input) = self.aside.1.recv() => self.node.handle(clock::now(), input),
                 Some(asked) = self.control.recv() => self.on_control(asked),
                 () = tokio::time::sleep(wait) => {}
                 () = heard(&mut interrupt, &mut terminate) => match leaving {
@@ -182,7 +185,7 @@ impl Driver {
                     let name = match what {
                         Saved::Identity => disk::IDENTITY,
                         Saved::Phones => disk::PHONES,
-                        Saved::Peers => disk::PEERS,
+                        Saved::Hosts => disk::HOSTS,
                     };
                     self.data.write(name, &bytes)?;
                 }
@@ -190,6 +193,13 @@ impl Driver {
                     if let Some(records) = &self.records {
                         records.keep(batch);
                     }
+                }
+                Output::Resolve { name } => {
+                    let aside = self.aside.0.clone();
+                    tokio::spawn(async move {
+                        let found = discovery::srv::resolve(&name).await;
+                        let _ = aside.send(Input::Resolved { name, found }).await;
+                    });
                 }
                 Output::Stopped => return Ok(true),
             }

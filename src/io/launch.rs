@@ -10,7 +10,7 @@ use super::media::{EngineConfig, EngineError, clock};
 use super::store::Records;
 use super::transport::{self, BindError, Credentials, Endpoint, Event as WireEvent, Limits, Listen};
 use super::voice::{self, Voices};
-use crate::config::{Config, Discover, Encryption, PhoneAuth};
+use crate::config::{Bootstrap, Config, Discover, Encryption, OVERLAY_PORT, PhoneAuth};
 use crate::core::{Redacted, UnixTime};
 use crate::identity::{Identity, IdentityError, TrustAnchor};
 use crate::media::codec;
@@ -25,7 +25,6 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 const SIP_PORT: u16 = 5060;
-const OVERLAY_PORT: u16 = 5061;
 /// Ports tried after the usual one when the user named none.
 const NEXT_PORTS: u16 = 100;
 
@@ -170,7 +169,11 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     delegate(identity.as_mut(), &accounts, &data, unix)?;
     let server = Server::bind(data.path())?;
     let (endpoint, wire) = open(&config, identity.as_ref())?;
-    let towards = config.overlay.bootstrap.first().or(config.account.registrar.as_ref()).copied();
+    let towards = config.overlay.bootstrap.iter().find_map(|b| match b {
+        Bootstrap::Addr(addr) => Some(*addr),
+        Bootstrap::Host { .. } | Bootstrap::Domain(_) => None,
+    });
+    let towards = towards.or(config.account.registrar);
     let sip_listen = endpoint.sip_addr().unwrap_or_else(unspecified);
     let overlay_listen = endpoint.overlay_addr().unwrap_or_else(unspecified);
     let sip = told(sip_listen, config.overlay.advertise.map(|a| a.ip()), towards);
@@ -200,6 +203,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
         (setup.stored, setup.damage) = (Some(found.stored), found.damage);
         records = Some(writer);
     }
+    setup.hosts = data.read(disk::HOSTS)?.unwrap_or_default();
     let rng = super::seed::rng().map_err(|source| LaunchError::System { what: "reading randomness", source })?;
     let node = Node::new(clock::now(), setup, rng);
     let status = node.status(clock::now());
@@ -211,9 +215,9 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     };
     let (asks, control) = mpsc::channel(64);
     let voices = Voices::new(engine, source, sink);
-    let waiting = BTreeMap::new();
+    let (aside, waiting) = (mpsc::channel(64), BTreeMap::new());
     let driver =
-        Driver { node, endpoint, wire, voices, media, control, discovery, data, records, recorded, waiting };
+        Driver { node, endpoint, wire, voices, media, control, discovery, aside, data, records, recorded, waiting };
     Ok((driver, server, asks, ready))
 }
 

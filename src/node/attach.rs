@@ -95,7 +95,9 @@ impl Node {
         }
         self.publisher.set_lifetime(self.setup.lifetime(kept));
         self.publisher.rewrite(now);
-        self.remember_peers();
+        for peer in self.attach.via.clone() {
+            self.ring.entrance.hosts.hear(now, peer.addr, Some(peer.id));
+        }
     }
 
     /// How a user is reached at a peer, or through those that it hangs on.

@@ -128,6 +128,7 @@ impl Node {
             overlay.successors = status.successors.iter().map(peer).collect();
             overlay.fingers = status.fingers.iter().map(|(_, p)| peer(p)).collect();
             overlay.records = status.entries;
+            overlay.known_hosts = self.ring.entrance.hosts.len();
             for (name, value) in [
                 ("records invalid", c.invalid),
                 ("records stale", c.stale),

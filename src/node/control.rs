@@ -159,6 +159,11 @@ pub enum Event {
         /// Overlay address of that peer.
         address: SocketAddr,
     },
+    /// This peer has been in the overlay and finds nobody of it; it goes on alone and keeps trying.
+    Alone {
+        /// Why.
+        why: String,
+    },
     /// None of the bootstrap peers took this node in.
     JoinFailed {
         /// Why, for a person.
@@ -306,6 +311,9 @@ pub struct OverlayStatus {
     pub fingers: Vec<PeerStatus>,
     /// Records held here.
     pub records: usize,
+    /// Supernodes remembered over a restart.
+    #[serde(default)]
+    pub known_hosts: usize,
 }
 
 /// One peer.

@@ -91,6 +91,11 @@ impl Nearby {
         Some(addr)
     }
 
+    /// Where those are that were heard.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.peers.values().map(|heard| heard.addr).collect()
+    }
+
     /// True shortly after an attempt.
     pub fn is_trying(&self, now: Instant) -> bool {
         self.trying.is_some_and(|(since, _)| now.since(since) < ATTEMPT)
@@ -118,6 +123,7 @@ impl Node {
         if !self.ring.nearby.hear(now, id, addr) {
             self.count("peers found beyond those remembered");
         }
+        self.race_nearby(now, addr);
         self.join_nearby(now);
     }
 
@@ -140,14 +146,17 @@ impl Node {
     pub(super) fn on_neighbours(&mut self, now: Instant) {
         let joined = self.overlay.as_ref().is_some_and(|o| !o.status().successors.is_empty());
         if !joined {
-            return;
+            return self.look_for_others(now);
         }
-        if let Some((_, address)) = self.ring.nearby.trying.take() {
+        let (was_looking, trying) = (self.race_won(), self.ring.nearby.trying.take());
+        if was_looking || trying.is_some() {
+            // What was written while alone lies here; in the ring it belongs to others.
+            self.publisher.rewrite(now);
+        }
+        if let Some((_, address)) = trying {
             for heard in self.ring.nearby.peers.values_mut() {
                 heard.tries = 0;
             }
-            // What was written while alone lies here; in the ring it belongs to others.
-            self.publisher.rewrite(now);
             self.event(None, Event::Discovered { address });
         }
     }

@@ -252,6 +252,21 @@ impl Flows {
         }
     }
 
+    /// True when the connection is open.
+    pub fn is_open(&self, conn: ConnId) -> bool {
+        self.connections.get(&conn).is_some_and(|c| c.opening.is_none())
+    }
+
+    /// Closes one connection. The driver says when it is gone; until then nothing new is sent on it.
+    pub fn close(&mut self, conn: ConnId, wire: &mut Vec<Wire>) {
+        for conns in self.by_peer.values_mut() {
+            conns.retain(|c| *c != conn);
+        }
+        self.by_peer.retain(|_, conns| !conns.is_empty());
+        self.by_remote.retain(|_, c| *c != conn);
+        wire.push(Wire::Close { conn });
+    }
+
     /// Closes every link to a peer. The driver says when each is gone; until then nothing new is sent on it.
     pub fn close_peer(&mut self, id: &Id, wire: &mut Vec<Wire>) {
         for conn in self.by_peer.remove(id).unwrap_or_default() {

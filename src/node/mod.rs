@@ -11,6 +11,8 @@
 //! | `lookup` | lookups for whoever needs one, and what this node writes |
 //! | `ring` | the overlay: its messages as SIP, lookups, what is written |
 //! | `keep` | records over a restart, and what the owner has to be told of them |
+//! | `join` | the ways in: whom it is tried by, in a race |
+//! | `host_cache` | supernodes remembered over a restart |
 //! | `discovery` | peers found on the local network: whom a peer that is alone joins |
 //! | `calls` | the user agent: targets, media, reports |
 //! | `route` | the registrar and the proxy for standard phones |
@@ -32,6 +34,8 @@ mod enrol;
 mod exchange;
 mod flows;
 mod keep;
+mod host_cache;
+mod join;
 mod lookup;
 mod publish;
 mod receive;
@@ -43,6 +47,7 @@ mod vouch;
 
 pub use setup::Setup;
 
+use crate::config::Bootstrap;
 use crate::core::{ConnId, Flow, Id, Instant, Rng, TimerQueue, Transport, UnixTime};
 use crate::identity::{Identity, Verified};
 use crate::overlay::Overlay;
@@ -136,6 +141,13 @@ pub enum Input {
     },
     /// What this machine can bear, at the start and now and then.
     Facts(crate::overlay::tier::Facts),
+    /// The answer to [`Output::Resolve`].
+    Resolved {
+        /// What was asked.
+        name: Bootstrap,
+        /// Overlay addresses, the preferred one first; or why there are none, for a person.
+        found: Result<Vec<SocketAddr>, String>,
+    },
     /// From the media threads.
     Media(MediaInput),
     /// From whoever keeps the records.
@@ -228,8 +240,8 @@ pub enum Saved {
     Identity,
     /// Accounts of standard phones: digest secrets.
     Phones,
-    /// Addresses of peers to join by, one IP:PORT a line.
-    Peers,
+    /// The host cache: supernodes to join by, in CBOR.
+    Hosts,
 }
 
 /// What is to be done outside.
@@ -290,6 +302,11 @@ pub enum Output {
     },
     /// Keep these records over a restart and report it ([`Input::Store`]).
     Store(crate::overlay::Batch),
+    /// Look this name up, by SRV or as a host, and report [`Input::Resolved`].
+    Resolve {
+        /// As the user wrote it.
+        name: Bootstrap,
+    },
     /// The node has left the ring and is done.
     Stopped,
 }
@@ -386,7 +403,10 @@ impl Node {
             Input::Accepted { flow, peer } => self.flows.accepted(flow, peer),
             Input::Connected { conn, peer } if self.on_dialled(now, conn, peer.as_ref()) => {}
             Input::ConnectFailed { conn, .. } if self.on_dial_failed(now, conn) => {}
-            Input::Connected { conn, peer } => self.flows.connected(conn, peer, &mut self.wire),
+            Input::Connected { conn, peer } => {
+                self.flows.connected(conn, peer, &mut self.wire);
+                self.race_opened(now, conn);
+            }
             Input::ConnectFailed { conn, why } => self.on_gone(now, conn, Some(&why)),
             Input::Closed { conn } => self.on_gone(now, conn, None),
             Input::Clock { unix } => self.set_clock(now, unix),
@@ -395,6 +415,7 @@ impl Node {
             Input::Found { addr, id } => self.on_found(now, addr, id),
             Input::Pong { conn } => self.on_pong(now, conn),
             Input::Facts(facts) => self.overlay_input(now, crate::overlay::Input::Facts(facts)),
+            Input::Resolved { name, found } => self.on_resolved(now, &name, found),
             Input::Media(media) => self.on_media(now, media),
             Input::Store(store) => self.on_store(now, store),
         }
@@ -472,6 +493,10 @@ impl Node {
         }
         let peer = self.flows.peer_of(conn);
         let Some(flow) = self.flows.gone(conn) else { return };
+        if why.is_some() {
+            self.note_unreachable(now, flow.remote);
+        }
+        self.race_gone(now, conn);
         self.tx.flow_failed(flow);
         self.registrar.flow_closed(conn);
         // A link that never came up tells what the failed request tells already, and nothing more.

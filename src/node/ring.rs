@@ -2,28 +2,22 @@
 
 use super::detour::Sent;
 use super::discovery::Nearby;
+use super::join::Entrance;
 use super::lookup::Op;
 use super::receive::VIA_SIZE;
-use super::{Node, Output, Owner, Saved, Setup};
+use super::{Node, Output, Owner, Setup};
 use crate::core::{Flow, Id, Instant};
 use crate::node::control::Event;
-use crate::overlay::{self, Command, JoinError, OpId, PeerRef, RequestKind, RpcId, Token};
+use crate::overlay::{self, Command, OpId, PeerRef, RequestKind, RpcId, Token};
 use crate::sip::msg::Message;
 use crate::sip::tx::ServerTxId;
 use crate::ua::Hop;
-use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Wait between two attempts of a node that has been in a ring before and found nobody.
-const REJOIN: Duration = Duration::from_secs(5);
 /// How long taking back what was written may hold up leaving.
 const WITHDRAW: Duration = Duration::from_millis(1500);
-/// Attempts to join a ring that answers and has no place yet, because it is in motion.
-const JOIN_ATTEMPTS: u8 = 4;
-/// Most peers whose addresses are kept for the next start.
-const REMEMBERED_PEERS: usize = 200;
 
 /// A request of ours to another peer.
 #[derive(Debug)]
@@ -33,6 +27,7 @@ struct Rpc {
     peer: Option<Id>,
     addr: SocketAddr,
     flow: Flow,
+    sent: Instant,
 }
 
 /// What the node remembers of its dealings with the overlay.
@@ -44,17 +39,11 @@ pub(super) struct Ring {
     by_tx: BTreeMap<ServerTxId, Token>,
     pub(super) ops: BTreeMap<OpId, Op>,
     last: u64,
-    /// Addresses to join by that have not been tried in this round.
-    untried: VecDeque<SocketAddr>,
-    /// The user named them: a failure ends the program.
-    named: bool,
     state: State,
-    /// Rounds through the addresses in which somebody answered and nobody admitted this peer.
-    attempts: u8,
-    retry: Option<Instant>,
+    /// The ways in.
+    pub(super) entrance: Entrance,
     /// Until when registrations are taken back before this peer leaves.
     leaving: Option<Instant>,
-    saved: BTreeSet<SocketAddr>,
     /// Said to be on the local network.
     pub(super) nearby: Nearby,
 }
@@ -74,24 +63,24 @@ impl Ring {
             by_tx: BTreeMap::new(),
             ops: BTreeMap::new(),
             last: 0,
-            untried: VecDeque::new(),
-            named: !setup.config.overlay.bootstrap.is_empty(),
             state: State::Out,
-            attempts: 0,
-            retry: None,
+            entrance: Entrance::new(setup),
             leaving: None,
-            saved: BTreeSet::new(),
             nearby: Nearby::default(),
         }
     }
 
     /// Addresses to join by are still being tried.
     pub fn has_untried(&self) -> bool {
-        self.named || !self.untried.is_empty()
+        self.entrance.is_racing()
     }
 
     pub fn state(&self) -> State {
         self.state
+    }
+
+    pub(super) fn set_state(&mut self, state: State) {
+        self.state = state;
     }
 
     pub(super) fn next(&mut self) -> u64 {
@@ -101,52 +90,6 @@ impl Ring {
 }
 
 impl Node {
-    /// Joins by the configured peers, else by those known from the last time, else begins a ring.
-    pub(super) fn begin_ring(&mut self, now: Instant) {
-        if self.overlay.is_none() {
-            return;
-        }
-        let unix = self.unix(now);
-        self.overlay_input(now, overlay::Input::Clock { unix });
-        self.tell_damage();
-        if self.identity.as_ref().is_some_and(|identity| !identity.has_place()) {
-            return; // No enroller has given it a place on the ring yet; nobody would admit it.
-        }
-        if let Some(stored) = self.setup.stored.take() {
-            self.overlay_input(now, overlay::Input::Restore(stored));
-        }
-        self.ring.attempts = 0;
-        self.ring.untried = self.addresses_to_join_by();
-        self.ring.state = State::Joining;
-        self.join_next(now);
-    }
-
-    fn addresses_to_join_by(&self) -> VecDeque<SocketAddr> {
-        let configured = &self.setup.config.overlay.bootstrap;
-        let own = self.flows.locals().overlay;
-        let known = if configured.is_empty() { &self.setup.known_peers } else { configured };
-        known.iter().copied().filter(|a| *a != own).collect()
-    }
-
-    fn join_next(&mut self, now: Instant) {
-        match self.ring.untried.pop_front() {
-            Some(bootstrap) => self.overlay_input(now, overlay::Input::Command(Command::Join { bootstrap })),
-            None if self.ring.named => {
-                let list: Vec<_> = self.setup.config.overlay.bootstrap.iter().map(SocketAddr::to_string).collect();
-                let why = format!("no answer from {}", list.join(", "));
-                self.ring.state = State::Out;
-                self.event(None, Event::JoinFailed { why });
-            }
-            None => {
-                // Nobody is left of those known: this peer begins, and looks for the others again.
-                self.overlay_input(now, overlay::Input::Command(Command::Create));
-                if !self.setup.known_peers.is_empty() {
-                    self.ring.retry = Some(now + REJOIN);
-                }
-            }
-        }
-    }
-
     pub(super) fn overlay_input(&mut self, now: Instant, input: overlay::Input) {
         if let Some(overlay) = self.overlay.as_mut() {
             overlay.handle(now, input);
@@ -156,23 +99,12 @@ impl Node {
     pub(super) fn next_ring_timeout(&self) -> Option<Instant> {
         let write = if self.ring.state == State::In { self.publisher.next() } else { None };
         let leaving = self.ring.leaving;
-        [write, self.ring.retry, leaving, self.next_nearby()].into_iter().flatten().min()
+        [write, leaving, self.next_join(), self.next_nearby()].into_iter().flatten().min()
     }
 
     pub(super) fn ring_timeout(&mut self, now: Instant) {
         self.join_nearby(now);
-        if self.ring.retry.is_some_and(|at| at <= now) {
-            self.ring.retry = None;
-            // Who was found on the local network goes before who was there the last time.
-            let alone = self.is_alone() && !self.ring.nearby.is_trying(now);
-            if let (true, Some(&bootstrap)) = (alone, self.setup.known_peers.first()) {
-                self.setup.known_peers.rotate_left(1);
-                self.overlay_input(now, overlay::Input::Command(Command::Join { bootstrap }));
-            }
-            if self.is_alone() {
-                self.ring.retry = Some(now + REJOIN);
-            }
-        }
+        self.join_timeout(now);
     }
 
     /// A request of another peer.
@@ -201,6 +133,9 @@ impl Node {
         if !placed && matches!(request, overlay::Request::Register { .. } | overlay::Request::Leave { .. }) {
             self.count("peers without a place refused");
             return self.answer(now, tx, &message, 403, "No place on the ring");
+        }
+        if let Some(peer) = &proven {
+            self.note_heard(now, peer.id, peer.addr, flow.remote);
         }
         let token = Token(self.ring.next());
         self.ring.by_tx.insert(tx, token);
@@ -234,7 +169,7 @@ impl Node {
         if message.status() < 200 {
             return;
         }
-        let Some(Rpc { kind, peer, addr, flow }) = self.ring.rpcs.remove(&rpc) else { return };
+        let Some(Rpc { kind, peer, addr, flow, sent }) = self.ring.rpcs.remove(&rpc) else { return };
         let Some(carry) = &self.carry else { return };
         if self.flows.peer(&flow).is_some_and(|peer| !peer.has_place) {
             // Somebody named it as a peer; it is none.
@@ -253,7 +188,10 @@ impl Node {
                     _ => None,
                 };
                 match from {
-                    Some(from) => self.overlay_input(now, overlay::Input::Response { rpc, from, response }),
+                    Some(from) => {
+                        self.note_reached(now, from.id, addr, flow.remote, sent);
+                        self.overlay_input(now, overlay::Input::Response { rpc, from, response });
+                    }
                     None => {
                         self.count("overlay answers from another peer than asked");
                         self.overlay_input(now, overlay::Input::RpcFailed { rpc });
@@ -312,7 +250,6 @@ impl Node {
             },
             O::Left => self.out.push_back(Output::Stopped),
             O::NeighboursChanged => {
-                self.remember_peers();
                 self.on_neighbours(now);
             }
             O::Drop { peer } => self.close_links(&peer.id),
@@ -339,7 +276,7 @@ impl Node {
         let Some(flow) = self.flows.peer_flow(peer, addr, size, &mut self.wire) else {
             return self.on_overlay_failed(now, rpc);
         };
-        self.ring.rpcs.insert(rpc, Rpc { kind: request.kind(), peer, addr, flow });
+        self.ring.rpcs.insert(rpc, Rpc { kind: request.kind(), peer, addr, flow, sent: now });
         if self.send_request(now, message, &Hop::Flow(flow), Owner::Overlay(rpc)) == Sent::No {
             self.on_overlay_failed(now, rpc);
         }
@@ -349,55 +286,18 @@ impl Node {
         let first = self.ring.state != State::In;
         self.ring.state = State::In;
         self.publisher.rewrite(now);
-        self.remember_peers();
         let peers = self.overlay.as_ref().map_or(0, |o| o.status().successors.len());
+        if peers > 0 {
+            self.race_won();
+        }
         if first || peers > 0 {
             self.event(None, Event::Joined { peers });
         }
     }
 
-    fn on_join_failed(&mut self, now: Instant, why: JoinError) {
-        tracing::info!(%why, "not joined");
-        if self.ring.state == State::In {
-            return; // A later attempt of a node that runs its own ring.
-        }
-        // A ring in motion is no reason to give up, nor to begin another one beside it.
-        let moving = match why {
-            JoinError::NoWay => true,
-            JoinError::Refused(failure) => !failure.is_final(),
-            JoinError::NoAnswer | JoinError::IdTaken => false,
-        };
-        if moving && self.ring.attempts < JOIN_ATTEMPTS {
-            self.ring.attempts += 1;
-            if self.ring.untried.is_empty() {
-                self.ring.untried = self.addresses_to_join_by();
-            }
-        } else if self.ring.untried.is_empty() && self.ring.named && why != JoinError::NoAnswer {
-            self.ring.state = State::Out;
-            return self.event(None, Event::JoinFailed { why: why.to_string() });
-        }
-        self.join_next(now);
-    }
-
-    /// Keeps the addresses of the peers around for the next start, when they have changed.
-    pub(super) fn remember_peers(&mut self) {
-        let Some(overlay) = self.overlay.as_ref() else { return };
-        let status = overlay.status();
-        let around =
-            status.successors.iter().chain(status.predecessor.iter()).chain(status.fingers.iter().map(|(_, p)| p));
-        let around = around.chain(&self.attach.via);
-        let addrs: BTreeSet<_> = around.map(|p| p.addr).take(REMEMBERED_PEERS).collect();
-        if addrs.is_empty() || addrs == self.ring.saved {
-            return; // A peer that is left alone still knows whom to look for.
-        }
-        let text: String = addrs.iter().map(|a| format!("{a}\n")).collect();
-        self.setup.known_peers = addrs.iter().copied().collect();
-        self.ring.saved = addrs;
-        self.out.push_back(Output::Save { what: Saved::Peers, bytes: Bytes::from(text) });
-    }
-
     /// Takes back what was written, then leaves the ring; [`Output::Stopped`] follows.
     pub(super) fn leave(&mut self, now: Instant) {
+        self.keep_hosts(now, true);
         if self.overlay.is_none() || self.ring.state != State::In {
             return self.out.push_back(Output::Stopped);
         }

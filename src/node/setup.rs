@@ -36,12 +36,14 @@ pub struct Setup {
     pub accounts: Accounts,
     /// The account's password, for a plain SIP phone.
     pub password: Option<Redacted<String>>,
-    /// Peers known from the last time.
+    /// Addresses to join by that came with the enrolment.
     pub known_peers: Vec<SocketAddr>,
     /// Records kept from the last time; none where nobody keeps any.
     pub stored: Option<Stored>,
     /// What was wrong with what was kept, for the owner.
     pub damage: Option<String>,
+    /// What [`Saved::Hosts`](super::Saved::Hosts) kept the last time; empty at the first start.
+    pub hosts: Vec<u8>,
     /// Where standard phones are served, as the socket says.
     pub sip_listen: SocketAddr,
     /// Where links are taken, as the socket says.
@@ -76,6 +78,7 @@ impl Setup {
             known_peers: Vec::new(),
             stored: None,
             damage: None,
+            hosts: Vec::new(),
             sip_listen: sip,
             overlay_listen: overlay,
             sip,

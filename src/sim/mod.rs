@@ -174,7 +174,7 @@ impl World {
         let fault = |why: String| SimError::Node { peer: i, why };
         let mut config = Config::default();
         config.overlay.open = true;
-        config.overlay.bootstrap = via.into_iter().collect();
+        config.overlay.bootstrap = via.into_iter().map(Into::into).collect();
         config.user.name = user(i);
         let identity =
             Identity::open(&config.overlay.name, &user(i), START, &mut rng).map_err(|e| fault(e.to_string()))?;
@@ -289,7 +289,13 @@ impl World {
                 }
             }
             Output::Event { event: Event::Joined { .. }, .. } => self.peers[host].joined = true,
-            Output::Event { .. } | Output::Media(_) | Output::Save { .. } | Output::Store(_) | Output::Stopped => {}
+            // Peers of the simulation know each other by address.
+            Output::Event { .. }
+            | Output::Media(_)
+            | Output::Save { .. }
+            | Output::Resolve { .. }
+            | Output::Store(_)
+            | Output::Stopped => {}
         }
     }
 

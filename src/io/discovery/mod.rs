@@ -1,6 +1,7 @@
 //! Other peers of the same overlay, found without being named. What is found is handed to the node as a hint.
 
 mod mdns;
+pub(super) mod srv;
 
 pub use mdns::{Discovery, DiscoveryError};
 

@@ -46,7 +46,8 @@ impl Chord {
 
     pub(super) fn join(&mut self, now: Instant, bootstrap: SocketAddr) {
         match self.state {
-            State::Outside if self.joining.is_none() => {
+            // One that has not answered yet is left for one who may.
+            State::Outside if self.joining.as_ref().is_none_or(|j| !j.answered) => {
                 self.note_home(bootstrap);
                 self.begin_join(now, bootstrap, false);
             }
