@@ -19,6 +19,8 @@ use std::time::Duration;
 const REJOIN: Duration = Duration::from_secs(5);
 /// How long taking back what was written may hold up leaving.
 const WITHDRAW: Duration = Duration::from_millis(1500);
+/// After many peers failed at once: within this time everything is written again, some a moment after the others.
+const CHURN_SPREAD: Duration = Duration::from_secs(2);
 /// Attempts to join a ring that answers and has no place yet, because it is in motion.
 const JOIN_ATTEMPTS: u8 = 4;
 /// Most peers whose addresses are kept for the next start.
@@ -290,6 +292,11 @@ impl Node {
             O::NeighboursChanged => {
                 self.remember_peers();
                 self.on_neighbours(now);
+            }
+            O::Churn => {
+                self.count("times many peers failed at once");
+                let rng = &mut self.rng;
+                self.publisher.renew_soon(now, || rng.below(CHURN_SPREAD.as_millis() as u64));
             }
             O::Drop { peer } => self.close_links(&peer.id),
             O::FindDone { .. } => {}

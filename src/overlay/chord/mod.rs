@@ -18,9 +18,13 @@
 //!
 //! Absent: merging two rings that grew apart, lookups over several disjoint paths at once, fingers chosen by proximity.
 
+mod cache;
 mod config;
+mod gossip;
 mod join;
 mod lookup;
+mod members;
+mod merge;
 mod read;
 mod replicate;
 mod rpc;
@@ -28,14 +32,19 @@ mod serve;
 mod store;
 mod table;
 mod upkeep;
+mod watch;
 mod write;
 
 pub use config::Config;
 
 use super::{Command, Counters, Input, LookupError, OpId, Output, Overlay, PeerRef, PutError, Status, Trace, Verify};
 use crate::core::{Id, Instant, Rng, TimerQueue, UnixTime};
+use cache::Cache;
+use gossip::Gossip;
 use join::Joining;
 use lookup::{Goal, Op};
+use members::Members;
+use merge::Stranger;
 use rpc::Rpc;
 use serve::Relay;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -43,12 +52,19 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use store::{Slot, Store};
 use table::Table;
+use watch::Watch;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 enum Timer {
     Stabilise,
     Fingers,
     Maintain,
+    /// News of members are to be handed on.
+    News,
+    /// The member list is to be compared.
+    Compare,
+    /// A peer of another ring is to be looked for.
+    Seek,
     /// The join's next attempt.
     Join,
     /// The leave's end.
@@ -75,6 +91,11 @@ enum State {
 pub struct Chord {
     config: Config,
     table: Table,
+    members: Members,
+    gossip: Gossip,
+    strangers: Vec<Stranger>,
+    watch: Watch,
+    cache: Cache,
     store: Store,
     verify: Box<dyn Verify>,
     rng: Rng,
@@ -103,6 +124,11 @@ impl Chord {
     pub fn new(me: PeerRef, config: Config, verify: Box<dyn Verify>, rng: Rng) -> Chord {
         Chord {
             table: Table::new(me, &config),
+            members: Members::new(me.id, config.members),
+            gossip: Gossip::default(),
+            strangers: Vec::new(),
+            watch: Watch::default(),
+            cache: Cache::new(config.cached_records, config.cached_for),
             store: Store::default(),
             verify,
             rng,
@@ -138,6 +164,11 @@ impl Chord {
         self.store.slots().map(|(slot, _)| *slot).collect()
     }
 
+    /// Everybody said to be in the ring besides this peer; empty where no list is kept.
+    pub fn members(&self) -> Vec<PeerRef> {
+        self.members.all().filter(|m| !m.gone).map(|m| m.peer).collect()
+    }
+
     /// True when this peer is responsible for `target`, as far as it knows.
     pub fn is_responsible(&self, target: &Id) -> bool {
         self.state == State::Joined && self.table.is_responsible(target)
@@ -157,6 +188,7 @@ impl Chord {
         match command {
             Command::Create => self.create(now),
             Command::Join { bootstrap } => self.join(now, bootstrap),
+            Command::Meet { peer } => self.meet(now, peer),
             Command::Leave => self.leave(now),
             Command::Put { op, key, entry } => self.put(now, op, key, entry),
             Command::Get { op, key, aor, mode } => {
@@ -234,6 +266,9 @@ impl Overlay for Chord {
                 Timer::Stabilise => self.on_stabilise(now),
                 Timer::Fingers => self.on_fingers(now),
                 Timer::Maintain => self.on_maintain(now),
+                Timer::News => self.on_news(now),
+                Timer::Compare => self.on_compare(now),
+                Timer::Seek => self.on_seek(now),
                 Timer::Join => self.on_join_timer(now),
                 Timer::Leave => self.finish_leave(now),
                 Timer::Rpc(id) => self.on_rpc_failed(now, super::RpcId(id), false),
@@ -254,6 +289,7 @@ impl Overlay for Chord {
             predecessor: self.table.predecessor(),
             successors: self.table.successors(),
             fingers: self.table.finger_rows(),
+            members: self.members.len(),
             resources,
             entries,
         }

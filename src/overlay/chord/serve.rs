@@ -5,7 +5,7 @@ use super::store::Kept;
 use super::{Chord, State, Timer};
 use crate::core::{Id, Instant};
 use crate::identity::SignedEntry;
-use crate::overlay::{Failure, Output, PeerRef, Request, Response, Route, Token};
+use crate::overlay::{Failure, Links, Output, PeerRef, Request, Response, Route, Token};
 use std::time::Duration;
 
 /// Next hops tried for one request that is passed on.
@@ -51,7 +51,16 @@ impl Chord {
             return self.reply(token, Response::Failed(Failure::NotInRing));
         }
         self.table.heard(from, now);
-        self.notice(now, &from);
+        match &request {
+            // It asks for its place.
+            Request::Register { .. } | Request::Leave { .. } => {}
+            _ => {
+                self.notice(now, &from);
+                if self.members.complete() && !self.members.contains(&from.id) {
+                    self.met(now, from);
+                }
+            }
+        }
         match request {
             Request::Register { .. } => self.serve_register(now, from, token),
             Request::Leave { links } => self.serve_leave(now, from, token, links),
@@ -59,7 +68,11 @@ impl Chord {
                 if self.table.is_responsible(&target) {
                     let exact = target == self.table.me.id;
                     let path = self.path_here(route);
-                    let links = if exact { self.table.links(self.config.successors, true) } else { self.short_links() };
+                    let links = match route {
+                        Route::Here => Links::default(),
+                        _ if exact => self.table.links(self.config.successors, false),
+                        _ => self.short_links(),
+                    };
                     self.reply(token, Response::Responsible { exact, links, path });
                 } else {
                     self.onward(now, from, token, target, request);
@@ -70,16 +83,21 @@ impl Chord {
                 let entries = self.store.get(&(key, replica), self.unix(now));
                 let responsible = self.table.is_responsible(&position);
                 // A replica may answer for the responsible peer, an old copy that has its time here behind it may not.
-                let replica = replica == 0
+                let holder = replica == 0
                     && !entries.is_empty()
                     && self.table.is_replica(&position, self.config.successor_replicas);
-                if responsible || replica || *route == Route::Here {
+                if responsible || holder || *route == Route::Here {
                     let (path, links) = (self.path_here(route), self.short_links());
                     self.reply(token, Response::Entries { entries, responsible, links, path });
+                } else if let (Route::Recursive { .. }, 0, Some(entries)) = (route, replica, self.cache.get(&key, now)) {
+                    let (entries, path) = (entries.to_vec(), self.path_here(route));
+                    self.counters.cached += 1;
+                    self.reply(token, Response::Cached { entries, path });
                 } else {
                     self.onward(now, from, token, position, request);
                 }
             }
+            Request::Members { until, digest, news } => self.serve_members(now, from, token, until, digest, &news),
             Request::Store { key, replica, ref entries, ref route } => {
                 let position = self.config.space.replica_position(&key, replica);
                 if *route == Route::Here || self.table.is_responsible(&position) {
@@ -109,7 +127,10 @@ impl Chord {
             }
             match self.store.put((key, replica), entry.clone(), &self.config, now) {
                 // The writer writes to the successors too; whom it did not know of gets it from here.
-                Kept::New => self.sooner(Timer::Maintain, now + REPLICATE),
+                Kept::New => {
+                    self.cache.forget(&key);
+                    self.sooner(Timer::Maintain, now + REPLICATE);
+                }
                 Kept::Same => {}
                 Kept::Stale(held) => {
                     self.counters.stale += 1;
@@ -152,7 +173,29 @@ impl Chord {
             None if relay.last_hop || !self.table.contacts_contain(relay.tried.last()) => self.relay(now, id, relay),
             Some(Response::Failed(Failure::NotInRing | Failure::Busy)) => self.relay(now, id, relay),
             None => self.reply(relay.token, Response::Failed(Failure::NoAnswer)),
-            Some(response) => self.reply(relay.token, response),
+            Some(response) => {
+                if let (Request::Fetch { key, replica: 0, .. }, Response::Entries { entries, .. }) =
+                    (&relay.request, &response)
+                {
+                    self.note_passing(now, key, entries);
+                }
+                self.reply(relay.token, response);
+            }
+        }
+    }
+
+    /// An answer on its way: where others ask for the same, what verifies is remembered for a moment.
+    fn note_passing(&mut self, now: Instant, key: &Id, entries: &[SignedEntry]) {
+        if entries.is_empty() || !self.cache.is_popular(key, now) {
+            return;
+        }
+        let unix = self.unix(now);
+        let few = entries.iter().take(self.config.max_resource_entries);
+        let valid: Vec<SignedEntry> = few.filter(|e| self.verify.verify(e, key, unix)).cloned().collect();
+        if valid.len() == entries.len() {
+            self.cache.put(key, valid, now);
+        } else {
+            self.counters.invalid += 1;
         }
     }
 
@@ -160,7 +203,7 @@ impl Chord {
     fn onward(&mut self, now: Instant, from: PeerRef, token: Token, target: Id, request: Request) {
         let route = match &request {
             Request::Query { route, .. } | Request::Fetch { route, .. } | Request::Store { route, .. } => route,
-            Request::Register { .. } | Request::Leave { .. } => return,
+            Request::Register { .. } | Request::Leave { .. } | Request::Members { .. } => return,
         };
         match route {
             Route::Here => self.reply(token, Response::Failed(Failure::Bad)),
