@@ -485,7 +485,8 @@ fn silence_does_not_multiply() {
         let peer = living[net.draw(living.len())];
         let target = Id::sha1(format!("target {i}").as_bytes());
         let (found, trace) = net.find(peer, target, Mode::Auto);
-        assert!(found.is_ok(), "{trace:?}");
+        let owner = &net.peers[net.owner(&target)].overlay;
+        assert!(found.is_ok(), "{target:?} {trace:?} {:?} {:?}", owner.me(), owner.status());
     }
     // Upkeep included: the ring heals meanwhile.
     let each = (net.messages - before) / 100;

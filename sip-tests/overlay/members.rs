@@ -83,6 +83,7 @@ fn who_comes_and_goes_is_known_soon() {
     net.command(leaver, Command::Leave);
     net.run(Duration::from_millis(500));
     within(&mut net, "a leave", 5);
+    net.run(Duration::from_secs(10));
     assert_eq!(net.wrong(8), Vec::<String>::new());
 }
 

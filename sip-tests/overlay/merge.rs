@@ -138,7 +138,7 @@ fn two_strange_rings_meet() {
         let met = net.peers[20].me;
         net.command(3, Command::Meet { peer: met });
         let end = net.now + Duration::from_secs(60);
-        assert!(net.run_until(end, |n| n.wrong(8).is_empty()), "seed {seed}: {}", net.wrong(8).len());
+        assert!(net.run_until(end, |n| n.wrong(8).is_empty()), "seed {seed}: {:?}", net.wrong(8));
         net.run(Duration::from_secs(90));
         all_found(&mut net, &people, &format!("seed {seed}"));
         // Everybody of one ring is met again and again, and nothing comes of it.

@@ -10,7 +10,7 @@ use super::members::{Learnt, Members};
 use super::rpc::Why;
 use super::{Chord, State, Timer};
 use crate::core::{Id, Instant};
-use crate::overlay::{MAX_NEWS, Member, PeerRef, Request, Response, Token};
+use crate::overlay::{Failure, MAX_NEWS, Member, PeerRef, Request, Response, Token};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -26,6 +26,9 @@ const FIRST: Duration = Duration::from_millis(50);
 const AGAIN: Duration = Duration::from_secs(1);
 /// At most so often says a peer that it is still there.
 const REVIVAL: Duration = Duration::from_secs(2);
+
+/// Answer to a comparison: the ring is too large for a list.
+const NO_LIST: Failure = Failure::Status(404);
 
 /// News on their way from here.
 #[derive(Default)]
@@ -57,8 +60,11 @@ impl Chord {
         if self.members.contains(&peer.id) && !next {
             return;
         }
-        if self.members.arrived(peer, now).is_some() {
-            self.outgrown();
+        let news = self.members.arrived(peer, now).is_some();
+        if self.members.len() >= self.config.members {
+            self.members.give_up();
+            self.sooner(Timer::Fingers, now + PAUSE * 10);
+        } else if news {
             if was_gone || next {
                 self.tell(now, peer.id);
             }
@@ -81,13 +87,15 @@ impl Chord {
     pub(super) fn serve_members(
         &mut self,
         now: Instant,
-        from: PeerRef,
         token: Token,
         until: Option<Id>,
         digest: Option<u64>,
         news: &[Member],
     ) {
         let mut reply = Vec::new();
+        if digest.is_some() && !self.members.on() {
+            return self.reply(token, Response::Failed(NO_LIST));
+        }
         if self.members.on() {
             for said in news.iter().take(MAX_NEWS) {
                 self.learn(now, said);
@@ -100,7 +108,6 @@ impl Chord {
                 reply = self.whole_list();
             }
         }
-        let _ = from;
         self.reply(token, Response::Members { news: reply });
     }
 
@@ -130,7 +137,15 @@ impl Chord {
     }
 
     pub(super) fn on_compared(&mut self, now: Instant, from: PeerRef, response: Response) {
-        let Response::Members { news } = response else { return };
+        let news = match response {
+            Response::Members { news } => news,
+            // It may be a lie where the ring is small.
+            Response::Failed(NO_LIST) if self.table.estimate() * 2 >= self.config.members => {
+                self.members.give_up();
+                return self.sooner(Timer::Fingers, now + PAUSE);
+            }
+            _ => return,
+        };
         let first = !std::mem::replace(&mut self.members.settled, true);
         if first {
             self.sooner(Timer::Fingers, now + PAUSE);
@@ -289,12 +304,6 @@ impl Chord {
         all.sort_by_key(|m| (m.gone, m.peer.id));
         all.truncate(MAX_NEWS);
         all
-    }
-
-    fn outgrown(&mut self) {
-        if self.members.len() >= self.config.members {
-            self.members.give_up();
-        }
     }
 
     /// In a ring: the list begins.

@@ -260,8 +260,8 @@ impl Chord {
         match response {
             Some(Response::Responsible { links, path, .. }) if !matches!(op.goal, Goal::Get { .. }) => {
                 let owner = self.arrived(&mut op, recursive, from, &path);
-                if !self.table.plausible(&owner.id, &op.target) {
-                    return self.disbelieve(now, id, op, recursive);
+                if self.is_implausible(&mut op, &owner.id) {
+                    return self.advance(now, id, op, recursive);
                 }
                 self.found(now, id, op, Found { owner, replicas: links.successors, responsible: true, entries: None });
             }
@@ -271,8 +271,8 @@ impl Chord {
                     return self.unrecurse(now, id, op);
                 }
                 let owner = self.arrived(&mut op, recursive, from, &path);
-                if entries.is_empty() && !self.table.plausible(&owner.id, &op.target) {
-                    return self.disbelieve(now, id, op, recursive);
+                if entries.is_empty() && self.is_implausible(&mut op, &owner.id) {
+                    return self.advance(now, id, op, recursive);
                 }
                 let mut replicas = links.successors;
                 if !responsible {
@@ -319,11 +319,20 @@ impl Chord {
         }
     }
 
-    /// A claim that what is known speaks against: on with somebody else.
-    fn disbelieve(&mut self, now: Instant, id: u64, mut op: Box<Op>, recursive: bool) {
+    /// True where what is known speaks against a claim to be responsible: on with somebody else. A nearer peer is asked; it may
+    /// be the one that is dead.
+    fn is_implausible(&mut self, op: &mut Op, owner: &Id) -> bool {
+        let closer = self.table.closer_than(owner, &op.target);
+        if closer.is_none() && !self.table.is_too_far(owner, &op.target) {
+            return false;
+        }
         self.counters.implausible += 1;
         op.retries = op.retries.saturating_add(1);
-        self.advance(now, id, op, recursive);
+        if let Some(closer) = closer {
+            op.tried.retain(|id| *id != closer.id);
+            op.preferred = Some(closer);
+        }
+        true
     }
 
     pub(super) fn on_op_deadline(&mut self, now: Instant, id: u64) {

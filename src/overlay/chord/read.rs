@@ -16,8 +16,10 @@ use std::sync::Arc;
 
 /// Holders asked after a replica answered first, in the hope of the responsible peer: the one before it and the one after.
 const WITNESSES: usize = 2;
+/// Members asked in place of those that do not answer.
+const FURTHER: usize = 4;
 /// Holders asked at most.
-const MAX_HOLDERS: usize = 6;
+const MAX_HOLDERS: usize = 8;
 
 /// A holder, the replica it was asked for, and what was valid of its answer.
 type Answer = (PeerRef, u8, Vec<SignedEntry>);
@@ -104,7 +106,7 @@ impl Chord {
             let position = self.config.space.replica_position(&op.target, 1);
             slots.extend(self.line(now, &position).next().map(|p| (p, 1)));
         }
-        let further = self.line(now, &op.target).skip(1 + self.config.successor_replicas).take(WITNESSES);
+        let further = self.line(now, &op.target).skip(1 + self.config.successor_replicas).take(FURTHER);
         let further: Vec<PeerRef> = further.filter(|p| p.id != me.id).collect();
         let Goal::Get { read, .. } = &mut op.goal else { return };
         read.straight = true;
@@ -216,9 +218,26 @@ impl Chord {
                     read.answers.push((from, replica, valid));
                 }
             }
-            _ => op.retries = op.retries.saturating_add(1),
+            _ => {
+                op.retries = op.retries.saturating_add(1);
+                self.ask_further(now, id, &mut op);
+            }
         }
         self.advance_read(now, id, op);
+    }
+
+    /// Where all holders are asked at once and one of them is not there: who comes after them.
+    fn ask_further(&mut self, now: Instant, id: u64, op: &mut Op) {
+        let Goal::Get { read, .. } = &mut op.goal else { return };
+        if !read.straight || read.queue.is_empty() || read.asked >= MAX_HOLDERS {
+            return;
+        }
+        let peer = read.queue.remove(0);
+        read.asked += 1;
+        read.waiting += 1;
+        let request = read.request_of(0, Route::Here);
+        op.note_asked(peer);
+        self.send(now, peer, request, Why::Read { op: id, replica: 0 });
     }
 
     /// Ends the get with what is known; `late`: because its time is over.

@@ -97,7 +97,7 @@ impl Chord {
                     self.onward(now, from, token, position, request);
                 }
             }
-            Request::Members { until, digest, news } => self.serve_members(now, from, token, until, digest, &news),
+            Request::Members { until, digest, news } => self.serve_members(now, token, until, digest, &news),
             Request::Store { key, replica, ref entries, ref route } => {
                 let position = self.config.space.replica_position(&key, replica);
                 if *route == Route::Here || self.table.is_responsible(&position) {

@@ -516,18 +516,21 @@ impl Table {
         Some(high_bits(&self.space.distance(&self.me.id, far)) / n as u128).filter(|gap| *gap > 0)
     }
 
-    /// False where what is known of the ring speaks against `owner` being responsible for `target`: this peer has reached one
-    /// in between, or the distance is beyond all measure.
-    pub fn plausible(&self, owner: &Id, target: &Id) -> bool {
+    /// A peer that this one has reached and that is nearer to `target` than `owner`, which claims to be responsible.
+    pub fn closer_than(&self, owner: &Id, target: &Id) -> Option<PeerRef> {
         if owner == target {
-            return true;
+            return None;
         }
-        let lives = |id: &Id| self.contacts.get(id).is_some_and(|c| c.reached && c.misses == 0);
         let from = self.contacts.range(target..).chain(self.contacts.range(..target)).map(|(id, _)| id);
         let before = from.take_while(|id| *id == target || self.space.in_open(id, target, owner));
-        let mut before = before.filter(|id| lives(id));
-        let far = high_bits(&self.space.distance(target, owner));
-        before.next().is_none() && self.gap().is_none_or(|gap| far / UNLIKELY <= gap)
+        let mut lives = before.filter(|id| self.contacts.get(id).is_some_and(|c| c.reached && c.misses == 0));
+        lives.next().and_then(|id| self.peer(id))
+    }
+
+    /// So far from `target` that no ring of this one's density has its responsible peer there.
+    pub fn is_too_far(&self, owner: &Id, target: &Id) -> bool {
+        owner != target
+            && self.gap().is_some_and(|gap| high_bits(&self.space.distance(target, owner)) / UNLIKELY > gap)
     }
 
     fn tell(&mut self, peers: &[PeerRef], now: Instant) {

@@ -306,6 +306,10 @@ impl Chord {
         if self.state == State::Joined {
             self.hurry(now);
             self.sooner(Timer::Maintain, now + SOON);
+            if self.members.complete() {
+                // It knows who comes next.
+                self.sooner(Timer::Fingers, now + SOON);
+            }
         }
         self.evict();
     }
