@@ -61,13 +61,8 @@ fn half_dies(seed: u64, n: usize, death: Death, limit: Duration) {
     }
     net.run(Duration::from_secs(120));
     net.churned.clear();
-    let mut publishers = Publishers {
-        people,
-        sequence: vec![1; n],
-        due: BTreeMap::new(),
-        running: BTreeMap::new(),
-        seen: 0,
-    };
+    let mut publishers =
+        Publishers { people, sequence: vec![1; n], due: BTreeMap::new(), running: BTreeMap::new(), seen: 0 };
     net.death = death;
     for _ in 0..n / 2 {
         let living = net.living();

@@ -149,6 +149,8 @@ keys! {
         successors: u8 = 8;
         /// Longest pause between two rounds of stabilisation, in a ring at rest, milliseconds; shorter of itself where peers come and go.
         stabilize_ms: u32 = 24000;
+        /// Chord as in the paper, for comparison: fingers of base 2, no member list, nothing remembered on the way.
+        plain_chord: bool = false;
         /// Lifetime of a registration in the overlay without renewal, seconds.
         lifetime_seconds: u32 = 600;
     }

@@ -9,7 +9,8 @@
 //! [`Overlay::poll_timeout`].
 //!
 //! Absent: cheap lifetime touches (a refresh is a signed entry), range digests (holders repair by pushing whole
-//! resources), lease records, quotas per network prefix, lookups over more than one path at once.
+//! resources), lease records, quotas per network prefix, lookups over more than one path at once in rings too large for a
+//! member list.
 
 use crate::core::{Id, Instant, UnixTime};
 use crate::identity::{SignedEntry, Verifier};

@@ -1,8 +1,8 @@
 //! Responses to SIP responses and back.
 
 use super::body::{push_contacts, push_entries, read_entries};
-use super::members::push_members;
 use super::header::Loose;
+use super::members::push_members;
 use super::{Carry, CarryError, OPTION};
 use crate::core::Rng;
 use crate::overlay::{Failure, PeerRef, RequestKind, Response};
@@ -43,7 +43,9 @@ impl Carry {
                 message.push("Contact", self.peer_uri(&self.me));
                 message.push("Expires", self.expires);
             }
-            Response::Entries { entries, .. } | Response::Cached { entries, .. } => push_contacts(&mut message, entries),
+            Response::Entries { entries, .. } | Response::Cached { entries, .. } => {
+                push_contacts(&mut message, entries)
+            }
             _ => {}
         }
         message.push("Require", OPTION);

@@ -62,8 +62,7 @@ impl Chord {
         }
         let news = self.members.arrived(peer, now).is_some();
         if self.members.len() >= self.config.members {
-            self.members.give_up();
-            self.sooner(Timer::Fingers, now + PAUSE * 10);
+            self.outgrown(now);
         } else if news {
             if was_gone || next {
                 self.tell(now, peer.id);
@@ -139,11 +138,7 @@ impl Chord {
     pub(super) fn on_compared(&mut self, now: Instant, from: PeerRef, response: Response) {
         let news = match response {
             Response::Members { news } => news,
-            // It may be a lie where the ring is small.
-            Response::Failed(NO_LIST) if self.table.estimate() * 2 >= self.config.members => {
-                self.members.give_up();
-                return self.sooner(Timer::Fingers, now + PAUSE);
-            }
+            Response::Failed(NO_LIST) => return self.outgrown(now),
             _ => return,
         };
         let first = !std::mem::replace(&mut self.members.settled, true);
@@ -204,10 +199,7 @@ impl Chord {
                     self.sooner(Timer::Fingers, now + PAUSE * 10);
                 }
             }
-            Learnt::Full => {
-                self.members.give_up();
-                self.sooner(Timer::Fingers, now + PAUSE * 10);
-            }
+            Learnt::Full => self.outgrown(now),
             Learnt::Old => {}
         }
         learnt
@@ -294,7 +286,8 @@ impl Chord {
     }
 
     fn stands(&self, said: &Member) -> bool {
-        let known = if said.peer.id == self.table.me.id { Some(self.own_member()) } else { self.members.get(&said.peer.id) };
+        let known =
+            if said.peer.id == self.table.me.id { Some(self.own_member()) } else { self.members.get(&said.peer.id) };
         known.is_some_and(|k| (k.version, k.gone) <= (said.version, said.gone))
     }
 
@@ -304,6 +297,15 @@ impl Chord {
         all.sort_by_key(|m| (m.gone, m.peer.id));
         all.truncate(MAX_NEWS);
         all
+    }
+
+    /// No list any more; unless the ring is much smaller than it is said to be, by what lies between this peer's neighbours:
+    /// members are made up easily.
+    fn outgrown(&mut self, now: Instant) {
+        if self.table.estimate().saturating_mul(2) >= self.config.members {
+            self.members.give_up();
+            self.sooner(Timer::Fingers, now + PAUSE);
+        }
     }
 
     /// In a ring: the list begins.

@@ -291,7 +291,9 @@ impl Chord {
                 }
                 self.found(now, id, op, Found { owner, replicas, responsible, entries: Some(entries) });
             }
-            Some(Response::Cached { entries, path }) if matches!(op.goal, Goal::Get { .. }) && op.mode != Mode::Sure => {
+            Some(Response::Cached { entries, path })
+                if matches!(op.goal, Goal::Get { .. }) && op.mode != Mode::Sure =>
+            {
                 let owner = self.arrived(&mut op, recursive, from, &path);
                 self.read_cached(now, id, op, owner, entries);
             }

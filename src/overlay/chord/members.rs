@@ -114,19 +114,22 @@ impl Members {
             return Learnt::Old;
         }
         let (unknown, was_here) = (known.is_none(), known.is_some_and(|k| k.gone.is_none()));
-        if unknown && said.gone && self.list.len() >= self.max * 2 {
-            self.forget_oldest();
+        if unknown && said.gone {
+            // Of somebody never heard of it means nothing, and anybody can make up any number of these.
+            return Learnt::Old;
         }
         if !was_here && !said.gone && self.here >= self.max {
             return Learnt::Full;
+        }
+        if unknown && self.list.len() >= self.max * 2 {
+            self.forget_oldest();
         }
         let gone = said.gone.then_some(now);
         self.list.insert(said.peer.id, Known { addr: said.peer.addr, version: said.version, gone });
         match (was_here, said.gone) {
             (true, true) => self.here -= 1,
             (false, false) => self.here += 1,
-            // Of one never known it is news all the same: the next to say that it is here is out of date.
-            (false, true) => return if unknown { Learnt::Gone } else { Learnt::Old },
+            (false, true) => return Learnt::Old,
             (true, false) => {}
         }
         if said.gone { Learnt::Gone } else { Learnt::Here }
@@ -194,11 +197,7 @@ impl Members {
 }
 
 fn member(id: &Id, known: &Known) -> Member {
-    Member {
-        peer: PeerRef { id: *id, addr: known.addr },
-        version: known.version,
-        gone: known.gone.is_some(),
-    }
+    Member { peer: PeerRef { id: *id, addr: known.addr }, version: known.version, gone: known.gone.is_some() }
 }
 
 /// Where `id` comes on a way round the circle from `position` on.
@@ -240,15 +239,15 @@ mod tests {
             (said(10, 1, false), Learnt::Old),
             (said(10, 2, false), Learnt::Here),
             (said(10, 1, true), Learnt::Old),
-            (said(20, 7, true), Learnt::Gone),
-            (said(20, 7, false), Learnt::Old),
+            (said(20, 7, true), Learnt::Old), // nobody ever heard of it
+            (said(20, 7, false), Learnt::Here),
             (said(50, 9, false), Learnt::Old), // this peer
             (said(30, u32::MAX, false), Learnt::Old),
         ];
         for (said, expected) in steps {
             assert_eq!(list.learn(&said, Instant::ZERO), expected, "{said:?}");
         }
-        assert_eq!((list.len(), list.contains(&Id::from_u64(10))), (1, true));
+        assert_eq!((list.len(), list.contains(&Id::from_u64(10))), (2, true));
         assert_eq!(list.departed(&Id::from_u64(10), Instant::ZERO), Some(said(10, 2, true)));
         assert_eq!(list.arrived(said(10, 0, false).peer, Instant::ZERO), Some(said(10, 3, false)));
         assert_eq!(list.arrived(said(10, 0, false).peer, Instant::ZERO), None);
@@ -275,8 +274,9 @@ mod tests {
     fn the_list_is_bounded() {
         let mut list = list(&[1, 2, 3, 4], 4);
         assert_eq!(list.learn(&said(5, 1, false), Instant::ZERO), Learnt::Full);
-        for n in 100..200 {
-            list.learn(&said(n, 1, true), Instant::from_millis(n));
+        for n in 1..40 {
+            assert_eq!(list.learn(&said(n, 1, true), Instant::from_millis(n)), Learnt::Gone);
+            assert_eq!(list.learn(&said(n + 4, 1, false), Instant::from_millis(n)), Learnt::Here);
         }
         assert_eq!((list.len(), list.all().count()), (4, 8));
         list.expire(Instant::from_millis(700_000));

@@ -76,9 +76,7 @@ impl Chord {
             return;
         }
         let known: Vec<Id> = self.strangers.iter().map(|s| s.peer.id).filter(|id| self.is_of_this_ring(id)).collect();
-        self.strangers.retain(|s| {
-            !known.contains(&s.peer.id) && s.tries != Some(0) && now.since(s.since) < MEMORY
-        });
+        self.strangers.retain(|s| !known.contains(&s.peer.id) && s.tries != Some(0) && now.since(s.since) < MEMORY);
         let due = self.strangers.iter_mut().filter(|s| s.due <= now).min_by_key(|s| s.due);
         if let Some(stranger) = due.filter(|_| self.joining.is_none()) {
             stranger.due = now + stranger.pause;

@@ -2,21 +2,29 @@
 //! draft-zangrilli-p2psip-dsip-dhtchord-00 section 6 says of joining, stabilisation and leaving.
 //!
 //! What it adds to the paper:
-//! * A peer that it was only told about is neither routed to nor named to others until it has answered itself.
+//! * A peer that it was only told about is neither routed to nor named to others until it has answered itself. Neighbours that
+//!   others name are asked before they stand in a list, so that a lie about neighbours costs a question.
 //! * Predecessors are a list too, so that each peer knows which replicas are its business.
 //! * A lookup survives dead peers: a next hop that misses its deadline is passed over within the same lookup, the one
 //!   who passes a request on does the same, and any holder of a resource answers for it.
+//! * In rings of up to [`Config::members`] a member list: own requests go straight to the responsible peer, and a read asks all
+//!   holders at once. Beyond, fingers of a wider base. [`Config::plain`] is the paper's Chord.
+//! * A claim to be responsible is held against who else is known to live there, and against the ring's density.
 //! * Records: `r` = 4 replicas (the responsible peer, two successors, one scattered). The writer writes to all of them and
 //!   is content with two; the responsible peer replicates again when its successors change, hands over to a peer
 //!   that joins before it, and places the scattered replica anew from time to time.
+//! * Upkeep at the pace of the churn that is seen; a ring at rest says little.
+//! * Rings of one overlay that grew apart become one.
 //!
 //! Kept invariant: nothing is stored that was not verified; whoever leaves a table is reported by [`Output::Drop`]; every
 //! request that came in is answered once.
 //!
-//! Files: `table` (who is known), `store` (what is held), `rpc` (requests out, deadlines, failures), `serve` (requests in),
-//! `join`, `upkeep` (stabilise, fingers, leave), `replicate` (hand-over and replicas), `lookup`, `read`, `write`.
+//! Files: `table` (who is known), `members` and `gossip` (the member list), `store` (what is held), `rpc` (requests out, deadlines,
+//! failures), `serve` (requests in), `join`, `merge` (two rings), `upkeep` (stabilise, fingers, leave), `watch` (churn),
+//! `replicate` (hand-over and replicas), `lookup`, `read`, `write`, `cache`.
 //!
-//! Absent: merging two rings that grew apart, lookups over several disjoint paths at once, fingers chosen by proximity.
+//! Absent: lookups over several disjoint paths at once in rings without a member list, where liars on the way are met by
+//! trying again over another way; fingers chosen by proximity.
 
 mod cache;
 mod config;

@@ -196,14 +196,7 @@ impl Chord {
     }
 
     /// The answer of a holder, or `None` when there is none.
-    pub(super) fn on_read(
-        &mut self,
-        now: Instant,
-        id: u64,
-        from: PeerRef,
-        replica: u8,
-        response: Option<Response>,
-    ) {
+    pub(super) fn on_read(&mut self, now: Instant, id: u64, from: PeerRef, replica: u8, response: Option<Response>) {
         let Some(mut op) = self.ops.remove(&id) else { return };
         let unix = self.unix(now);
         let Goal::Get { read, .. } = &mut op.goal else { return };

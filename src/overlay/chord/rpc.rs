@@ -260,9 +260,28 @@ impl Chord {
                 return self.fail_peer(now, &sent.to.id);
             }
         }
+        let first = contact.misses == 0;
         if definite || !sent.recursive {
             contact.misses = contact.misses.saturating_add(1);
         }
         self.probe(now, sent.to);
+        // Where the first of a side is silent, the next may be as well.
+        if first && self.table.predecessor().is_some_and(|p| p.id == sent.to.id) {
+            let before: Vec<PeerRef> = self.table.predecessors().iter().filter_map(|id| self.table.peer(id)).collect();
+            self.probe_silent(now, before);
+        }
+        if first && self.table.successor().is_some_and(|s| s.id == sent.to.id) {
+            let after = self.table.successors();
+            self.probe_silent(now, after);
+        }
+    }
+
+    /// Asks those that have said nothing for a moment whether they live.
+    pub(super) fn probe_silent(&mut self, now: Instant, peers: Vec<PeerRef>) {
+        for peer in peers {
+            if self.table.contact(&peer.id).is_some_and(|c| now.since(c.heard) > super::serve::DOUBT) {
+                self.probe(now, peer);
+            }
+        }
     }
 }

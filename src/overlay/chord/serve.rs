@@ -17,7 +17,7 @@ const REPLICATE: Duration = Duration::from_secs(2);
 /// Longest path believed.
 const MAX_PATH: usize = 64;
 /// A predecessor that others seem to pass over is asked for a sign of life after this much silence.
-const DOUBT: Duration = Duration::from_millis(500);
+pub(super) const DOUBT: Duration = Duration::from_millis(500);
 
 /// A request on its way through this peer.
 #[derive(Debug)]
@@ -89,7 +89,8 @@ impl Chord {
                 if responsible || holder || *route == Route::Here {
                     let (path, links) = (self.path_here(route), self.short_links());
                     self.reply(token, Response::Entries { entries, responsible, links, path });
-                } else if let (Route::Recursive { .. }, 0, Some(entries)) = (route, replica, self.cache.get(&key, now)) {
+                } else if let (Route::Recursive { .. }, 0, Some(entries)) = (route, replica, self.cache.get(&key, now))
+                {
                     let (entries, path) = (entries.to_vec(), self.path_here(route));
                     self.counters.cached += 1;
                     self.reply(token, Response::Cached { entries, path });
@@ -290,7 +291,9 @@ impl Chord {
         if self.table.predecessor().is_some_and(|p| p.id == named.id)
             && self.table.contact(&named.id).is_some_and(|c| now.since(c.heard) > DOUBT)
         {
-            self.probe(now, *named);
+            // Those before it may be dead as well, and one after the other takes too long.
+            let before: Vec<PeerRef> = self.table.predecessors().iter().filter_map(|id| self.table.peer(id)).collect();
+            self.probe_silent(now, before);
         }
     }
 }

@@ -122,8 +122,12 @@ impl Table {
         let mut known: Vec<Id> = self.predecessors.iter().copied().filter(|p| *p != peer.id).collect();
         let behind = |id: &Id| self.space.in_open(id, &self.me.id, &peer.id);
         known.retain(behind);
-        let named: Vec<PeerRef> =
-            before.iter().filter(|p| behind(&p.id) && !self.buried(&p.id, now)).take(self.max_predecessors).copied().collect();
+        let named: Vec<PeerRef> = before
+            .iter()
+            .filter(|p| behind(&p.id) && !self.buried(&p.id, now))
+            .take(self.max_predecessors)
+            .copied()
+            .collect();
         let mut ask = self.passed_over(&known, &named, |t, id| t.space.distance(id, &t.me.id));
         known.extend(named.iter().filter(|p| self.is_reached(&p.id)).map(|p| p.id));
         known.sort_by_key(|p| self.space.distance(p, &self.me.id));
@@ -474,11 +478,10 @@ impl Table {
             }
         }
         let behind = self.contacts.range(..*target).rev().chain(self.contacts.range(*target..).rev());
-        let mut before = behind
-            .map(|(id, _)| id)
-            .take_while(|id| self.space.in_open(id, &me, target))
-            .filter(|id| fit(id));
-        let closest = before.next().map(|first| if self.locality { self.nearest(first, before, target) } else { first });
+        let mut before =
+            behind.map(|(id, _)| id).take_while(|id| self.space.in_open(id, &me, target)).filter(|id| fit(id));
+        let closest =
+            before.next().map(|first| if self.locality { self.nearest(first, before, target) } else { first });
         closest
             .or_else(|| self.predecessors.first().filter(|p| fit(p)))
             .or_else(|| self.successors.iter().find(|s| fit(s)))
@@ -529,8 +532,7 @@ impl Table {
 
     /// So far from `target` that no ring of this one's density has its responsible peer there.
     pub fn is_too_far(&self, owner: &Id, target: &Id) -> bool {
-        owner != target
-            && self.gap().is_some_and(|gap| high_bits(&self.space.distance(target, owner)) / UNLIKELY > gap)
+        owner != target && self.gap().is_some_and(|gap| high_bits(&self.space.distance(target, owner)) / UNLIKELY > gap)
     }
 
     fn tell(&mut self, peers: &[PeerRef], now: Instant) {
