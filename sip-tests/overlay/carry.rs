@@ -4,7 +4,7 @@ use crate::net::{OVERLAY, UNIX, Users, entry};
 use chordial::core::{Id, Rng};
 use chordial::identity::{ContactBody, EntryKind};
 use chordial::overlay::carry::{Carry, CarryError, RECORD_TYPE, address_peer_id, is_overlay};
-use chordial::overlay::{Failure, IdSpace, Links, PeerRef, Request, RequestKind, Response, Route};
+use chordial::overlay::{Failure, IdSpace, Links, Member, PeerRef, Request, RequestKind, Response, Route};
 use chordial::sip::msg::Message;
 use std::net::SocketAddr;
 
@@ -250,6 +250,11 @@ fn samples() -> (Vec<Request>, Vec<(RequestKind, Response)>) {
         requests.push(Request::Fetch { key, replica: 0, aor: Some(bob.aor().into()), route: route.clone() });
         requests.push(Request::Fetch { key, replica: 1, aor: None, route });
     }
+    let six = PeerRef { id: Id::sha1(b"six"), addr: "[2001:db8::1]:5061".parse().expect("an address") };
+    let news =
+        vec![Member { peer: big(7), version: 1, gone: false }, Member { peer: six, version: 70_000, gone: true }];
+    requests.push(Request::Members { until: Some(Id::sha1(b"end")), digest: None, news: news.clone() });
+    requests.push(Request::Members { until: None, digest: Some(u64::MAX), news: vec![] });
     for (entries, route) in
         [(vec![contact.clone()], Route::Iterative), (vec![removal.clone(), contact.clone()], Route::Here)]
     {
@@ -279,6 +284,10 @@ fn samples() -> (Vec<Request>, Vec<(RequestKind, Response)>) {
                 path: vec![],
             },
         ),
+        (RequestKind::Fetch, Response::Cached { entries: vec![contact.clone()], path: path.clone() }),
+        (RequestKind::Members, Response::Members { news }),
+        (RequestKind::Members, Response::Members { news: vec![] }),
+        (RequestKind::Members, Response::Failed(Failure::Status(404))),
         (RequestKind::Fetch, Response::Entries { entries: vec![], responsible: true, links: links.clone(), path }),
         (RequestKind::Store, Response::Stored { links }),
         (RequestKind::Store, Response::Refused { current: vec![contact] }),
@@ -334,7 +343,14 @@ fn mutated_messages_do_no_harm() {
     }
     let pieces: [&[u8]; 12] =
         [b";", b"<", b">", b",", b"\"", b"=", b"sip:", b"peer-ID=", b"\r\n", b"99999999999999999999", b"\x80", b"[::"];
-    let kinds = [RequestKind::Register, RequestKind::Leave, RequestKind::Query, RequestKind::Fetch, RequestKind::Store];
+    let kinds = [
+        RequestKind::Register,
+        RequestKind::Leave,
+        RequestKind::Query,
+        RequestKind::Fetch,
+        RequestKind::Store,
+        RequestKind::Members,
+    ];
     let (mut read, mut refused) = (0u32, 0u32);
     for round in 0..60_000u64 {
         let (bytes, kind) = &seeds[(round as usize) % seeds.len()];
@@ -381,7 +397,7 @@ fn mutated_messages_do_no_harm() {
             }
             decoded.is_ok()
         } else {
-            let kind = if rng.below(4) == 0 { kinds[rng.below(5) as usize] } else { *kind };
+            let kind = if rng.below(4) == 0 { kinds[rng.below(6) as usize] } else { *kind };
             carry().decode_response(&message, kind).is_ok()
         };
         if good { read += 1 } else { refused += 1 }

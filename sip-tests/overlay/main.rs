@@ -2,6 +2,10 @@
 
 mod carry;
 mod chord;
+mod churn;
 mod conformance;
+mod liars;
+mod members;
+mod merge;
 mod net;
 mod traces;

@@ -60,6 +60,16 @@ pub struct Net<O> {
     tokens: BTreeMap<Token, (usize, usize, RpcId, Request)>,
     /// Who has answered whom: only they may be named to others.
     reached: BTreeSet<(usize, Id)>,
+    /// Open links, the lower index first.
+    links: BTreeSet<(usize, usize)>,
+    /// Who reported that many failed at once, and when.
+    pub churned: Vec<(Instant, usize)>,
+    /// Bytes sent and received by each, where messages go through SIP.
+    pub bytes: Vec<u64>,
+    /// One side of a network that is cut in two.
+    sides: BTreeSet<usize>,
+    /// They say what they like.
+    pub liars: BTreeSet<usize>,
     /// Cut off: nothing goes in or out.
     pub isolated: BTreeSet<usize>,
     /// These never pass a request on, nor say so.
@@ -89,6 +99,11 @@ impl<O: Overlay> Net<O> {
             events: BTreeMap::new(),
             tokens: BTreeMap::new(),
             reached: BTreeSet::new(),
+            links: BTreeSet::new(),
+            churned: Vec::new(),
+            bytes: Vec::new(),
+            sides: BTreeSet::new(),
+            liars: BTreeSet::new(),
             isolated: BTreeSet::new(),
             swallows: BTreeSet::new(),
             wire: None,
@@ -159,11 +174,26 @@ impl<O: Overlay> Net<O> {
         if self.death == Death::Refused {
             // The system closes its connections.
             let id = self.peers[peer].me.id;
-            let others: Vec<usize> = self.living().into_iter().filter(|i| self.reached.contains(&(*i, id))).collect();
-            for to in others {
+            let others = self.links.iter().filter(|(a, b)| *a == peer || *b == peer).map(|(a, b)| a + b - peer);
+            for to in others.filter(|to| self.peers[*to].alive).collect::<Vec<_>>() {
                 self.schedule(Event::LinkDown { to, peer: id });
             }
         }
+        self.links.retain(|(a, b)| *a != peer && *b != peer);
+    }
+
+    /// Nothing passes between these and the others: every link between the two is lost, which neither side is told.
+    pub fn cut(&mut self, side: &[usize]) {
+        self.sides = side.iter().copied().collect();
+    }
+
+    /// Links open to or from a peer.
+    pub fn links_of(&self, peer: usize) -> usize {
+        self.links.iter().filter(|(a, b)| *a == peer || *b == peer).count()
+    }
+
+    fn is_cut(&self, a: usize, b: usize) -> bool {
+        self.sides.contains(&a) != self.sides.contains(&b)
     }
 
     /// Runs for `span` of virtual time.
@@ -311,7 +341,8 @@ impl<O: Overlay> Net<O> {
                     Request::Query { route: Route::Recursive { .. }, .. }
                         | Request::Fetch { route: Route::Recursive { .. }, .. }
                 );
-                if self.isolated.contains(&i)
+                if self.is_cut(i, from)
+                    || self.isolated.contains(&i)
                     || self.isolated.contains(&from)
                     || recursive && self.swallows.contains(&i)
                 {
@@ -320,6 +351,7 @@ impl<O: Overlay> Net<O> {
                 if named.is_some_and(|id| id != self.peers[i].me.id) {
                     return self.fail(from, rpc);
                 }
+                self.links.insert((i.min(from), i.max(from)));
                 self.next += 1;
                 let token = Token(self.next);
                 self.tokens.insert(token, (i, from, rpc, request.clone()));
@@ -327,6 +359,10 @@ impl<O: Overlay> Net<O> {
                 self.input(i, Input::Request { from, token, request });
             }
             Event::Response { to, rpc, from, response } => {
+                let by = self.peers.iter().position(|p| p.me == from);
+                if by.is_some_and(|by| self.is_cut(to, by)) {
+                    return;
+                }
                 self.reached.insert((to, from.id));
                 self.input(to, Input::Response { rpc, from, response });
             }
@@ -363,7 +399,15 @@ impl<O: Overlay> Net<O> {
                         self.schedule(Event::Response { to, rpc, from, response });
                     }
                 }
-                Output::Drop { .. } | Output::NeighboursChanged => {}
+                Output::Drop { peer } => {
+                    if let Some(j) = self.peers.iter().position(|p| p.me == peer)
+                        && self.links.remove(&(i.min(j), i.max(j)))
+                    {
+                        self.schedule(Event::LinkDown { to: j, peer: self.peers[i].me.id });
+                    }
+                }
+                Output::Churn => self.churned.push((self.now, i)),
+                Output::NeighboursChanged => {}
                 other => self.reports.push((i, other)),
             }
         }
@@ -371,10 +415,12 @@ impl<O: Overlay> Net<O> {
 
     /// What the receiver reads of a request: the very same.
     fn through_sip(&mut self, from: usize, to: SocketAddr, request: Request) -> Request {
-        let Some(wire) = self.wire else { return request };
+        let Some(wire) = self.wire.filter(|_| !self.liars.contains(&from)) else { return request };
         let carry = wire(self.peers[from].me);
         let message = carry.encode_request(&request, to, &mut self.wire_rng);
-        let message = Message::parse(&message.to_bytes()).expect("it is SIP");
+        let bytes = message.to_bytes();
+        self.weigh(from, to, bytes.len());
+        let message = Message::parse(&bytes).expect("it is SIP");
         assert!(is_overlay(&message));
         let (sender, decoded) = carry.decode_request(&message).expect("it is an overlay message");
         assert_eq!((sender, without_aor(&decoded)), (self.peers[from].me, without_aor(&request)));
@@ -386,14 +432,31 @@ impl<O: Overlay> Net<O> {
         let (asking, answering) = (wire(self.peers[asker].me), wire(self.peers[by].me));
         let message = asking.encode_request(request, self.peers[by].me.addr, &mut self.wire_rng);
         let message = answering.encode_response(&message, &response, &mut self.wire_rng);
-        let message = Message::parse(&message.to_bytes()).expect("it is SIP");
+        let bytes = message.to_bytes();
+        let to = self.peers[asker].me.addr;
+        self.weigh(by, to, bytes.len());
+        let message = Message::parse(&bytes).expect("it is SIP");
         let (sender, decoded) = asking.decode_response(&message, request.kind()).expect("it is an overlay message");
         assert_eq!((sender, &decoded), (Some(self.peers[by].me), &response));
         decoded
     }
 
+    /// Counts a message at both ends: the Via that a transaction adds, the record of TLS 1.3, TCP and IP, and the
+    /// acknowledgement.
+    fn weigh(&mut self, from: usize, to: SocketAddr, message: usize) {
+        const AROUND: usize = 120 + 22 + 40 + 40;
+        self.bytes.resize(self.peers.len(), 0);
+        let to = self.peers.iter().position(|p| p.me.addr == to);
+        for end in [Some(from), to].into_iter().flatten() {
+            self.bytes[end] += (message + AROUND) as u64;
+        }
+    }
+
     /// Nobody names a peer that has not answered it.
     fn check_named(&self, by: usize, response: &Response) {
+        if !self.liars.is_empty() {
+            return;
+        }
         let (closer, links) = match response {
             Response::Redirect { closer, links } => (Some(closer), links),
             Response::Admitted { links } | Response::Stored { links } => (None, links),

@@ -57,7 +57,7 @@ fn make(me: PeerRef, rng: Rng) -> Chord {
         heartbeat: never,
         fingers: never,
         maintain: never,
-        ..Config::default()
+        ..Config::plain()
     };
     Chord::new(me, config, Box::new(Contrived), rng)
 }
@@ -99,6 +99,7 @@ impl Lab {
                 Request::Query { target, .. } => format!("QUERY {}", n(target)),
                 Request::Fetch { key, .. } => format!("FETCH {}", n(key)),
                 Request::Store { key, .. } => format!("STORE {}", n(key)),
+                Request::Members { .. } => "MEMBERS".to_owned(),
             };
             let links = |links: &chordial::overlay::Links| {
                 let p = links.predecessors.first().map_or("-".to_owned(), |p| n(&p.id));

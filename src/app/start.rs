@@ -151,6 +151,8 @@ pub fn simulate(args: &SimArgs, json: bool) -> Result<(), Failure> {
             latency: Duration::from_secs_f64(args.latency_ms.clamp(0.0, 10_000.0) / 1000.0),
             loss: args.loss,
         },
+        settle: args.settle_seconds.map_or(defaults.settle, |s| Duration::from_secs(s.into())),
+        plain: args.plain,
         ..defaults
     };
     let begun = clock::now();
@@ -185,6 +187,10 @@ pub fn simulate(args: &SimArgs, json: bool) -> Result<(), Failure> {
             [
                 "messages".into(),
                 format!("{:.0} a peer, {} at the busiest", report.messages_per_peer, report.peak_messages),
+            ],
+            [
+                "settled".into(),
+                format!("{:.0} bytes a peer and second, both ways", report.settled_bytes_per_peer_second),
             ],
             ["while looking up".into(), format!("{:.2} messages a peer and second", report.messages_per_peer_second)],
             [

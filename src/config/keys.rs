@@ -162,8 +162,10 @@ keys! {
         replicas: u8 = 4;
         /// Shortest successor list; a large ring keeps log2 N.
         successors: u8 = 8;
-        /// Pause between two rounds of stabilisation, milliseconds.
-        stabilize_ms: u32 = 1000;
+        /// Longest pause between two rounds of stabilisation, in a ring at rest, milliseconds; shorter of itself where peers come and go.
+        stabilize_ms: u32 = 24000;
+        /// Chord as in the paper, for comparison: fingers of base 2, no member list, nothing remembered on the way.
+        plain_chord: bool = false;
         /// Lifetime of a registration in the overlay without renewal, seconds.
         lifetime_seconds: u32 = 600;
     }

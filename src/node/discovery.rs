@@ -6,18 +6,17 @@
 //! start together all turn to the same one. A peer that is the lowest of all
 //! waits for the others to come; when none has come for a while, they are in a ring already and it joins them.
 //!
-//! Known limit: where many (about a dozen) turn to the lowest within the same second, some may admit each other instead and be
-//! left as a second ring.
+//! A peer that is in a ring with others tells the overlay of everybody found, which sees to it that two rings of one overlay
+//! become one: where a dozen turn to the lowest within the same second, some may admit each other first.
 //!
-//! Absent: two rings of several peers each are not merged (the overlay cannot do that yet); a peer of either that is restarted
-//! joins whom it knew. Leaving is not heard: an address that does not answer is forgotten after a few attempts until
+//! Absent: leaving is not heard: an address that does not answer is forgotten after a few attempts until
 //! it is found again.
 
 use super::Node;
 use super::control::Event;
 use super::ring::State;
 use crate::core::{Id, Instant};
-use crate::overlay::{self, Command};
+use crate::overlay::{self, Command, PeerRef};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -124,6 +123,9 @@ impl Node {
             self.count("peers found beyond those remembered");
         }
         self.race_nearby(now, addr);
+        if self.ring.state() == State::In && !self.is_alone() {
+            self.overlay_input(now, overlay::Input::Command(Command::Meet { peer: PeerRef { id, addr } }));
+        }
         self.join_nearby(now);
     }
 
@@ -154,6 +156,10 @@ impl Node {
             self.publisher.rewrite(now);
         }
         if let Some((_, address)) = trying {
+            let found = self.ring.nearby.peers.iter().map(|(id, heard)| PeerRef { id: *id, addr: heard.addr });
+            for peer in found.collect::<Vec<_>>() {
+                self.overlay_input(now, overlay::Input::Command(Command::Meet { peer }));
+            }
             for heard in self.ring.nearby.peers.values_mut() {
                 heard.tries = 0;
             }

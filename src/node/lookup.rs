@@ -60,7 +60,7 @@ impl Node {
 
     /// Looks up who may speak for the caller of a request.
     pub(super) fn lookup_for_vouch(&mut self, now: Instant, tx: ServerTxId, aor: &str) {
-        self.begin_op(now, Op::Vouch { tx }, aor, Mode::Auto);
+        self.begin_op(now, Op::Vouch { tx }, aor, Mode::Sure);
     }
 
     pub(super) fn on_get_done(&mut self, now: Instant, op: OpId, entries: &[SignedEntry], trace: &Trace) {
@@ -127,7 +127,7 @@ impl Node {
             mode: match (trace.hops, trace.mode) {
                 (0, _) => "local".into(),
                 (_, Mode::Iterative) => "iterative".into(),
-                (_, Mode::Recursive | Mode::Auto) => "recursive".into(),
+                (_, Mode::Recursive | Mode::Auto | Mode::Sure) => "recursive".into(),
             },
             claims: found.claims.len() as u32,
         }

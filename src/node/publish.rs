@@ -23,6 +23,8 @@ struct Published {
     written: bool,
     due: Instant,
     backoff: Duration,
+    /// To be written again as soon as the write under way has ended.
+    again: bool,
 }
 
 /// A write that is due: this AOR, this sequence number, and whether it is reachable or gone.
@@ -66,6 +68,7 @@ impl Publisher {
                     written: false,
                     due: now,
                     backoff: RETRY_MIN,
+                    again: false,
                 };
                 self.aors.insert(aor.to_owned(), fresh);
             }
@@ -90,6 +93,14 @@ impl Publisher {
     pub fn rewrite(&mut self, now: Instant) {
         for p in self.aors.values_mut() {
             (p.written, p.due, p.backoff) = (false, now, RETRY_MIN);
+        }
+    }
+
+    /// All holders of a record may be gone: each is renewed after a pause of its own, so many milliseconds as `pause` says.
+    pub fn renew_soon(&mut self, now: Instant, mut pause: impl FnMut() -> u64) {
+        for p in self.aors.values_mut() {
+            p.due = p.due.min(now + Duration::from_millis(pause()));
+            (p.backoff, p.again) = (RETRY_MIN, p.in_flight);
         }
     }
 
@@ -121,7 +132,9 @@ impl Publisher {
         } else if !p.wanted {
             self.aors.remove(&write.aor);
         } else {
-            (p.written, p.due, p.backoff) = (true, now + self.lifetime / 2, RETRY_MIN);
+            let again = std::mem::take(&mut p.again);
+            let due = if again { now } else { now + self.lifetime / 2 };
+            (p.written, p.due, p.backoff) = (true, due, RETRY_MIN);
         }
     }
 
@@ -157,6 +170,24 @@ mod tests {
         assert!(!gone.reachable && gone.sequence == first.sequence + 1);
         p.done(at(3), &gone, true, None);
         assert_eq!((p.next(), p.is_written(AOR)), (None, false));
+    }
+
+    #[test]
+    fn renewed_at_once_when_many_have_failed() {
+        let mut p = Publisher::new(Duration::from_secs(600));
+        p.want(at(0), UNIX, AOR, true);
+        let first = p.poll(at(0)).unwrap();
+        // What is under way at that moment may go to the dead: it is written once more.
+        p.renew_soon(at(1), || 500);
+        assert_eq!((p.poll(at(2)), p.next()), (None, None));
+        p.done(at(2), &first, true, None);
+        let first = p.poll(at(2)).unwrap();
+        p.done(at(2), &first, true, None);
+        assert_eq!(p.next(), Some(at(302)));
+        p.renew_soon(at(10), || 500);
+        assert!(p.is_written(AOR));
+        assert_eq!(p.poll(at(10)), None);
+        assert!(p.poll(at(11)).is_some_and(|w| w.reachable && w.sequence == first.sequence + 1));
     }
 
     #[test]

@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// How long taking back what was written may hold up leaving.
 const WITHDRAW: Duration = Duration::from_millis(1500);
+/// After many peers failed at once: within this time everything is written again, some a moment after the others.
+const CHURN_SPREAD: Duration = Duration::from_secs(2);
 
 /// A request of ours to another peer.
 #[derive(Debug)]
@@ -251,6 +253,11 @@ impl Node {
             O::Left => self.out.push_back(Output::Stopped),
             O::NeighboursChanged => {
                 self.on_neighbours(now);
+            }
+            O::Churn => {
+                self.count("times many peers failed at once");
+                let rng = &mut self.rng;
+                self.publisher.renew_soon(now, || rng.below(CHURN_SPREAD.as_millis() as u64));
             }
             O::Drop { peer } => self.close_links(&peer.id),
             O::FindDone { .. } => {}

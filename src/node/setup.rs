@@ -224,7 +224,7 @@ pub(super) fn parts(_now: Instant, setup: &Setup, rng: &mut Rng) -> Parts {
             scattered: setup.config.overlay.replicas > 1,
             successors: usize::from(setup.config.overlay.successors.max(1)),
             stabilise_max: Duration::from_millis(u64::from(setup.config.overlay.stabilize_ms.max(250))),
-            ..chord::Config::default()
+            ..if setup.config.overlay.plain_chord { chord::Config::plain() } else { chord::Config::default() }
         };
         let verify = Box::new(Verifier::new(identity.anchor.clone(), REMEMBERED_CHAINS));
         let chord = Chord::new(me, config, verify, rng.fork());

@@ -41,6 +41,17 @@ impl Links {
     }
 }
 
+/// What is said of a member of the ring, by whoever says it: a hint until the peer itself has answered.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Member {
+    /// Who.
+    pub peer: PeerRef,
+    /// Of two things said of one peer that of the higher version stands; of one version, that it has gone.
+    pub version: u32,
+    /// It has left or died.
+    pub gone: bool,
+}
+
 /// What a peer that is not responsible shall do with a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Route {
@@ -103,7 +114,19 @@ pub enum Request {
     },
     /// Between an ordinary node and a supernode.
     Tier(Ask),
+    /// News of members, and the comparison of member lists.
+    Members {
+        /// The end of the stretch of the circle, from the receiver on, to which it passes the news on; `None`: to nobody.
+        until: Option<Id>,
+        /// The digest of the sender's list: the receiver answers with its own list where it has another one.
+        digest: Option<u64>,
+        /// At most [`MAX_NEWS`].
+        news: Vec<Member>,
+    },
 }
+
+/// Members in one message, at most.
+pub const MAX_NEWS: usize = 600;
 
 /// The kind of a [`Request`], which a response is read by.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -120,6 +143,8 @@ pub enum RequestKind {
     Store,
     /// [`Request::Tier`].
     Tier,
+    /// [`Request::Members`].
+    Members,
 }
 
 impl Request {
@@ -132,6 +157,7 @@ impl Request {
             Request::Fetch { .. } => RequestKind::Fetch,
             Request::Store { .. } => RequestKind::Store,
             Request::Tier(_) => RequestKind::Tier,
+            Request::Members { .. } => RequestKind::Members,
         }
     }
 }
@@ -172,6 +198,19 @@ pub enum Response {
         links: Links,
         /// As in `Responsible`.
         path: Vec<PeerRef>,
+    },
+    /// 200 to a resource query that travels: what the answering peer passed on a few seconds ago, for who does not have
+    /// to be sure.
+    Cached {
+        /// Verified by the answering peer, unexpired.
+        entries: Vec<SignedEntry>,
+        /// As in `Responsible`.
+        path: Vec<PeerRef>,
+    },
+    /// 200 to news of members: the list of the answering peer where it is another than the asker's, else nothing.
+    Members {
+        /// At most [`MAX_NEWS`].
+        news: Vec<Member>,
     },
     /// 200 to a store: the peer holds every entry sent, or a later one that the writer knows.
     Stored {

@@ -11,7 +11,8 @@
 //! [`Overlay::poll_timeout`].
 //!
 //! Absent: cheap lifetime touches (a refresh is a signed entry), range digests (holders repair by pushing whole
-//! resources), lease records, quotas per network prefix, lookups over more than one path at once.
+//! resources), lease records, quotas per network prefix, lookups over more than one path at once in rings too large for a
+//! member list.
 
 use crate::core::{Id, Instant, UnixTime};
 use crate::identity::{EntryKind, SignedEntry, Verifier};
@@ -27,7 +28,7 @@ mod ring;
 pub mod tier;
 
 pub use kept::{Batch, Change, Stored};
-pub use message::{Failure, Links, PeerRef, Request, RequestKind, Response, Route};
+pub use message::{Failure, Links, MAX_NEWS, Member, PeerRef, Request, RequestKind, Response, Route};
 pub use ring::IdSpace;
 
 /// Names a request that came in, until [`Output::Reply`] answers it. Chosen by the driver, never used twice.
@@ -137,6 +138,11 @@ pub enum Command {
         /// Its overlay socket.
         bootstrap: SocketAddr,
     },
+    /// A peer of this overlay is said to be there. Where it is in another ring, the two become one.
+    Meet {
+        /// What is said; the link proves it or not.
+        peer: PeerRef,
+    },
     /// Hand everything over and leave.
     Leave,
     /// Write an entry.
@@ -173,8 +179,11 @@ pub enum Command {
 /// How a lookup travels.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Mode {
-    /// Recursive; iterative over another path where the answer is missing or doubtful.
+    /// Straight to the responsible peer where the member list names it; else recursive, and iterative over another path where
+    /// the answer is missing or doubtful. An answer may be a few seconds old: see [`Mode::Sure`].
     Auto,
+    /// As `Auto`, and never from a cache on the way.
+    Sure,
     /// Passed on from peer to peer, and nothing else.
     Recursive,
     /// The asker asks each peer itself.
@@ -262,6 +271,9 @@ pub enum Output {
     Left,
     /// Predecessor or successors changed.
     NeighboursChanged,
+    /// So many peers have failed in a short time that all holders of a record may be among them: what is to be found is
+    /// to be written again, not by everybody in the same moment.
+    Churn,
     /// The peer is in no table any more: its link may be closed.
     Drop {
         /// Which peer.
@@ -362,6 +374,8 @@ pub struct Status {
     pub successors: Vec<PeerRef>,
     /// Exponent and peer, lowest exponent of each run of equal fingers, beyond the first successor.
     pub fingers: Vec<(u8, PeerRef)>,
+    /// Peers of the ring that are known of besides this one; 0 where no list is kept.
+    pub members: usize,
     /// Resources held.
     pub resources: usize,
     /// Entries held.
@@ -406,6 +420,12 @@ pub struct Counters {
     pub refused: u64,
     /// Lookups that ended without an answer.
     pub lookups_failed: u64,
+    /// Claims to be responsible that what is known of the ring speaks against.
+    pub implausible: u64,
+    /// Reads answered from the cache, and requests of others.
+    pub cached: u64,
+    /// Rings met that were not this peer's.
+    pub merged: u64,
 }
 
 /// Checks an entry before it is kept or believed. [`Verifier`] is the one that runs; a test injects another

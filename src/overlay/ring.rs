@@ -80,6 +80,32 @@ impl IdSpace {
         self.mask(Id(out))
     }
 
+    /// Where finger `step` begins with fingers of base 2^`width` (Chord paper, section 4, with a wider base: digit by
+    /// digit). Step *n* is digit *n* mod (2^width - 1) + 1 at place *n* / (2^width - 1); `None` beyond the circle. With
+    /// width 1 a step is an exponent.
+    pub fn step_start(self, id: &Id, width: u8, step: u16) -> Option<Id> {
+        let exponent = self.step_exponent(width, step)?;
+        let (digit, place) = digit(width, step);
+        let mut start = *id;
+        for bit in (0..8).filter(|bit| digit >> bit & 1 == 1) {
+            start = self.finger_start(&start, place + bit);
+        }
+        debug_assert!(exponent >= place);
+        Some(start)
+    }
+
+    /// The highest power of two in the offset of finger `step`; `None` beyond the circle.
+    pub fn step_exponent(self, width: u8, step: u16) -> Option<u8> {
+        let (digit, place) = digit(width, step);
+        let exponent = u16::from(place) + digit.ilog2() as u16;
+        (exponent < u16::from(self.bits)).then_some(exponent as u8)
+    }
+
+    /// Steps of fingers of base 2^`width`, some of which lie beyond the circle.
+    pub fn steps(self, width: u8) -> u16 {
+        u16::from(self.bits).div_ceil(u16::from(width.max(1))) * ((1 << width.max(1)) - 1)
+    }
+
     /// True when `id` is in the clockwise interval (`from`, `to`]; the whole circle when both ends are the same.
     pub fn in_open_closed(self, id: &Id, from: &Id, to: &Id) -> bool {
         if from < to { from < id && id <= to } else { id > from || id <= to }
@@ -142,6 +168,12 @@ impl fmt::Display for Shown {
             write!(f, "{}", self.id)
         }
     }
+}
+
+/// Digit (1 and above) and place (an exponent of two) of a step.
+fn digit(width: u8, step: u16) -> (u16, u8) {
+    let per = (1u16 << width.max(1)) - 1;
+    (step % per + 1, u8::try_from(step / per * u16::from(width.max(1))).unwrap_or(u8::MAX - 8))
 }
 
 #[cfg(test)]

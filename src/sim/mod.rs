@@ -42,6 +42,8 @@ pub struct Options {
     pub settle: Duration,
     /// Time between two lookups.
     pub lookup_every: Duration,
+    /// Chord as in the paper, to compare with.
+    pub plain: bool,
 }
 
 impl Default for Options {
@@ -54,6 +56,7 @@ impl Default for Options {
             join_every: Duration::from_millis(100),
             settle: Duration::from_secs(20),
             lookup_every: Duration::from_millis(20),
+            plain: false,
         }
     }
 }
@@ -85,6 +88,8 @@ pub struct Progress {
     pub virtual_s: f64,
 }
 
+/// Bytes around a message on a link: the record of TLS 1.3, TCP and IP, and the acknowledgement.
+const AROUND: u64 = 22 + 40 + 40;
 const START: UnixTime = UnixTime(1_800_000_000);
 
 struct Peer {
@@ -93,6 +98,8 @@ struct Peer {
     addr: SocketAddr,
     wake: Option<Instant>,
     received: u64,
+    /// Sent and received, TLS, TCP and IP around each message included.
+    bytes: u64,
     joined: bool,
 }
 
@@ -127,7 +134,7 @@ pub fn run(options: &Options, mut progress: impl FnMut(Progress)) -> Result<Repo
     let mut next_report = now;
     for i in 0..options.peers {
         let via = if i == 0 { None } else { Some(world.peers[rng.below(i as u64) as usize].addr) };
-        world.add(i, via, now, rng.fork())?;
+        world.add(i, via, now, options.plain, rng.fork())?;
         now += options.join_every;
         world.run_until(now);
         if now >= next_report {
@@ -135,8 +142,13 @@ pub fn run(options: &Options, mut progress: impl FnMut(Progress)) -> Result<Repo
             progress(world.progress(now));
         }
     }
+    // The first half to come to rest, the second to see what a ring at rest says.
+    world.run_until(now + options.settle / 2);
+    let before: u64 = world.peers.iter().map(|p| p.bytes).sum();
     now += options.settle;
     world.run_until(now);
+    let after: u64 = world.peers.iter().map(|p| p.bytes).sum();
+    world.report.settled(after - before, options.settle / 2);
     world.report.lookup_phase_begins(world.peers.iter().map(|p| p.received));
     for i in 0..options.lookups {
         let from = rng.below(options.peers as u64) as usize;
@@ -170,10 +182,18 @@ fn address(i: usize) -> IpAddr {
 }
 
 impl World {
-    fn add(&mut self, i: Host, via: Option<SocketAddr>, now: Instant, mut rng: Rng) -> Result<(), SimError> {
+    fn add(
+        &mut self,
+        i: Host,
+        via: Option<SocketAddr>,
+        now: Instant,
+        plain: bool,
+        mut rng: Rng,
+    ) -> Result<(), SimError> {
         let fault = |why: String| SimError::Node { peer: i, why };
         let mut config = Config::default();
         config.overlay.open = true;
+        config.overlay.plain_chord = plain;
         config.overlay.bootstrap = via.into_iter().map(Into::into).collect();
         config.user.name = user(i);
         let identity =
@@ -183,7 +203,15 @@ impl World {
         let setup = Setup::new(config, Some(identity), sip, overlay, START);
         let node = Node::new(now, setup, rng);
         self.by_addr.insert(overlay, i);
-        let peer = Peer { node, verified: Arc::new(verified), addr: overlay, wake: None, received: 0, joined: false };
+        let peer = Peer {
+            node,
+            verified: Arc::new(verified),
+            addr: overlay,
+            wake: None,
+            received: 0,
+            bytes: 0,
+            joined: false,
+        };
         self.peers.push(peer);
         self.drain(i, now);
         Ok(())
@@ -227,6 +255,7 @@ impl World {
             }
             Arrival::Frame { conn, bytes } => {
                 self.peers[host].received += 1;
+                self.peers[host].bytes += bytes.len() as u64 + AROUND;
                 self.note(at, host, 2, &bytes);
                 Input::Frame { conn, bytes }
             }
@@ -278,6 +307,7 @@ impl World {
             }
             Output::Connect { conn, remote, expect, .. } => self.connect(host, now, conn, remote, expect),
             Output::Write { conn, bytes } => {
+                self.peers[host].bytes += bytes.len() as u64 + AROUND;
                 self.net.write(now, host, conn, bytes);
             }
             Output::Close { conn } => self.net.close(now, host, conn),

@@ -34,6 +34,9 @@ pub struct Report {
     pub peak_messages: u64,
     /// SIP messages received by a peer and second while lookups ran, maintenance included.
     pub messages_per_peer_second: f64,
+    /// Bytes that a peer sent and received a second in the second half of the time between the last join and the first lookup,
+    /// mean; TLS, TCP and IP included. A ring is at rest some minutes after the last join.
+    pub settled_bytes_per_peer_second: f64,
     /// Virtual time, seconds.
     pub virtual_s: f64,
     /// Time it took, seconds.
@@ -68,6 +71,7 @@ impl Report {
             messages_per_peer: 0.0,
             peak_messages: 0,
             messages_per_peer_second: 0.0,
+            settled_bytes_per_peer_second: 0.0,
             virtual_s: 0.0,
             wall_s: 0.0,
             peak_rss_kb: 0,
@@ -81,6 +85,10 @@ impl Report {
 
     pub(super) fn lookup_phase_begins(&mut self, received: impl Iterator<Item = u64>) {
         self.before_lookups = received.sum();
+    }
+
+    pub(super) fn settled(&mut self, bytes: u64, span: std::time::Duration) {
+        self.settled_bytes_per_peer_second = bytes as f64 / self.peers as f64 / span.as_secs_f64().max(1.0);
     }
 
     pub(super) fn lookup(&mut self, report: &LookupReport) {

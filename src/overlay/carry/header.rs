@@ -82,12 +82,12 @@ impl Carry {
     }
 
     /// The value of this peer's `DHT-PeerID`.
-    pub(super) fn own_peer_id(&self, replica: bool) -> String {
+    pub(super) fn own_peer_id(&self, holder: Option<&str>) -> String {
         let mut value = self.peer_uri(&self.me);
         let _ =
             write!(value, ";algorithm={ALGORITHM};dht={DHT_NAME};overlay={};expires={}", self.overlay, self.expires);
-        if replica {
-            value.push_str(";holder=replica");
+        if let Some(holder) = holder {
+            let _ = write!(value, ";holder={holder}");
         }
         value
     }

@@ -8,6 +8,7 @@
 //! | peer query | To `<sip:peer@0.0.0.0;peer-ID=X>`, no Contact | 200 from X itself, 404 from the peer responsible, 302 |
 //! | resource query | To `<sip:bob@overlay;resource-ID=X>`, no Contact | 200 with the entries, 404, 302 |
 //! | resource registration | the same To, Contact, the entries as body | 200, 302, 412 with the later entry |
+//! | news of members | To = From = the sender's URI, no Contact, the news as body | 200, with the receiver's list where it differs |
 //!
 //! `Request-Disposition: redirect` asks for 302 (iterative), `proxy` to pass the request on (recursive; RFC 3841), with
 //! `Max-Forwards` as the bound of hops. `redirect` with `Max-Forwards: 0` asks the peer itself, responsible or not: how
@@ -19,6 +20,8 @@
 //! * `DHT-Path: <sip:peer@HOST:PORT;peer-ID=X>`, one for each peer that handled a recursive request, the asker first; the answer
 //!   brings it back with the answering peer last. `DHT-PeerID` names the sender of this very hop, as the link proves it.
 //! * `;holder=replica` in the `DHT-PeerID` of an answer from a peer that holds the resource and is not responsible for it.
+//! * News of members: a body `application/chordial-members+cbor`, see `members.rs`. It is hearsay: what stands in it is no link.
+//! * `;holder=cache` in the `DHT-PeerID` of an answer from a peer that has the entries from an answer that it passed on.
 //! * 412 for a store that a later entry stands against, 415 for a resource registration without entries.
 //!
 //! Written is the name-addr form that every SIP parser reads. Read are the forms that the drafts' examples take: with and
@@ -33,9 +36,12 @@
 
 mod body;
 mod header;
+mod members;
 mod request;
 mod response;
 mod tier;
+
+pub use members::MEMBERS_TYPE;
 
 use super::{IdSpace, PeerRef};
 use crate::core::Id;
@@ -92,7 +98,7 @@ impl Carry {
             CarryError::NotOverlay => message.push("Require", OPTION),
             _ => {}
         }
-        message.push("DHT-PeerID", self.own_peer_id(false));
+        message.push("DHT-PeerID", self.own_peer_id(None));
         message.set_body("", Vec::new());
         message
     }

@@ -2,7 +2,8 @@
 
 use super::body::{push_contacts, push_entries, read_entries};
 use super::header::{Loose, NOWHERE};
-use super::{Carry, CarryError, OPTION, tier};
+use super::members::push_members;
+use super::{Carry, CarryError, MEMBERS_TYPE, OPTION, tier};
 use crate::core::{Id, Rng};
 use crate::identity::{self, ContactBody, SignedEntry};
 use crate::overlay::{PeerRef, Request, Route};
@@ -23,7 +24,7 @@ impl Carry {
         let mut message = Message::request(Method::Register, &format!("sip:{to}"));
         let route = match request {
             Request::Register { .. } | Request::Leave { .. } => &Route::Iterative,
-            Request::Tier(_) => &Route::Here,
+            Request::Tier(_) | Request::Members { .. } => &Route::Here,
             Request::Query { route, .. } | Request::Fetch { route, .. } | Request::Store { route, .. } => route,
         };
         let hops = match route {
@@ -34,7 +35,9 @@ impl Carry {
         message.push("Max-Forwards", hops);
         let me = self.peer_uri(&self.me);
         let (to, from) = match request {
-            Request::Register { .. } | Request::Leave { .. } | Request::Tier(_) => (me.clone(), me.clone()),
+            Request::Register { .. } | Request::Leave { .. } | Request::Tier(_) | Request::Members { .. } => {
+                (me.clone(), me.clone())
+            }
             Request::Query { target, .. } => (self.peer_uri(&PeerRef { id: *target, addr: NOWHERE }), me.clone()),
             Request::Fetch { key, replica, aor, .. } => (self.resource_uri(aor.as_deref(), key, *replica), me.clone()),
             Request::Store { key, replica, entries, .. } => {
@@ -67,13 +70,13 @@ impl Carry {
                 let life = |e: &SignedEntry| if e.entry().is_removal() { 0 } else { e.entry().lifetime };
                 message.push("Expires", entries.iter().map(life).max().unwrap_or(0));
             }
-            Request::Query { .. } | Request::Fetch { .. } | Request::Tier(_) => {}
+            Request::Query { .. } | Request::Fetch { .. } | Request::Tier(_) | Request::Members { .. } => {}
         }
         message.push("Require", OPTION);
         message.push("Supported", OPTION);
         let disposition = if matches!(route, Route::Recursive { .. }) { "proxy" } else { "redirect" };
         message.push("Request-Disposition", disposition);
-        message.push("DHT-PeerID", self.own_peer_id(false));
+        message.push("DHT-PeerID", self.own_peer_id(None));
         if let Request::Leave { links } = request {
             self.push_links(&mut message, links);
         }
@@ -82,6 +85,7 @@ impl Carry {
         }
         match request {
             Request::Store { entries, .. } => push_entries(&mut message, entries),
+            Request::Members { until, digest, news } => push_members(&mut message, until.as_ref(), *digest, news),
             _ => message.set_body("", Vec::new()),
         }
         message
@@ -110,6 +114,10 @@ impl Carry {
         let update = message.has("Contact");
         let sender = self.read_peer_id(message, peer.is_some() && update)?;
         let request = match (peer, update) {
+            (Some(_), false) if message.content_is(MEMBERS_TYPE) => {
+                let (until, digest, news) = self.read_members(message)?;
+                Request::Members { until, digest, news }
+            }
             (Some(_), true) => self.registration(message, &to, &sender)?,
             (Some(target), false) => Request::Query { target: self.target(target)?, route: self.route(message)? },
             (None, false) => {

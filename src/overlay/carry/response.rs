@@ -2,6 +2,7 @@
 
 use super::body::{push_contacts, push_entries, read_entries};
 use super::header::Loose;
+use super::members::push_members;
 use super::tier::is_tier;
 use super::{Carry, CarryError, OPTION};
 use crate::core::Rng;
@@ -12,7 +13,11 @@ impl Carry {
     /// The answer to `request`. The tag of To is drawn from `rng`.
     pub fn encode_response(&self, request: &Message, response: &Response, rng: &mut Rng) -> Message {
         let (status, reason) = match response {
-            Response::Admitted { .. } | Response::Bye | Response::Stored { .. } => (200, "OK"),
+            Response::Admitted { .. }
+            | Response::Bye
+            | Response::Stored { .. }
+            | Response::Cached { .. }
+            | Response::Members { .. } => (200, "OK"),
             Response::Redirect { .. } => (302, "Moved Temporarily"),
             Response::Responsible { exact: true, .. } => (200, "OK"),
             Response::Responsible { exact: false, .. } => (404, "Not Found"),
@@ -40,13 +45,19 @@ impl Carry {
                 message.push("Contact", self.peer_uri(&self.me));
                 message.push("Expires", self.expires);
             }
-            Response::Entries { entries, .. } => push_contacts(&mut message, entries),
+            Response::Entries { entries, .. } | Response::Cached { entries, .. } => {
+                push_contacts(&mut message, entries)
+            }
             _ => {}
         }
         message.push("Require", OPTION);
         message.push("Supported", OPTION);
-        let replica = matches!(response, Response::Entries { responsible: false, .. });
-        message.push("DHT-PeerID", self.own_peer_id(replica));
+        let holder = match response {
+            Response::Entries { responsible: false, .. } => Some("replica"),
+            Response::Cached { .. } => Some("cache"),
+            _ => None,
+        };
+        message.push("DHT-PeerID", self.own_peer_id(holder));
         match response {
             Response::Admitted { links } | Response::Redirect { links, .. } | Response::Stored { links } => {
                 self.push_links(&mut message, links);
@@ -55,11 +66,19 @@ impl Carry {
                 self.push_links(&mut message, links);
                 self.push_path(&mut message, path);
             }
-            Response::Bye | Response::Refused { .. } | Response::Tier(_) | Response::Failed(_) => {}
+            Response::Cached { path, .. } => self.push_path(&mut message, path),
+            Response::Bye
+            | Response::Refused { .. }
+            | Response::Members { .. }
+            | Response::Tier(_)
+            | Response::Failed(_) => {}
         }
         match response {
             Response::Tier(answer) => self.push_answer(&mut message, answer),
-            Response::Entries { entries, .. } if !entries.is_empty() => push_entries(&mut message, entries),
+            Response::Entries { entries, .. } | Response::Cached { entries, .. } if !entries.is_empty() => {
+                push_entries(&mut message, entries);
+            }
+            Response::Members { news } if !news.is_empty() => push_members(&mut message, None, None, news),
             Response::Refused { current } => push_entries(&mut message, current),
             _ => message.set_body("", Vec::new()),
         }
@@ -89,7 +108,7 @@ impl Carry {
         let sender = self.read_peer_id(message, false)?;
         let links = self.read_links(message);
         let response = match (status, kind) {
-            (302, RequestKind::Leave) => return Err(CarryError::Header("status")),
+            (302, RequestKind::Leave | RequestKind::Members) => return Err(CarryError::Header("status")),
             (302, _) => {
                 let contact = message.values("Contact").next().and_then(Loose::parse);
                 let contact = contact.ok_or(CarryError::Header("Contact"))?;
@@ -104,9 +123,14 @@ impl Carry {
             (200 | 404, RequestKind::Fetch) => {
                 let entries = if status == 200 { read_entries(message)? } else { Vec::new() };
                 let loose = message.header("DHT-PeerID").and_then(Loose::parse);
-                let replica = loose.is_some_and(|l| l.get(&["holder"]).is_some_and(|h| h == "replica"));
-                Response::Entries { entries, responsible: !replica, links, path: self.read_path(message)? }
+                let path = self.read_path(message)?;
+                match loose.and_then(|l| l.get(&["holder"])) {
+                    Some("cache") => Response::Cached { entries, path },
+                    holder => Response::Entries { entries, responsible: holder != Some("replica"), links, path },
+                }
             }
+            (200, RequestKind::Members) if message.body().is_empty() => Response::Members { news: Vec::new() },
+            (200, RequestKind::Members) => Response::Members { news: self.read_members(message)?.2 },
             (200, RequestKind::Store) => Response::Stored { links },
             (200 | 404, RequestKind::Tier) => self.decode_answer(message)?,
             (412, RequestKind::Store | RequestKind::Tier) => Response::Refused { current: read_entries(message)? },

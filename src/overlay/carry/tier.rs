@@ -49,6 +49,7 @@ impl<'m> Fields<'m> {
     fn mode(&self) -> Result<Mode, CarryError> {
         match self.get("mode") {
             None | Some("auto") => Ok(Mode::Auto),
+            Some("sure") => Ok(Mode::Sure),
             Some("recursive") => Ok(Mode::Recursive),
             Some("iterative") => Ok(Mode::Iterative),
             Some(_) => Err(FAULT),
@@ -59,6 +60,7 @@ impl<'m> Fields<'m> {
 fn mode_name(mode: Mode) -> &'static str {
     match mode {
         Mode::Auto => "auto",
+        Mode::Sure => "sure",
         Mode::Recursive => "recursive",
         Mode::Iterative => "iterative",
     }
@@ -102,7 +104,7 @@ impl Carry {
         message.push("Require", OPTION);
         message.push("Supported", OPTION);
         message.push("Request-Disposition", "redirect");
-        message.push("DHT-PeerID", self.own_peer_id(false));
+        message.push("DHT-PeerID", self.own_peer_id(None));
         let mut tier = String::from(match ask {
             Ask::Attach { rank: Some(_), .. } => "attach",
             Ask::Attach { rank: None, .. } => "ask",

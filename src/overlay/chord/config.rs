@@ -17,6 +17,19 @@ pub struct Config {
     pub scattered: bool,
     /// Peers remembered beyond the tables because they answered lately. 0 is plain Chord.
     pub cache: usize,
+    /// Members known of besides the tables, so that the responsible peer is asked at once; in a larger ring no such list is
+    /// kept. 0: never.
+    pub members: usize,
+    /// From one comparison of the member list with the successor's to the next, in a ring at rest.
+    pub compare: Duration,
+    /// Fingers of base 2^this (1 to 4). 1 is plain Chord.
+    pub finger_width: u8,
+    /// Of next hops that are nearly as good the one with the shorter round trip is taken.
+    pub locality: bool,
+    /// Popular resources remembered of answers passed on. 0: none.
+    pub cached_records: usize,
+    /// How long such an answer is remembered: the longest that a changed one stays hidden from who does not ask to be sure.
+    pub cached_for: Duration,
     /// A next hop is given up after max(3 smoothed round trips, this).
     pub rpc_floor: Duration,
     /// The same for a peer never heard from, whose link must be made first.
@@ -31,7 +44,7 @@ pub struct Config {
     pub leave_deadline: Duration,
     /// Stabilisation after a change; doubles with each round that changes nothing.
     pub stabilise_min: Duration,
-    /// Stabilisation in a ring at rest.
+    /// Stabilisation in a ring at rest; more often where peers come and go ([RFC 7363](https://www.rfc-editor.org/rfc/rfc7363)).
     pub stabilise_max: Duration,
     /// A peer of the tables not heard from for this long is asked for a sign of life.
     pub heartbeat: Duration,
@@ -64,6 +77,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Chord as in the paper: fingers of base 2, nothing remembered, no member list.
+    pub fn plain() -> Config {
+        Config { cache: 0, members: 0, finger_width: 1, locality: false, cached_records: 0, ..Config::default() }
+    }
+
     /// How many distinct holders make a read or a write: two, or one where only one is kept.
     pub fn quorum(&self) -> usize {
         (1 + self.successor_replicas + usize::from(self.scattered)).min(2)
@@ -78,6 +96,12 @@ impl Default for Config {
             successor_replicas: 2,
             scattered: true,
             cache: 16,
+            members: 256,
+            compare: Duration::from_secs(120),
+            finger_width: 3,
+            locality: true,
+            cached_records: 64,
+            cached_for: Duration::from_secs(3),
             rpc_floor: Duration::from_millis(250),
             rpc_first: Duration::from_millis(500),
             rpc_ceiling: Duration::from_secs(2),
@@ -85,8 +109,8 @@ impl Default for Config {
             join_deadline: Duration::from_secs(6),
             leave_deadline: Duration::from_secs(2),
             stabilise_min: Duration::from_millis(250),
-            stabilise_max: Duration::from_secs(8),
-            heartbeat: Duration::from_secs(30),
+            stabilise_max: Duration::from_secs(24),
+            heartbeat: Duration::from_secs(180),
             fingers: Duration::from_secs(60),
             maintain: Duration::from_secs(10),
             scatter: Duration::from_secs(300),

@@ -34,6 +34,8 @@ pub(super) struct Joining {
     guesses: u8,
     /// In the ring already, and looking for a new successor.
     again: bool,
+    /// In the ring already, and looking into another one: one attempt.
+    look: bool,
 }
 
 impl Chord {
@@ -84,6 +86,7 @@ impl Chord {
                 joining.guesses += 1;
                 self.ask_to_join(now, next);
             }
+            None if joining.look => self.end_join(JoinError::NoAnswer),
             None => self.timers.set(Timer::Join, now + JOIN_AGAIN),
         }
     }
@@ -140,6 +143,8 @@ impl Chord {
                 joining.refused = Some(failure);
                 self.on_join_failed(now);
             }
+            // The way leads back to this peer: it is this very ring.
+            _ if joining.look => self.end_join(JoinError::NoWay),
             _ => self.timers.set(Timer::Join, now + JOIN_AGAIN),
         }
     }
@@ -171,8 +176,17 @@ impl Chord {
             answered: false,
             guesses: 0,
             again,
+            look: false,
         });
         self.on_join_timer(now);
+    }
+
+    /// Looks for this peer's place in the ring that `peer` is in, which may be another one.
+    pub(super) fn look_into(&mut self, now: Instant, peer: PeerRef) {
+        self.begin_join(now, peer.addr, true);
+        if let Some(joining) = &mut self.joining {
+            joining.look = true;
+        }
     }
 
     fn end_join(&mut self, why: JoinError) {
@@ -191,22 +205,31 @@ impl Chord {
         self.timers.set(Timer::Fingers, now + self.config.stabilise_min * 2);
         let wait = self.about(self.config.maintain);
         self.timers.set(Timer::Maintain, now + wait);
+        self.begin_members(now);
     }
 
     fn admitted(&mut self, now: Instant, by: PeerRef, links: Links, again: bool) {
         if !again {
             self.enter(now);
         }
+        let (me, known) = (self.table.me.id, self.table.successors());
+        if again && !known.is_empty() && !known.iter().any(|s| s.id == by.id) {
+            self.counters.merged += 1;
+        }
         self.adopt_successors(now, by, &links.successors);
+        self.seen(now, by);
         // Who was here before, and was restarted, finds itself there.
-        let me = self.table.me.id;
-        let before: Vec<PeerRef> = links.predecessors.into_iter().filter(|p| p.id != me).collect();
+        let before: Vec<PeerRef> = links.predecessors.iter().filter(|p| p.id != me).copied().collect();
         if let Some((p, rest)) = before.split_first()
             && self.table.predecessor().is_none()
         {
-            self.table.set_predecessor(*p, rest, now);
+            self.adopt_predecessor(now, *p, rest);
             // It learns of this peer by being asked.
             self.probe(now, *p);
+        }
+        self.displaced(now, &links);
+        if again {
+            self.sooner(Timer::Compare, now + self.config.stabilise_min);
         }
         self.changed(now);
     }

@@ -22,6 +22,8 @@ const MAX_ASKED: usize = 64;
 const MAX_GUESSES: u8 = 5;
 /// Peers remembered from answers in one round.
 const MAX_CANDIDATES: usize = 96;
+/// Members asked about one identifier.
+const LINE: usize = 4;
 /// The wait before the second round; it grows by as much with each further one.
 const ROUND: Duration = Duration::from_millis(100);
 /// The longest such wait.
@@ -44,7 +46,7 @@ pub(super) enum Goal {
     },
     /// A finger's peer.
     Finger {
-        exponent: u8,
+        step: u16,
     },
     /// A copy for the peer responsible for the slot; `drop`: the copy here is forgotten then.
     Place {
@@ -91,6 +93,28 @@ pub(super) struct Found {
 }
 
 impl Op {
+    pub fn new(goal: Goal, target: Id, mode: Mode, now: Instant) -> Box<Op> {
+        Box::new(Op {
+            goal,
+            target,
+            mode,
+            epoch: 0,
+            settled: false,
+            asked: Vec::new(),
+            retries: 0,
+            hops: 0,
+            via: mode,
+            rounds: 0,
+            started: now,
+            recursing: false,
+            tried: Vec::new(),
+            candidates: Vec::new(),
+            preferred: None,
+            redirections: 0,
+            guesses: 0,
+        })
+    }
+
     pub fn trace(&self, now: Instant) -> Trace {
         Trace {
             hops: self.hops,
@@ -144,28 +168,11 @@ impl Chord {
         let id = self.fresh();
         let preferred = match &goal {
             // The peer that the finger points to now most often still is the one.
-            Goal::Finger { exponent } => Some(self.table.finger(*exponent)).filter(|p| p.id != self.table.me.id),
+            Goal::Finger { .. } => Some(self.table.covering(&target)).filter(|p| p.id != self.table.me.id),
             _ => None,
         };
-        let op = Box::new(Op {
-            goal,
-            target,
-            mode,
-            epoch: 0,
-            settled: false,
-            asked: Vec::new(),
-            retries: 0,
-            hops: 0,
-            via: mode,
-            rounds: 0,
-            started: now,
-            recursing: false,
-            tried: Vec::new(),
-            candidates: Vec::new(),
-            preferred,
-            redirections: 0,
-            guesses: 0,
-        });
+        let mut op = Op::new(goal, target, mode, now);
+        op.preferred = preferred;
         self.timers.set(Timer::Op(id), now + self.config.op_deadline);
         self.round(now, id, op);
         id
@@ -180,16 +187,52 @@ impl Chord {
             op.via = Mode::Iterative;
             return self.found(now, id, op, found);
         }
+        if op.rounds == 0 && op.mode != Mode::Recursive && self.members.complete() {
+            let line: Vec<PeerRef> = self.line(now, &op.target).take(LINE).collect();
+            if line.first().is_some_and(|p| p.id != self.table.me.id) {
+                return self.straight(now, id, op, line);
+            }
+        }
         match op.mode {
-            Mode::Iterative => self.step(now, id, op),
+            Mode::Iterative | Mode::Sure => self.step(now, id, op),
             Mode::Auto | Mode::Recursive => self.recurse(now, id, op),
         }
+    }
+
+    /// The members from `position` on that may be asked: the responsible peer, its successors. This peer is among them.
+    pub(super) fn line(&self, now: Instant, position: &Id) -> impl Iterator<Item = PeerRef> {
+        let me = self.table.me;
+        self.members.from(position, me).filter_map(move |p| {
+            if p.id == me.id {
+                return Some(p);
+            }
+            match self.table.contact(&p.id) {
+                // Where it was reached is where it is.
+                Some(c) => (c.misses == 0).then_some(PeerRef { id: p.id, addr: c.addr }),
+                None => (!self.table.buried(&p.id, now)).then_some(p),
+            }
+        })
+    }
+
+    /// To the peer that the member list has as the responsible one.
+    fn straight(&mut self, now: Instant, id: u64, mut op: Box<Op>, line: Vec<PeerRef>) {
+        let owner = line[0];
+        if let Goal::Put { .. } = op.goal {
+            // The write itself finds out whether it is.
+            op.note_asked(owner);
+            (op.hops, op.via) = (1, Mode::Iterative);
+            let found = Found { owner, replicas: line[1..].to_vec(), responsible: true, entries: None };
+            return self.found(now, id, op, found);
+        }
+        op.candidates.extend(line.iter().filter(|p| p.id != self.table.me.id));
+        op.preferred = Some(owner);
+        self.step(now, id, op);
     }
 
     pub(super) fn on_again(&mut self, now: Instant, id: u64) {
         let Some(mut op) = self.ops.remove(&id) else { return };
         if op.settled {
-            self.ops.insert(id, op);
+            self.hurry_read(now, id, op);
         } else if op.recursing {
             op.retries = op.retries.saturating_add(1);
             self.go_iterative(now, id, op);
@@ -217,6 +260,9 @@ impl Chord {
         match response {
             Some(Response::Responsible { links, path, .. }) if !matches!(op.goal, Goal::Get { .. }) => {
                 let owner = self.arrived(&mut op, recursive, from, &path);
+                if self.is_implausible(&mut op, &owner.id) {
+                    return self.advance(now, id, op, recursive);
+                }
                 self.found(now, id, op, Found { owner, replicas: links.successors, responsible: true, entries: None });
             }
             Some(Response::Entries { entries, responsible, links, path }) if matches!(op.goal, Goal::Get { .. }) => {
@@ -225,6 +271,9 @@ impl Chord {
                     return self.unrecurse(now, id, op);
                 }
                 let owner = self.arrived(&mut op, recursive, from, &path);
+                if entries.is_empty() && self.is_implausible(&mut op, &owner.id) {
+                    return self.advance(now, id, op, recursive);
+                }
                 let mut replicas = links.successors;
                 if !responsible {
                     // A replica answered: the responsible peer is before it.
@@ -241,6 +290,12 @@ impl Chord {
                     replicas = around;
                 }
                 self.found(now, id, op, Found { owner, replicas, responsible, entries: Some(entries) });
+            }
+            Some(Response::Cached { entries, path })
+                if matches!(op.goal, Goal::Get { .. }) && op.mode != Mode::Sure =>
+            {
+                let owner = self.arrived(&mut op, recursive, from, &path);
+                self.read_cached(now, id, op, owner, entries);
             }
             Some(Response::Redirect { closer, links }) => {
                 op.redirections = op.redirections.saturating_add(1);
@@ -264,6 +319,22 @@ impl Chord {
                 self.advance(now, id, op, recursive);
             }
         }
+    }
+
+    /// True where what is known speaks against a claim to be responsible: on with somebody else. A nearer peer is asked; it may
+    /// be the one that is dead.
+    fn is_implausible(&mut self, op: &mut Op, owner: &Id) -> bool {
+        let closer = self.table.closer_than(owner, &op.target);
+        if closer.is_none() && !self.table.is_too_far(owner, &op.target) {
+            return false;
+        }
+        self.counters.implausible += 1;
+        op.retries = op.retries.saturating_add(1);
+        if let Some(closer) = closer {
+            op.tried.retain(|id| *id != closer.id);
+            op.preferred = Some(closer);
+        }
+        true
     }
 
     pub(super) fn on_op_deadline(&mut self, now: Instant, id: u64) {
@@ -310,7 +381,7 @@ impl Chord {
                     self.out.push_back(Output::PutDone { op: *name, acks, result: Err(error), trace });
                 }
             }
-            Goal::Finger { exponent } => self.on_finger(now, *exponent, None),
+            Goal::Finger { step } => self.on_finger(now, *step, None),
             Goal::Place { parent, .. } => {
                 if let Some(parent) = *parent {
                     self.on_copy(now, parent, None);
@@ -330,15 +401,30 @@ impl Chord {
                 self.out.push_back(Output::FindDone { op: *name, result: Ok(found.owner), trace });
                 self.forget_op(id);
             }
-            Goal::Finger { exponent } => {
-                let exponent = *exponent;
+            Goal::Finger { step } => {
+                let step = *step;
                 self.forget_op(id);
-                self.on_finger(now, exponent, Some(found.owner));
+                self.on_finger(now, step, Some(found.owner));
             }
             Goal::Get { .. } => self.read_found(now, id, op, found),
-            Goal::Put { .. } => self.write_found(now, id, op, found),
+            Goal::Put { .. } => {
+                let found = self.with_members(now, found, &op.target);
+                self.write_found(now, id, op, found);
+            }
             Goal::Place { .. } => self.place_found(now, id, op, found),
         }
+    }
+
+    /// Who holds replicas is what the member list says, before what the responsible peer says.
+    fn with_members(&self, now: Instant, mut found: Found, target: &Id) -> Found {
+        if self.members.complete() {
+            let line = self.line(now, target).filter(|p| p.id != found.owner.id).take(self.config.successor_replicas);
+            let mut replicas: Vec<PeerRef> = line.collect();
+            let said = std::mem::take(&mut found.replicas);
+            replicas.extend(said.into_iter().filter(|s| replicas.iter().all(|r| r.id != s.id)).collect::<Vec<_>>());
+            found.replicas = replicas;
+        }
+        found
     }
 
     /// Notes the way that a lookup took; the peer it led to.

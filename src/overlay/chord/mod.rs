@@ -2,27 +2,39 @@
 //! draft-zangrilli-p2psip-dsip-dhtchord-00 section 6 says of joining, stabilisation and leaving.
 //!
 //! What it adds to the paper:
-//! * A peer that it was only told about is neither routed to nor named to others until it has answered itself.
+//! * A peer that it was only told about is neither routed to nor named to others until it has answered itself. Neighbours that
+//!   others name are asked before they stand in a list, so that a lie about neighbours costs a question.
 //! * Predecessors are a list too, so that each peer knows which replicas are its business.
 //! * A lookup survives dead peers: a next hop that misses its deadline is passed over within the same lookup, the one
 //!   who passes a request on does the same, and any holder of a resource answers for it.
+//! * In rings of up to [`Config::members`] a member list: own requests go straight to the responsible peer, and a read asks all
+//!   holders at once. Beyond, fingers of a wider base. [`Config::plain`] is the paper's Chord.
+//! * A claim to be responsible is held against who else is known to live there, and against the ring's density.
 //! * Records: `r` = 4 replicas (the responsible peer, two successors, one scattered). The writer writes to all of them and
 //!   is content with two; the responsible peer replicates again when its successors change, hands over to a peer
 //!   that joins before it, and places the scattered replica anew from time to time.
+//! * Upkeep at the pace of the churn that is seen; a ring at rest says little.
+//! * Rings of one overlay that grew apart become one.
 //!
 //! Kept invariant: nothing is stored that was not verified; whoever leaves a table is reported by [`Output::Drop`]; every
 //! request that came in is answered once.
 //!
-//! Files: `table` (who is known), `store` (what is held), `durable` (what is kept over a restart), `clock` (the time that counts), `rpc` (requests out, deadlines, failures), `serve` (requests in),
-//! `join`, `upkeep` (stabilise, fingers, leave), `replicate` (hand-over and replicas), `lookup`, `read`, `write`.
+//! Files: `table` (who is known), `members` and `gossip` (the member list), `store` (what is held), `durable` (what is kept over a
+//! restart), `clock` (the time that counts), `rpc` (requests out, deadlines, failures), `serve` (requests in), `join`, `merge` (two
+//! rings), `upkeep` (stabilise, fingers, leave), `watch` (churn), `replicate` (hand-over and replicas), `lookup`, `read`, `write`, `cache`.
 //!
-//! Absent: merging two rings that grew apart, lookups over several disjoint paths at once, fingers chosen by proximity.
+//! Absent: lookups over several disjoint paths at once in rings without a member list, where liars on the way are met by
+//! trying again over another way; fingers chosen by proximity.
 
+mod cache;
 mod clock;
 mod config;
 mod durable;
+mod gossip;
 mod join;
 mod lookup;
+mod members;
+mod merge;
 mod read;
 mod replicate;
 mod rpc;
@@ -30,14 +42,19 @@ mod serve;
 mod store;
 mod table;
 mod upkeep;
+mod watch;
 mod write;
 
 pub use config::Config;
 
 use super::{Command, Counters, Input, LookupError, OpId, Output, Overlay, PeerRef, PutError, Status, Trace, Verify};
 use crate::core::{Id, Instant, Rng, TimerQueue, UnixTime};
+use cache::Cache;
+use gossip::Gossip;
 use join::Joining;
 use lookup::{Goal, Op};
+use members::Members;
+use merge::Stranger;
 use rpc::Rpc;
 use serve::Relay;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -45,12 +62,19 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use store::{Slot, Store};
 use table::Table;
+use watch::Watch;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 enum Timer {
     Stabilise,
     Fingers,
     Maintain,
+    /// News of members are to be handed on.
+    News,
+    /// The member list is to be compared.
+    Compare,
+    /// A peer of another ring is to be looked for.
+    Seek,
     /// The join's next attempt.
     Join,
     /// The leave's end.
@@ -79,6 +103,11 @@ enum State {
 pub struct Chord {
     config: Config,
     table: Table,
+    members: Members,
+    gossip: Gossip,
+    strangers: Vec<Stranger>,
+    watch: Watch,
+    cache: Cache,
     store: Store,
     verify: Box<dyn Verify>,
     rng: Rng,
@@ -108,6 +137,11 @@ impl Chord {
     pub fn new(me: PeerRef, config: Config, verify: Box<dyn Verify>, rng: Rng) -> Chord {
         Chord {
             table: Table::new(me, &config),
+            members: Members::new(me.id, config.members),
+            gossip: Gossip::default(),
+            strangers: Vec::new(),
+            watch: Watch::default(),
+            cache: Cache::new(config.cached_records, config.cached_for),
             store: Store::default(),
             verify,
             rng,
@@ -144,6 +178,11 @@ impl Chord {
         self.store.slots().map(|(slot, _)| *slot).collect()
     }
 
+    /// Everybody said to be in the ring besides this peer; empty where no list is kept.
+    pub fn members(&self) -> Vec<PeerRef> {
+        self.members.all().filter(|m| !m.gone).map(|m| m.peer).collect()
+    }
+
     /// True when this peer is responsible for `target`, as far as it knows.
     pub fn is_responsible(&self, target: &Id) -> bool {
         self.state == State::Joined && self.table.is_responsible(target)
@@ -163,6 +202,7 @@ impl Chord {
         match command {
             Command::Create => self.create(now),
             Command::Join { bootstrap } => self.join(now, bootstrap),
+            Command::Meet { peer } => self.meet(now, peer),
             Command::Leave => self.leave(now),
             Command::Put { op, key, entry } => self.put(now, op, key, entry),
             Command::Get { op, key, aor, mode } => {
@@ -245,6 +285,9 @@ impl Overlay for Chord {
                 Timer::Stabilise => self.on_stabilise(now),
                 Timer::Fingers => self.on_fingers(now),
                 Timer::Maintain => self.on_maintain(now),
+                Timer::News => self.on_news(now),
+                Timer::Compare => self.on_compare(now),
+                Timer::Seek => self.on_seek(now),
                 Timer::Join => self.on_join_timer(now),
                 Timer::Leave => self.finish_leave(now),
                 Timer::Rpc(id) => self.on_rpc_failed(now, super::RpcId(id), false),
@@ -267,6 +310,7 @@ impl Overlay for Chord {
             predecessor: self.table.predecessor(),
             successors: self.table.successors(),
             fingers: self.table.finger_rows(),
+            members: self.members.len(),
             resources,
             entries,
             clock_off: self.clock.off(),

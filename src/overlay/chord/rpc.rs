@@ -23,6 +23,7 @@ pub(super) enum Why {
     /// A holder asked by a get.
     Read {
         op: u64,
+        replica: u8,
     },
     /// A holder written to by a put.
     Write {
@@ -37,6 +38,10 @@ pub(super) enum Why {
         slot: super::Slot,
     },
     Repair,
+    /// News of members, to be handed on.
+    News,
+    /// The member list, compared.
+    Compare,
     Relay(u64),
     Bye,
 }
@@ -117,9 +122,14 @@ impl Chord {
         let round_trip = (!sent.recursive).then(|| now.since(sent.sent));
         let from = PeerRef { id: from.id, addr: sent.to.addr };
         let first = self.table.reached(from, round_trip, now);
-        if response == Response::Failed(Failure::NotInRing) && !sent.recursive && sent.why != Why::Join {
+        self.forget_stranger(&from.id);
+        if response == Response::Failed(Failure::NotInRing) && !sent.recursive {
             // It lives, and has no place here (yet, or any more).
-            self.fail_peer(now, &from.id);
+            if sent.why != Why::Join {
+                self.fail_peer(now, &from.id);
+            }
+        } else {
+            self.seen(now, from);
         }
         match sent.why {
             Why::Join => self.on_join_answer(now, from, response),
@@ -127,12 +137,16 @@ impl Chord {
             Why::Notify => self.on_notify_answer(now, from, response),
             Why::Probe => self.on_probe_answer(now, from, response),
             Why::Step { op, epoch, recursive } => self.on_step(now, op, epoch, recursive, from, Some(response)),
-            Why::Read { op } => self.on_read(now, op, from, Some(response)),
+            Why::Read { op, replica } => self.on_read(now, op, from, replica, Some(response)),
             Why::Write { op, epoch } => self.on_written(now, op, epoch, from, Some(response)),
             Why::Place { op } => self.on_placed(now, op, from, Some(response)),
             Why::Push { slot } => self.on_pushed(now, from, slot, Some(response)),
             Why::Relay(relay) => self.on_relay(now, relay, Some(response)),
             Why::Repair => {}
+            Why::News => {
+                self.gossip.handed.remove(&rpc.0);
+            }
+            Why::Compare => self.on_compared(now, from, response),
             Why::Bye => self.on_farewell(now),
         }
         if first {
@@ -169,7 +183,10 @@ impl Chord {
     /// Asks a peer of the tables for a sign of life, unless it is being asked.
     pub(super) fn probe(&mut self, now: Instant, peer: PeerRef) {
         if self.table.contact(&peer.id).is_some_and(|c| c.probe.is_none()) {
-            self.send(now, peer, Request::Query { target: peer.id, route: Route::Iterative }, Why::Probe);
+            // Whether it lives is asked of it alone, and answered in few words; a predecessor is asked who is around it.
+            let before = self.table.predecessor().is_some_and(|p| p.id == peer.id);
+            let route = if before { Route::Iterative } else { Route::Here };
+            self.send(now, peer, Request::Query { target: peer.id, route }, Why::Probe);
             let id = self.next_id;
             if let Some(contact) = self.table.contact_mut(&peer.id) {
                 contact.probe = Some(id);
@@ -178,8 +195,16 @@ impl Chord {
     }
 
     pub(super) fn fail_peer(&mut self, now: Instant, id: &Id) {
-        let Some((peer, neighbour)) = self.table.remove(id, now) else { return };
+        let next = [self.table.predecessor(), self.table.successor()].into_iter().flatten().any(|p| p.id == *id);
+        let reached = self.table.is_reached(id);
+        let removed = self.table.remove(id, now);
+        self.missed(now, id, next);
+        let Some((peer, neighbour)) = removed else { return };
         self.counters.peers_failed += 1;
+        if reached {
+            self.remember(now, peer);
+            self.note_failure(now);
+        }
         self.out.push_back(Output::Drop { peer });
         if neighbour {
             self.note_home(peer.addr);
@@ -201,9 +226,10 @@ impl Chord {
         match sent.why {
             Why::Join => self.on_join_failed(now),
             Why::Stabilise => self.stabilising = false,
-            Why::Notify | Why::Probe | Why::Repair => {}
+            Why::Notify | Why::Probe | Why::Repair | Why::Compare => {}
+            Why::News => self.not_handed(now, id),
             Why::Step { op, epoch, recursive } => self.on_step(now, op, epoch, recursive, peer, None),
-            Why::Read { op } => self.on_read(now, op, peer, None),
+            Why::Read { op, replica } => self.on_read(now, op, peer, replica, None),
             Why::Write { op, epoch } => self.on_written(now, op, epoch, peer, None),
             Why::Place { op } => self.on_placed(now, op, peer, None),
             Why::Push { slot } => self.on_pushed(now, peer, slot, None),
@@ -216,7 +242,13 @@ impl Chord {
     /// may have closed a link that it had no use for, and everything on a link waits for a segment that was lost. What was
     /// passed on and not answered says little about the peer that was to pass it on.
     fn suspect(&mut self, now: Instant, id: u64, sent: &Rpc, definite: bool) {
-        let Some(contact) = self.table.contact_mut(&sent.to.id) else { return };
+        let Some(contact) = self.table.contact_mut(&sent.to.id) else {
+            // Only told of, and not where it was said to be.
+            if !sent.recursive {
+                self.fail_peer(now, &sent.to.id);
+            }
+            return;
+        };
         if sent.why == Why::Probe {
             if contact.probe != Some(id) {
                 return;
@@ -228,9 +260,28 @@ impl Chord {
                 return self.fail_peer(now, &sent.to.id);
             }
         }
+        let first = contact.misses == 0;
         if definite || !sent.recursive {
             contact.misses = contact.misses.saturating_add(1);
         }
         self.probe(now, sent.to);
+        // Where the first of a side is silent, the next may be as well.
+        if first && self.table.predecessor().is_some_and(|p| p.id == sent.to.id) {
+            let before: Vec<PeerRef> = self.table.predecessors().iter().filter_map(|id| self.table.peer(id)).collect();
+            self.probe_silent(now, before);
+        }
+        if first && self.table.successor().is_some_and(|s| s.id == sent.to.id) {
+            let after = self.table.successors();
+            self.probe_silent(now, after);
+        }
+    }
+
+    /// Asks those that have said nothing for a moment whether they live.
+    pub(super) fn probe_silent(&mut self, now: Instant, peers: Vec<PeerRef>) {
+        for peer in peers {
+            if self.table.contact(&peer.id).is_some_and(|c| now.since(c.heard) > super::serve::DOUBT) {
+                self.probe(now, peer);
+            }
+        }
     }
 }

@@ -6,7 +6,7 @@ use super::store::Kept;
 use super::{Chord, State, Timer};
 use crate::core::{Id, Instant, subscriber};
 use crate::identity::SignedEntry;
-use crate::overlay::{Failure, Output, PeerRef, Request, Response, Route, Token};
+use crate::overlay::{Failure, Links, Output, PeerRef, Request, Response, Route, Token};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const REPLICATE: Duration = Duration::from_secs(2);
 /// Longest path believed.
 const MAX_PATH: usize = 64;
 /// A predecessor that others seem to pass over is asked for a sign of life after this much silence.
-const DOUBT: Duration = Duration::from_millis(500);
+pub(super) const DOUBT: Duration = Duration::from_millis(500);
 
 /// A request on its way through this peer.
 #[derive(Debug)]
@@ -53,7 +53,16 @@ impl Chord {
             return self.reply(token, Response::Failed(Failure::NotInRing));
         }
         self.table.heard(from, now);
-        self.notice(now, &from);
+        match &request {
+            // It asks for its place.
+            Request::Register { .. } | Request::Leave { .. } => {}
+            _ => {
+                self.notice(now, &from);
+                if self.members.complete() && !self.members.contains(&from.id) {
+                    self.met(now, from);
+                }
+            }
+        }
         match request {
             // Of the tier around the ring; nothing asks it here.
             Request::Tier(_) => self.reply(token, Response::Failed(Failure::Bad)),
@@ -63,7 +72,11 @@ impl Chord {
                 if self.table.is_responsible(&target) {
                     let exact = target == self.table.me.id;
                     let path = self.path_here(route);
-                    let links = if exact { self.table.links(self.config.successors, true) } else { self.short_links() };
+                    let links = match route {
+                        Route::Here => Links::default(),
+                        _ if exact => self.table.links(self.config.successors, false),
+                        _ => self.short_links(),
+                    };
                     self.reply(token, Response::Responsible { exact, links, path });
                 } else {
                     self.onward(now, from, token, target, request);
@@ -74,16 +87,22 @@ impl Chord {
                 let entries = self.store.get(&(key, replica), now);
                 let responsible = self.table.is_responsible(&position);
                 // A replica may answer for the responsible peer, an old copy that has its time here behind it may not.
-                let replica = replica == 0
+                let holder = replica == 0
                     && !entries.is_empty()
                     && self.table.is_replica(&position, self.config.successor_replicas);
-                if responsible || replica || *route == Route::Here {
+                if responsible || holder || *route == Route::Here {
                     let (path, links) = (self.path_here(route), self.short_links());
                     self.reply(token, Response::Entries { entries, responsible, links, path });
+                } else if let (Route::Recursive { .. }, 0, Some(entries)) = (route, replica, self.cache.get(&key, now))
+                {
+                    let (entries, path) = (entries.to_vec(), self.path_here(route));
+                    self.counters.cached += 1;
+                    self.reply(token, Response::Cached { entries, path });
                 } else {
                     self.onward(now, from, token, position, request);
                 }
             }
+            Request::Members { until, digest, news } => self.serve_members(now, token, until, digest, &news),
             Request::Store { key, replica, ref entries, ref route } => {
                 let position = self.config.space.replica_position(&key, replica);
                 if *route == Route::Here || self.table.is_responsible(&position) {
@@ -127,7 +146,10 @@ impl Chord {
             }
             match verdict {
                 // The writer writes to the successors too; whom it did not know of gets it from here.
-                Kept::New => self.sooner(Timer::Maintain, now + REPLICATE),
+                Kept::New => {
+                    self.cache.forget(&key);
+                    self.sooner(Timer::Maintain, now + REPLICATE);
+                }
                 Kept::Same => {}
                 Kept::Stale(held) => {
                     self.counters.stale += 1;
@@ -171,7 +193,29 @@ impl Chord {
             None if relay.last_hop || !self.table.contacts_contain(relay.tried.last()) => self.relay(now, id, relay),
             Some(Response::Failed(Failure::NotInRing | Failure::Busy)) => self.relay(now, id, relay),
             None => self.reply(relay.token, Response::Failed(Failure::NoAnswer)),
-            Some(response) => self.reply(relay.token, response),
+            Some(response) => {
+                if let (Request::Fetch { key, replica: 0, .. }, Response::Entries { entries, .. }) =
+                    (&relay.request, &response)
+                {
+                    self.note_passing(now, key, entries);
+                }
+                self.reply(relay.token, response);
+            }
+        }
+    }
+
+    /// An answer on its way: where others ask for the same, what verifies is remembered for a moment.
+    fn note_passing(&mut self, now: Instant, key: &Id, entries: &[SignedEntry]) {
+        if entries.is_empty() || !self.cache.is_popular(key, now) {
+            return;
+        }
+        let unix = self.unix(now);
+        let few = entries.iter().take(self.config.max_resource_entries);
+        let valid: Vec<SignedEntry> = few.filter(|e| self.verify.verify(e, key, unix)).cloned().collect();
+        if valid.len() == entries.len() {
+            self.cache.put(key, valid, now);
+        } else {
+            self.counters.invalid += 1;
         }
     }
 
@@ -179,7 +223,7 @@ impl Chord {
     fn onward(&mut self, now: Instant, from: PeerRef, token: Token, target: Id, request: Request) {
         let route = match &request {
             Request::Query { route, .. } | Request::Fetch { route, .. } | Request::Store { route, .. } => route,
-            Request::Register { .. } | Request::Leave { .. } | Request::Tier(_) => return,
+            Request::Register { .. } | Request::Leave { .. } | Request::Tier(_) | Request::Members { .. } => return,
         };
         match route {
             Route::Here => self.reply(token, Response::Failed(Failure::Bad)),
@@ -266,7 +310,9 @@ impl Chord {
         if self.table.predecessor().is_some_and(|p| p.id == named.id)
             && self.table.contact(&named.id).is_some_and(|c| now.since(c.heard) > DOUBT)
         {
-            self.probe(now, *named);
+            // Those before it may be dead as well, and one after the other takes too long.
+            let before: Vec<PeerRef> = self.table.predecessors().iter().filter_map(|id| self.table.peer(id)).collect();
+            self.probe_silent(now, before);
         }
     }
 }

@@ -16,6 +16,8 @@ const BURIED: Duration = Duration::from_secs(20);
 const SILENT: Duration = Duration::from_secs(1);
 /// Failed peers remembered.
 const GRAVES: usize = 64;
+/// So many times the mean distance lies between no two peers of a ring (once in e^16).
+const UNLIKELY: u128 = 16;
 /// Predecessors known beyond what the replicas need.
 const SPARE_PREDECESSORS: usize = 1;
 
@@ -41,11 +43,14 @@ pub(super) struct Table {
     contacts: BTreeMap<Id, Contact>,
     predecessors: Vec<Id>,
     successors: Vec<Id>,
-    fingers: Vec<(u8, Id)>,
+    /// Steps ([`IdSpace::step_start`]) and peers.
+    fingers: Vec<(u16, Id)>,
     dead: BTreeMap<Id, Instant>,
     max_successors: usize,
     max_predecessors: usize,
     cache: usize,
+    width: u8,
+    locality: bool,
 }
 
 impl Table {
@@ -61,6 +66,8 @@ impl Table {
             max_successors: config.successors.max(1),
             max_predecessors: config.successor_replicas + 1 + SPARE_PREDECESSORS,
             cache: config.cache,
+            width: config.finger_width.clamp(1, 4),
+            locality: config.locality,
         }
     }
 
@@ -97,11 +104,7 @@ impl Table {
 
     /// Takes a peer out of every table; true when it was a neighbour.
     pub fn remove(&mut self, id: &Id, now: Instant) -> Option<(PeerRef, bool)> {
-        self.dead.retain(|_, since| now.since(*since) < BURIED);
-        if self.dead.len() >= GRAVES {
-            self.dead.pop_first();
-        }
-        self.dead.insert(*id, now);
+        self.bury(id, now);
         let contact = self.contacts.remove(id)?;
         let before = self.predecessors.len() + self.successors.len();
         self.predecessors.retain(|p| p != id);
@@ -111,26 +114,53 @@ impl Table {
         Some((PeerRef { id: *id, addr: contact.addr }, neighbour))
     }
 
-    /// Sets the predecessor; those before it follow from what it says. True when it changed.
-    pub fn set_predecessor(&mut self, peer: PeerRef, before: &[PeerRef], now: Instant) -> bool {
+    /// Sets the predecessor. Those before it are whom this peer has reached itself; the others that are named, and known
+    /// ones that are passed over, come back to be asked. True when the predecessor changed.
+    pub fn set_predecessor(&mut self, peer: PeerRef, before: &[PeerRef], now: Instant) -> (bool, Vec<PeerRef>) {
         let old = self.predecessors.first().copied();
-        let mut list = vec![peer];
-        for p in before {
-            let last = list.last().map_or(self.me.id, |l| l.id);
-            // Each further one lies behind the last and has not gone round.
-            if list.len() < self.max_predecessors
-                && self.space.in_open(&p.id, &self.me.id, &last)
-                && !self.buried(&p.id, now)
-            {
-                list.push(*p);
-            }
-        }
-        self.predecessors = list.iter().map(|p| p.id).collect();
-        self.tell(&list, now);
-        old != Some(peer.id)
+        self.tell(&[peer], now);
+        let mut known: Vec<Id> = self.predecessors.iter().copied().filter(|p| *p != peer.id).collect();
+        let behind = |id: &Id| self.space.in_open(id, &self.me.id, &peer.id);
+        known.retain(behind);
+        let named: Vec<PeerRef> = before
+            .iter()
+            .filter(|p| behind(&p.id) && !self.buried(&p.id, now))
+            .take(self.max_predecessors)
+            .copied()
+            .collect();
+        let mut ask = self.passed_over(&known, &named, |t, id| t.space.distance(id, &t.me.id));
+        known.extend(named.iter().filter(|p| self.is_reached(&p.id)).map(|p| p.id));
+        known.sort_by_key(|p| self.space.distance(p, &self.me.id));
+        known.dedup();
+        known.insert(0, peer.id);
+        known.truncate(self.max_predecessors);
+        self.predecessors = known;
+        ask.extend(named.into_iter().filter(|p| !self.is_reached(&p.id)));
+        (old != Some(peer.id), ask)
     }
 
-    /// Sets the successor list; true when it changed.
+    /// Sets the successor list: `first`, and of the others whom this peer has reached itself. Known ones stay; those that are
+    /// passed over, and those only named, come back to be asked. True when the list changed.
+    pub fn adopt_successors(&mut self, first: PeerRef, rest: &[PeerRef], now: Instant) -> (bool, Vec<PeerRef>) {
+        self.tell(&[first], now);
+        let fits = |id: &Id| *id != self.me.id && *id != first.id && !self.buried(id, now);
+        let known: Vec<Id> = self.successors.iter().copied().filter(|id| fits(id)).collect();
+        let named: Vec<PeerRef> = rest.iter().filter(|p| fits(&p.id)).take(self.max_successors).copied().collect();
+        let mut ask = self.passed_over(&known, &named, |t, id| t.space.distance(&t.me.id, id));
+        let mut list = known;
+        list.push(first.id);
+        list.extend(named.iter().filter(|p| self.is_reached(&p.id)).map(|p| p.id));
+        list.sort_by_key(|p| self.space.distance(&self.me.id, p));
+        list.dedup();
+        list.truncate(self.max_successors);
+        let last = list.last().filter(|_| list.len() >= self.max_successors).copied();
+        ask.extend(named.into_iter().filter(|p| {
+            !self.is_reached(&p.id) && last.is_none_or(|last| self.space.in_open(&p.id, &self.me.id, &last))
+        }));
+        (self.replace_successors(list), ask)
+    }
+
+    /// Sets the successor list as it is said; true when it changed.
     pub fn set_successors(&mut self, list: &[PeerRef], now: Instant) -> bool {
         let mut kept: Vec<PeerRef> = Vec::with_capacity(self.max_successors);
         for p in list {
@@ -142,31 +172,67 @@ impl Table {
                 kept.push(*p);
             }
         }
-        let ids: Vec<Id> = kept.iter().map(|p| p.id).collect();
-        let changed = ids != self.successors;
-        self.successors = ids;
         self.tell(&kept, now);
+        self.replace_successors(kept.iter().map(|p| p.id).collect())
+    }
+
+    /// A peer that answered takes its place among the neighbours, behind the first of each side: a new first one makes itself
+    /// known. True when the lists changed.
+    pub fn place(&mut self, id: &Id) -> bool {
+        let (space, me) = (self.space, self.me.id);
+        let mut changed = false;
+        if let (Some(first), false) = (self.predecessors.first(), self.predecessors.contains(id))
+            && space.in_open(id, &me, first)
+        {
+            let at = self.predecessors.partition_point(|p| space.distance(p, &me) < space.distance(id, &me));
+            self.predecessors.insert(at, *id);
+            self.predecessors.truncate(self.max_predecessors);
+            changed |= self.predecessors.contains(id);
+        }
+        if let (Some(first), false) = (self.successors.first(), self.successors.contains(id))
+            && space.in_open(id, first, &me)
+        {
+            let mut list = self.successors.clone();
+            let at = list.partition_point(|p| space.distance(&me, p) < space.distance(&me, id));
+            list.insert(at, *id);
+            list.truncate(self.max_successors);
+            changed |= self.replace_successors(list);
+        }
+        changed
+    }
+
+    /// Known peers within the reach of `named` that it does not name.
+    fn passed_over(&self, known: &[Id], named: &[PeerRef], far: impl Fn(&Table, &Id) -> Id) -> Vec<PeerRef> {
+        let reach = named.iter().map(|p| far(self, &p.id)).max();
+        let missing = known.iter().filter(|id| Some(far(self, id)) < reach && !named.iter().any(|p| p.id == **id));
+        missing.filter_map(|id| self.peer(id)).collect()
+    }
+
+    fn replace_successors(&mut self, list: Vec<Id>) -> bool {
+        let changed = list != self.successors;
+        self.successors = list;
         if changed {
             self.drop_covered_fingers();
         }
         changed
     }
 
-    /// `peer` is the first peer at or after the start of finger `exponent`; `None` when that is this peer.
-    pub fn set_finger(&mut self, exponent: u8, peer: Option<Id>) {
-        self.fingers.retain(|(e, f)| *e != exponent && Some(*f) != peer);
+    /// `peer` is the first peer at or after the start of finger `step`; `None` when that is this peer.
+    pub fn set_finger(&mut self, step: u16, peer: Option<Id>) {
+        self.fingers.retain(|(s, f)| *s != step && Some(*f) != peer);
         if let Some(peer) = peer
             && !self.successors.contains(&peer)
             && self.contacts.contains_key(&peer)
         {
-            let at = self.fingers.partition_point(|(e, _)| *e < exponent);
-            self.fingers.insert(at, (exponent, peer));
+            let at = self.fingers.partition_point(|(s, _)| *s < step);
+            self.fingers.insert(at, (step, peer));
         }
         // A row whose interval begins before the peer of an earlier row says nothing of its own.
-        let (space, me) = (self.space, self.me.id);
+        let (space, me, width) = (self.space, self.me.id, self.width);
         let mut reach: Option<Id> = None;
-        self.fingers.retain(|(e, f)| {
-            let redundant = reach.is_some_and(|r| space.in_open_closed(&space.finger_start(&me, *e), &me, &r));
+        self.fingers.retain(|(s, f)| {
+            let start = space.step_start(&me, width, *s).unwrap_or(me);
+            let redundant = reach.is_some_and(|r| space.in_open_closed(&start, &me, &r));
             if !redundant {
                 reach = Some(*f);
             }
@@ -174,12 +240,55 @@ impl Table {
         });
     }
 
-    /// The lowest exponent at or above `from` whose interval begins beyond what the successors and the finger found
+    /// Where finger `step` begins; `None` beyond the circle.
+    pub fn step_start(&self, step: u16) -> Option<Id> {
+        self.space.step_start(&self.me.id, self.width, step)
+    }
+
+    /// The lowest step at or above `from` whose interval begins beyond what the successors and the finger found
     /// last cover.
-    pub fn next_exponent(&self, from: u8, covered: Option<Id>) -> Option<u8> {
+    pub fn next_step(&self, from: u16, covered: Option<Id>) -> Option<u16> {
         let far = covered.or_else(|| self.successors.last().copied())?;
-        (from..self.space.bits())
-            .find(|e| !self.space.in_open_closed(&self.space.finger_start(&self.me.id, *e), &self.me.id, &far))
+        (from..self.space.steps(self.width)).find(|step| {
+            self.step_start(*step).is_some_and(|start| !self.space.in_open_closed(&start, &self.me.id, &far))
+        })
+    }
+
+    /// No finger from `step` on: the circle leads home from there.
+    pub fn clear_fingers_from(&mut self, step: u16) {
+        self.fingers.retain(|(s, _)| *s < step);
+    }
+
+    /// The fingers' peers become these: (step, peer) in order. True when they changed.
+    pub fn set_fingers(&mut self, rows: Vec<(u16, PeerRef)>, now: Instant) -> bool {
+        let list: Vec<(u16, Id)> = rows.iter().map(|(s, p)| (*s, p.id)).collect();
+        let changed = list != self.fingers;
+        for (_, peer) in rows {
+            self.tell(&[peer], now);
+        }
+        self.fingers = list;
+        changed
+    }
+
+    /// It has answered this peer.
+    pub fn is_reached(&self, id: &Id) -> bool {
+        self.contacts.get(id).is_some_and(|c| c.reached)
+    }
+
+    /// It did not answer, and is not believed in for a while.
+    pub fn bury(&mut self, id: &Id, now: Instant) {
+        self.dead.retain(|_, since| now.since(*since) < BURIED);
+        if self.dead.len() >= GRAVES {
+            self.dead.pop_first();
+        }
+        self.dead.insert(*id, now);
+    }
+
+    /// Somebody to be asked whether it is there.
+    pub fn told(&mut self, peer: PeerRef, now: Instant) {
+        if peer.id != self.me.id {
+            self.tell(&[peer], now);
+        }
     }
 
     /// Peers beyond the cache's size, in no table, least recently heard first: forgotten.
@@ -246,13 +355,18 @@ impl Table {
     }
 
     pub fn finger_rows(&self) -> Vec<(u8, PeerRef)> {
-        self.fingers.iter().filter_map(|(e, id)| Some((*e, self.peer(id)?))).collect()
+        let exponent = |step: u16| self.space.step_exponent(self.width, step);
+        self.fingers.iter().filter_map(|(s, id)| Some((exponent(*s)?, self.peer(id)?))).collect()
     }
 
     /// The peer that finger `exponent` points to; this peer itself where the whole ring lies before it.
     pub fn finger(&self, exponent: u8) -> PeerRef {
-        let start = self.space.finger_start(&self.me.id, exponent);
-        let covers = |id: &&Id| self.space.in_open_closed(&start, &self.me.id, id);
+        self.covering(&self.space.finger_start(&self.me.id, exponent))
+    }
+
+    /// The first of the tables at or after `start`; this peer itself where the whole ring lies before it.
+    pub fn covering(&self, start: &Id) -> PeerRef {
+        let covers = |id: &&Id| self.space.in_open_closed(start, &self.me.id, id);
         let found = self.successors.iter().find(covers).or_else(|| self.fingers.iter().map(|(_, f)| f).find(covers));
         found.and_then(|id| self.peer(id)).unwrap_or(self.me)
     }
@@ -283,7 +397,8 @@ impl Table {
                 list => list.iter().filter_map(known).take(successors).collect(),
             },
             fingers: if fingers {
-                self.fingers.iter().filter_map(|(e, id)| Some((*e, known(id)?))).collect()
+                let exponent = |step: u16| self.space.step_exponent(self.width, step);
+                self.fingers.iter().filter_map(|(s, id)| Some((exponent(*s)?, known(id)?))).collect()
             } else {
                 Vec::new()
             },
@@ -353,8 +468,8 @@ impl Table {
                 return self.peer(&pair[0]);
             }
         }
-        for (e, f) in &self.fingers {
-            let start = self.space.finger_start(&me, *e);
+        for (step, f) in &self.fingers {
+            let Some(start) = self.step_start(*step) else { continue };
             if fit(f)
                 && self.space.in_open_closed(target, &me, f)
                 && self.space.distance(&me, &start) <= self.space.distance(&me, target)
@@ -363,19 +478,61 @@ impl Table {
             }
         }
         let behind = self.contacts.range(..*target).rev().chain(self.contacts.range(*target..).rev());
-        behind
-            .map(|(id, _)| id)
-            .take_while(|id| self.space.in_open(id, &me, target))
-            .find(|id| fit(id))
+        let mut before =
+            behind.map(|(id, _)| id).take_while(|id| self.space.in_open(id, &me, target)).filter(|id| fit(id));
+        let closest =
+            before.next().map(|first| if self.locality { self.nearest(first, before, target) } else { first });
+        closest
             .or_else(|| self.predecessors.first().filter(|p| fit(p)))
             .or_else(|| self.successors.iter().find(|s| fit(s)))
             .and_then(|id| self.peer(id))
+    }
+
+    /// Of `first` and those after it that leave nearly as little of the way, the one with the shortest round trip.
+    fn nearest<'t>(&self, first: &'t Id, others: impl Iterator<Item = &'t Id>, target: &Id) -> &'t Id {
+        let left = |id: &Id| high_bits(&self.space.distance(id, target));
+        // A quarter more of what is left: a fraction of a hop.
+        let limit = left(first) + left(first) / 4;
+        let near = others.take_while(|id| left(id) <= limit).take(8);
+        let time = |id: &&Id| self.contacts.get(id).map_or(u32::MAX, |c| if c.srtt == 0 { u32::MAX } else { c.srtt });
+        std::iter::once(first).chain(near).min_by_key(time).unwrap_or(first)
     }
 
     /// Any peer reached, the closest after this one first: where to begin again when all successors are gone.
     pub fn any_reached(&self) -> Option<PeerRef> {
         let after = self.contacts.range(self.me.id..).chain(self.contacts.range(..self.me.id));
         after.filter(|(_, c)| c.reached).map(|(id, c)| PeerRef { id: *id, addr: c.addr }).next()
+    }
+
+    /// The ring's size by the distances of those next to this peer; what is known where that is everybody.
+    pub fn estimate(&self) -> usize {
+        match self.gap() {
+            Some(gap) => (u128::MAX >> 2).checked_div(gap).map_or(usize::MAX, |n| n as usize).max(1),
+            None => 1 + self.rows().collect::<BTreeSet<_>>().len(),
+        }
+    }
+
+    /// The mean distance between two peers around here; `None` where too few are known to say.
+    fn gap(&self) -> Option<u128> {
+        let n = self.successors.len();
+        let far = self.successors.last().filter(|_| n >= self.max_successors && n >= 8)?;
+        Some(high_bits(&self.space.distance(&self.me.id, far)) / n as u128).filter(|gap| *gap > 0)
+    }
+
+    /// A peer that this one has reached and that is nearer to `target` than `owner`, which claims to be responsible.
+    pub fn closer_than(&self, owner: &Id, target: &Id) -> Option<PeerRef> {
+        if owner == target {
+            return None;
+        }
+        let from = self.contacts.range(target..).chain(self.contacts.range(..target)).map(|(id, _)| id);
+        let before = from.take_while(|id| *id == target || self.space.in_open(id, target, owner));
+        let mut lives = before.filter(|id| self.contacts.get(id).is_some_and(|c| c.reached && c.misses == 0));
+        lives.next().and_then(|id| self.peer(id))
+    }
+
+    /// So far from `target` that no ring of this one's density has its responsible peer there.
+    pub fn is_too_far(&self, owner: &Id, target: &Id) -> bool {
+        owner != target && self.gap().is_some_and(|gap| high_bits(&self.space.distance(target, owner)) / UNLIKELY > gap)
     }
 
     fn tell(&mut self, peers: &[PeerRef], now: Instant) {
@@ -388,6 +545,12 @@ impl Table {
         let successors = &self.successors;
         self.fingers.retain(|(_, f)| !successors.contains(f));
     }
+}
+
+/// The upper part of a distance, to compare by.
+fn high_bits(distance: &Id) -> u128 {
+    // Two bits of room for the sum.
+    distance.0[..16].iter().fold(0, |sum, b| sum << 8 | u128::from(*b)) >> 2
 }
 
 impl Contact {
@@ -405,8 +568,8 @@ mod tests {
     }
 
     /// Peer 100 of an 8-bit ring, with these reached peers in its tables.
-    fn table(predecessors: &[u64], successors: &[u64], fingers: &[(u8, u64)]) -> Table {
-        let config = Config { space: IdSpace::new(8), successors: 3, cache: 2, ..Config::default() };
+    fn table(predecessors: &[u64], successors: &[u64], fingers: &[(u16, u64)]) -> Table {
+        let config = Config { space: IdSpace::new(8), successors: 3, cache: 2, ..Config::plain() };
         let mut table = Table::new(peer(100), &config);
         for n in predecessors.iter().chain(successors).chain(fingers.iter().map(|(_, n)| n)) {
             assert!(table.reached(peer(*n), Some(Duration::from_millis(1)), Instant::ZERO));
@@ -470,8 +633,8 @@ mod tests {
         let fingers: Vec<u64> =
             (0..8).map(|e| u64::from(*table.finger(e).id.0.last().expect("twenty bytes"))).collect();
         assert_eq!(fingers, [105, 105, 105, 110, 120, 150, 180, 240]);
-        assert_eq!(table.next_exponent(0, None), Some(5));
-        assert_eq!(table.next_exponent(6, Some(Id::from_u64(240))), None);
+        assert_eq!(table.next_step(0, None), Some(5));
+        assert_eq!(table.next_step(6, Some(Id::from_u64(240))), None);
         // A peer that enters at 200 takes over nobody's interval, one at 170 that of finger 6.
         table.reached(peer(170), None, Instant::ZERO);
         table.set_finger(6, Some(Id::from_u64(170)));

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// Signs of life asked for in one stabilisation.
 const PROBES: usize = 4;
+/// Fingers taken from the member list.
+const FINGERS: usize = 64;
 /// After a change: how soon the records are looked through.
 const SOON: Duration = Duration::from_millis(200);
 
@@ -18,9 +20,9 @@ impl Chord {
         if self.state != State::Joined {
             return;
         }
-        let wait = self.about(self.pace);
+        let (wait, calm) = (self.about(self.pace), self.calm(now));
         self.timers.set(Timer::Stabilise, now + wait);
-        self.pace = (self.pace * 2).min(self.config.stabilise_max);
+        self.pace = (self.pace * 2).min(calm);
         let register = Request::Register { expires: self.config.expires };
         match (self.table.successor(), self.table.predecessor(), self.table.any_reached()) {
             (Some(s), _, _) if !self.stabilising => {
@@ -34,10 +36,10 @@ impl Chord {
             (None, None, _) => {}
         }
         // In a ring at rest the predecessor's own questions show that it lives; only who is before it has to be asked.
-        let moving = self.pace < self.config.stabilise_max;
+        let moving = self.pace < calm;
         if let Some(p) = self.table.predecessor()
-            && let silent = self.table.contact(&p.id).is_none_or(|c| now.since(c.heard) >= self.pace * 2)
-            && let often = if moving || silent { self.pace * 2 } else { self.config.heartbeat / 4 }
+            && let silent = self.table.contact(&p.id).is_none_or(|c| now.since(c.heard) >= self.pace * 3 / 2)
+            && let often = if moving || silent { self.pace * 3 / 8 } else { self.pace * 4 }
             && now.since(self.predecessor_asked) >= self.config.heartbeat.min(often)
         {
             self.predecessor_asked = now;
@@ -59,7 +61,7 @@ impl Chord {
         self.adopt_successors(now, from, &links.successors);
         let register = Request::Register { expires: self.config.expires };
         match (self.entered(now, &from.id, &links), links.predecessors.first()) {
-            (Some(nearer), _) => self.send(now, nearer, register, Why::Notify),
+            (Some(nearer), _) => self.notify(now, nearer),
             (None, Some(p)) if p.id == me => {}
             _ => self.send(now, from, register, Why::Notify),
         }
@@ -72,15 +74,19 @@ impl Chord {
         };
         let adopt = nearer(self.table.successor(), &from.id);
         match response {
-            Response::Admitted { links } if adopt => {
-                self.adopt_successors(now, from, &links.successors);
+            Response::Admitted { links } => {
+                if adopt {
+                    self.adopt_successors(now, from, &links.successors);
+                    self.seen(now, from);
+                }
+                self.displaced(now, &links);
             }
             Response::Redirect { links, .. } => {
                 if adopt {
                     self.adopt_successors(now, from, &links.successors);
                 }
                 if let Some(nearer) = self.entered(now, &from.id, &links) {
-                    self.send(now, nearer, Request::Register { expires: self.config.expires }, Why::Notify);
+                    self.notify(now, nearer);
                 }
             }
             _ => {}
@@ -96,34 +102,61 @@ impl Chord {
     }
 
     pub(super) fn on_probe_answer(&mut self, now: Instant, from: PeerRef, response: Response) {
-        if let Response::Responsible { links, .. } = response
-            && self.table.predecessor().is_some_and(|p| p.id == from.id)
-        {
-            self.table.set_predecessor(from, &links.predecessors, now);
+        let Response::Responsible { links, exact: true, .. } = response else { return };
+        if self.table.predecessor().is_some_and(|p| p.id == from.id) {
+            self.adopt_predecessor(now, from, &links.predecessors);
+            // Who lies between a predecessor and its successors is a neighbour of both.
+            self.consider(now, &links.successors);
+        } else if self.table.successor().is_none_or(|s| self.config.space.in_open(&from.id, &self.table.me.id, &s.id)) {
+            self.notify(now, from);
+        } else if self.table.place(&from.id) {
+            self.changed(now);
         }
     }
 
     pub(super) fn on_fingers(&mut self, now: Instant) {
-        if self.state == State::Joined {
-            self.fix_finger(now, self.table.next_exponent(0, None));
+        if self.state != State::Joined {
+            return;
         }
+        if !self.members.complete() {
+            return self.fix_finger(now, self.table.next_step(0, None));
+        }
+        // The member list says who they are.
+        let (mut rows, mut step) = (Vec::new(), self.table.next_step(0, None));
+        while let Some(at) = step.filter(|_| rows.len() < FINGERS) {
+            let Some(start) = self.table.step_start(at) else { break };
+            let Some(peer) = self.line(now, &start).next().filter(|p| p.id != self.table.me.id) else { break };
+            rows.push((at, peer));
+            step = self.table.next_step(at + 1, Some(peer.id));
+        }
+        self.table.set_fingers(rows.clone(), now);
+        // And who the neighbours are.
+        let around: Vec<PeerRef> = self.line(now, &self.table.me.id).skip(1).collect();
+        let (after, before) = (self.config.successors, self.config.successor_replicas + 1);
+        let next = around.iter().take(after).chain(around.iter().rev().take(before)).copied();
+        let asked: Vec<PeerRef> = rows.into_iter().map(|(_, p)| p).chain(next).collect();
+        for peer in asked {
+            if !self.table.is_reached(&peer.id) {
+                self.ask(now, peer);
+            }
+        }
+        self.evict();
+        let wait = self.about(self.config.fingers);
+        self.timers.set(Timer::Fingers, now + wait);
     }
 
     /// A finger's lookup has ended; the next one, or rest until the next round.
-    pub(super) fn on_finger(&mut self, now: Instant, exponent: u8, found: Option<PeerRef>) {
+    pub(super) fn on_finger(&mut self, now: Instant, step: u16, found: Option<PeerRef>) {
         let next = match found {
             Some(peer) if peer.id == self.table.me.id => {
-                // From here on the circle leads home.
-                for e in exponent..self.config.space.bits() {
-                    self.table.set_finger(e, None);
-                }
+                self.table.clear_fingers_from(step);
                 None
             }
             Some(peer) => {
-                self.table.set_finger(exponent, Some(peer.id));
-                self.table.next_exponent(exponent + 1, Some(peer.id))
+                self.table.set_finger(step, Some(peer.id));
+                self.table.next_step(step + 1, Some(peer.id))
             }
-            None => self.table.next_exponent(exponent + 1, None),
+            None => self.table.next_step(step + 1, None),
         };
         self.evict();
         self.fix_finger(now, next);
@@ -143,9 +176,13 @@ impl Chord {
             let before = links.predecessors.clone();
             self.reply(token, Response::Admitted { links });
             // After the answer, as section 6.3.3 has it.
-            self.table.set_predecessor(from, &before, now);
+            self.adopt_predecessor(now, from, &before);
             (self.predecessor_asked, self.predecessor_since) = (now, now);
             self.hand_over(now, old, from);
+            if self.table.successor().is_some_and(|s| s.id != from.id) {
+                // It may know some that this peer does not.
+                self.probe(now, from);
+            }
             self.changed(now);
             return;
         }
@@ -171,6 +208,7 @@ impl Chord {
         let was_predecessor = self.table.predecessor().is_some_and(|p| p.id == from.id);
         let was_successor = self.table.successor().is_some_and(|s| s.id == from.id);
         self.table.remove(&from.id, now);
+        self.missed(now, &from.id, was_predecessor || was_successor);
         self.out.push_back(Output::Drop { peer: from });
         let me = self.table.me.id;
         if was_predecessor
@@ -178,7 +216,9 @@ impl Chord {
             && let Some((p, rest)) = links.predecessors.split_first()
             && p.id != me
         {
-            self.table.set_predecessor(*p, rest, now);
+            // A hint: it is asked, and goes when it is not there.
+            self.adopt_predecessor(now, *p, rest);
+            self.probe(now, *p);
         }
         if was_successor && self.table.successor().is_none() {
             let list: Vec<PeerRef> = links.successors.iter().filter(|s| s.id != me).copied().collect();
@@ -233,6 +273,10 @@ impl Chord {
         self.state = State::Outside;
         self.joining = None;
         self.table.clear();
+        self.members.clear();
+        self.gossip = super::Gossip::default();
+        self.strangers.clear();
+        self.watch = super::Watch::default();
         self.acknowledge_all(now);
         // Whoever was alone, or could not hand everything over, still has it the next time.
         if handed_over {
@@ -248,10 +292,16 @@ impl Chord {
         self.out.push_back(Output::Left);
     }
 
-    /// A request from a peer that should be the successor and is not: look.
+    /// A request from a peer that should be the successor and is not: it is in the ring and does not know of this peer.
     pub(super) fn notice(&mut self, now: Instant, from: &PeerRef) {
-        if self.table.successor().is_some_and(|s| self.config.space.in_open(&from.id, &self.table.me.id, &s.id)) {
-            self.hurry(now);
+        if self.state == State::Joined
+            && self.table.successor().is_some_and(|s| self.config.space.in_open(&from.id, &self.table.me.id, &s.id))
+        {
+            match self.config.members {
+                // The paper's way: the next stabilisation finds it.
+                0 => self.hurry(now),
+                _ => self.notify(now, *from),
+            }
         }
     }
 
@@ -261,6 +311,10 @@ impl Chord {
         if self.state == State::Joined {
             self.hurry(now);
             self.sooner(Timer::Maintain, now + SOON);
+            if self.members.complete() {
+                // It knows who comes next.
+                self.sooner(Timer::Fingers, now + SOON);
+            }
         }
         self.evict();
     }
@@ -270,22 +324,26 @@ impl Chord {
     }
 
     pub(super) fn adopt_successors(&mut self, now: Instant, first: PeerRef, rest: &[PeerRef]) {
-        let mut list = vec![first];
-        // What it says comes first; what was known before fills up.
-        list.extend(rest.iter().copied());
-        let known = self.table.successors();
-        let last = list.iter().map(|p| self.config.space.distance(&self.table.me.id, &p.id)).max();
-        list.extend(known.into_iter().filter(|p| Some(self.config.space.distance(&self.table.me.id, &p.id)) > last));
-        if self.table.set_successors(&list, now) {
+        let (changed, ask) = self.table.adopt_successors(first, rest, now);
+        for peer in ask {
+            self.ask(now, peer);
+        }
+        if changed {
             self.changed(now);
         }
     }
 
-    fn fix_finger(&mut self, now: Instant, exponent: Option<u8>) {
-        match exponent {
-            Some(exponent) => {
-                let start = self.config.space.finger_start(&self.table.me.id, exponent);
-                self.start(now, Goal::Finger { exponent }, start, Mode::Iterative);
+    pub(super) fn adopt_predecessor(&mut self, now: Instant, first: PeerRef, before: &[PeerRef]) {
+        let (_, ask) = self.table.set_predecessor(first, before, now);
+        for peer in ask {
+            self.ask(now, peer);
+        }
+    }
+
+    fn fix_finger(&mut self, now: Instant, step: Option<u16>) {
+        match step.and_then(|step| Some((step, self.table.step_start(step)?))) {
+            Some((step, start)) => {
+                self.start(now, Goal::Finger { step }, start, Mode::Iterative);
             }
             None => {
                 let wait = self.about(self.config.fingers);

@@ -222,6 +222,12 @@ pub struct SimArgs {
     /// Share of datagrams lost, 0 to 0.9.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     pub loss: f64,
+    /// From the last join to the first lookup, seconds. Default: 20; a ring is at rest after some minutes.
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub settle_seconds: Option<u32>,
+    /// Chord as in the paper, to compare with: fingers of base 2, no member list, nothing remembered.
+    #[arg(long)]
+    pub plain: bool,
 }
 
 impl Cli {
