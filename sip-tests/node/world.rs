@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use chordial::config::Config;
 use chordial::core::{ConnId, Flow, Id, Instant, Redacted, Rng, Transport, UnixTime};
-use chordial::identity::{Identity, Verified};
+use chordial::identity::{Identity, Revocations, Revoked, Verified};
 use chordial::node::control::{CallReport, Command, CommandError, Event, Reply, RequestId};
 use chordial::node::{Input, MediaCommand, MediaInput, Node, Output, Saved, Setup};
 use chordial::sip::msg::Message;
@@ -45,8 +45,12 @@ pub struct Host {
     pub sip: SocketAddr,
     pub overlay: SocketAddr,
     pub verified: Option<Arc<Verified>>,
-    /// As it was started.
+    /// As it was started, and as it is certified since.
     pub identity: Option<Identity>,
+    /// What its links refuse.
+    revoked: Arc<Revoked>,
+    /// What was kept last, by kind.
+    pub files: Vec<(Saved, Bytes)>,
     wake: Option<Instant>,
     /// In the order in which they came: events, replies, saves, media commands.
     pub events: Vec<(Option<RequestId>, Event)>,
@@ -101,6 +105,8 @@ pub struct World {
     streams: BTreeMap<(Place, ConnId), Stream>,
     conns: u64,
     requests: u64,
+    /// What the next host knows to be revoked.
+    revocations: Revocations,
     /// Drops a datagram when it says so.
     pub lose: Box<Lose>,
     /// Swallows a message on a stream when it says so: the host lives, the program on it hangs.
@@ -119,6 +125,7 @@ impl World {
             streams: BTreeMap::new(),
             conns: 1 << 63,
             requests: 0,
+            revocations: Revocations::default(),
             lose: Box::new(|_, _, _| false),
             swallow: Box::new(|_| false),
         }
@@ -165,6 +172,17 @@ impl World {
         self.host(config, None, Some(Redacted::new(password.into())))
     }
 
+    /// A peer that was here before, with what it had kept when it went.
+    pub fn returning(&mut self, gone: usize) -> usize {
+        let identity = self.hosts[gone].identity.clone().unwrap();
+        let file = |what| self.hosts[gone].files.iter().find(|(kept, _)| *kept == what).map(|(_, b)| b.clone());
+        let unix = START + self.now.since(Instant::ZERO);
+        let revocations =
+            file(Saved::Revocations).map(|b| Revocations::from_bytes(&b, &identity.anchor, unix).unwrap());
+        self.revocations = revocations.unwrap_or_default();
+        self.member(identity, |_| {})
+    }
+
     fn host(&mut self, config: Config, identity: Option<Identity>, password: Option<Redacted<String>>) -> usize {
         let i = self.hosts.len();
         let ip = format!("10.0.0.{}", i + 1);
@@ -173,6 +191,7 @@ impl World {
         let verified = identity.as_ref().map(|i| Arc::new(i.verified(unix).unwrap()));
         let mut setup = Setup::new(config, identity.clone(), sip, overlay, unix);
         setup.password = password;
+        setup.revocations = std::mem::take(&mut self.revocations);
         let node = Node::new(self.now, setup, self.rng.fork());
         self.hosts.push(Host {
             node,
@@ -180,6 +199,8 @@ impl World {
             overlay,
             verified,
             identity,
+            revoked: Arc::default(),
+            files: Vec::new(),
             wake: None,
             events: Vec::new(),
             replies: BTreeMap::new(),
@@ -311,7 +332,15 @@ impl World {
                 assert!(before.is_none(), "{request:?} was answered twice");
             }
             Output::Event { request, event } => self.hosts[host].events.push((request, event)),
-            Output::Save { what, .. } => {
+            Output::Revoked(revoked) => self.hosts[host].revoked = revoked,
+            Output::Identity(identity) => {
+                let unix = START + now.since(Instant::ZERO);
+                self.hosts[host].verified = Some(Arc::new(identity.verified(unix).unwrap()));
+                self.hosts[host].identity = Some(*identity);
+            }
+            Output::Save { what, bytes } => {
+                self.hosts[host].files.retain(|(kept, _)| *kept != what);
+                self.hosts[host].files.push((what, bytes));
                 self.hosts[host].log.push(format!("save {what:?}"));
                 self.hosts[host].saved.push(what);
             }
@@ -378,10 +407,16 @@ impl World {
             if to.dead || other {
                 return self.at(late, here, refused);
             }
+            let holds =
+                |at: &Host, who: &Option<Arc<Verified>>| who.clone().filter(|who| at.revoked.check(who).is_ok());
             let (near_proof, far_proof) = match tls {
-                true => (self.hosts[host].verified.clone(), to.verified.clone()),
+                // Whoever dials goes on with a peer whose chain holds alone; whoever is dialled takes others as strangers.
+                true => (holds(to, &self.hosts[host].verified), holds(&self.hosts[host], &to.verified)),
                 false => (None, None),
             };
+            if tls && far_proof.is_none() {
+                return self.at(late, here, refused);
+            }
             let flow = Flow::stream(transport, remote, from, far);
             self.join((here, conn), (Place::Node(i), far));
             self.at(self.now + ONE_WAY * 3, Place::Node(i), Arrival::Node(Input::Accepted { flow, peer: near_proof }));

@@ -12,6 +12,10 @@ pub enum Purpose {
     Certificate,
     /// A record entry.
     Entry,
+    /// A revocation.
+    Revocation,
+    /// A device's request for certificates.
+    Certify,
 }
 
 impl Purpose {
@@ -20,6 +24,8 @@ impl Purpose {
         match self {
             Purpose::Certificate => "chordial certificate v1",
             Purpose::Entry => "chordial record entry v1",
+            Purpose::Revocation => "chordial revocation v1",
+            Purpose::Certify => "chordial request for certificates v1",
         }
     }
 

@@ -7,7 +7,7 @@ use super::control::{ControlRequest, Update};
 use super::discovery::{self, Discovery};
 use super::disk::{self, DataDir};
 use super::media::{Engine, clock};
-use super::transport::{Endpoint, Event as WireEvent};
+use super::transport::{Credentials, Endpoint, Event as WireEvent};
 use super::voice::Voices;
 use crate::core::{Instant, UnixTime};
 use crate::node::control::{Command, Event, RequestId};
@@ -171,8 +171,15 @@ impl Driver {
                         Saved::Identity => disk::IDENTITY,
                         Saved::Phones => disk::PHONES,
                         Saved::Peers => disk::PEERS,
+                        Saved::Revocations => disk::REVOCATIONS,
                     };
                     self.data.write(name, &bytes)?;
+                }
+                Output::Revoked(revoked) => self.endpoint.set_revoked(revoked),
+                Output::Identity(identity) => {
+                    if let Err(fault) = self.endpoint.set_credentials(&Credentials::of(&identity)) {
+                        tracing::warn!(%fault, "links go on with the old certificates");
+                    }
                 }
                 Output::Stopped => return Ok(true),
             }

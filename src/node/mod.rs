@@ -15,17 +15,25 @@
 //! | `route` | the registrar and the proxy for standard phones |
 //! | `vouch` | whether a peer may speak for the caller that a request names |
 //! | `enrol` | invites, and strangers who redeem them |
+//! | `people` | revocations: kept, told on, compared before anybody is let in |
+//! | `certify` | certificates asked of enrollers, and what enrollers grant |
+//! | `office` | an administrator's commands, and the book shared among enrollers |
+//! | `devices` | the devices of this node's user |
 //! | `exchange` | what nodes ask each other beside overlay and calls |
 //! | `command` | what a person or a script asks |
 
 mod calls;
+mod certify;
 mod command;
 pub mod control;
+mod devices;
 mod discovery;
 mod enrol;
 mod exchange;
 mod flows;
 mod lookup;
+mod office;
+mod people;
 mod publish;
 mod receive;
 mod ring;
@@ -36,7 +44,7 @@ mod vouch;
 pub use setup::Setup;
 
 use crate::core::{ConnId, Flow, Id, Instant, Rng, TimerQueue, Transport, UnixTime};
-use crate::identity::{Identity, Verified};
+use crate::identity::{Identity, Revoked, Verified};
 use crate::overlay::Overlay;
 use crate::overlay::carry::Carry;
 use crate::pbx::Domain;
@@ -196,6 +204,8 @@ pub enum Saved {
     Phones,
     /// Addresses of peers to join by, one IP:PORT a line.
     Peers,
+    /// What is revoked.
+    Revocations,
 }
 
 /// What is to be done outside.
@@ -254,6 +264,10 @@ pub enum Output {
         /// The whole new content.
         bytes: Bytes,
     },
+    /// Links refuse these keys from now on.
+    Revoked(Arc<Revoked>),
+    /// Links show this identity from now on.
+    Identity(Box<Identity>),
     /// The node has left the ring and is done.
     Stopped,
 }
@@ -292,6 +306,9 @@ pub struct Node {
     calls: calls::Calls,
     vouch: vouch::Vouching,
     exchanges: exchange::Exchanges,
+    people: people::People,
+    certifying: certify::Certifying,
+    office: office::Office,
     wire: Vec<Wire>,
     out: VecDeque<Output>,
     counters: BTreeMap<&'static str, u64>,
@@ -300,7 +317,7 @@ pub struct Node {
 
 impl Node {
     /// A node that begins to join, found or register, as its setup says.
-    pub fn new(now: Instant, setup: Setup, mut rng: Rng) -> Node {
+    pub fn new(now: Instant, mut setup: Setup, mut rng: Rng) -> Node {
         let parts = setup::parts(now, &setup, &mut rng);
         let mut node = Node {
             clock: (now, setup.unix),
@@ -321,6 +338,9 @@ impl Node {
             calls: calls::Calls::default(),
             vouch: vouch::Vouching::default(),
             exchanges: exchange::Exchanges::default(),
+            people: people::People::new(std::mem::take(&mut setup.revocations)),
+            certifying: certify::Certifying::default(),
+            office: office::Office::default(),
             wire: Vec::new(),
             out: VecDeque::new(),
             counters: BTreeMap::new(),
@@ -341,8 +361,12 @@ impl Node {
                 Some(flow) => self.on_bytes(now, flow, bytes),
                 None => self.count("frames without a connection"),
             },
-            Input::Accepted { flow, peer } => self.flows.accepted(flow, peer),
-            Input::Connected { conn, peer } => self.flows.connected(conn, peer, &mut self.wire),
+            Input::Accepted { flow, peer } => {
+                // The driver's links refuse too; a statement may have come while this one opened.
+                let peer = peer.filter(|peer| self.people.revoked.check(peer).is_ok());
+                self.flows.accepted(flow, peer);
+            }
+            Input::Connected { conn, peer } => self.on_connected(now, conn, peer),
             Input::ConnectFailed { conn, why } => self.on_gone(now, conn, Some(&why)),
             Input::Closed { conn } => self.on_gone(now, conn, None),
             Input::Clock { unix } => self.set_clock(now, unix),
@@ -365,6 +389,9 @@ impl Node {
             overlay.handle_timeout(now);
         }
         self.ring_timeout(now);
+        self.people_timeout(now);
+        self.certify_timeout(now);
+        self.office_timeout(now);
         self.settle(now);
     }
 
@@ -378,7 +405,18 @@ impl Node {
         let overlay = self.overlay.as_ref().and_then(|o| o.poll_timeout());
         let times =
             [self.tx.poll_timeout(), self.ua.poll_timeout(), self.registrar.poll_timeout(), self.router.poll_timeout()];
-        times.into_iter().chain([overlay, self.next_ring_timeout(), self.unheard.next()]).flatten().min()
+        times
+            .into_iter()
+            .chain([
+                overlay,
+                self.next_ring_timeout(),
+                self.unheard.next(),
+                self.next_people_timeout(),
+                self.next_certify_timeout(),
+                self.next_office_timeout(),
+            ])
+            .flatten()
+            .min()
     }
 
     /// The wall-clock time at `now`.
@@ -418,12 +456,25 @@ impl Node {
         }
     }
 
+    fn on_connected(&mut self, now: Instant, conn: ConnId, peer: Option<Arc<Verified>>) {
+        if peer.as_ref().is_some_and(|peer| self.people.revoked.check(peer).is_err()) {
+            self.wire.push(Wire::Close { conn });
+            return;
+        }
+        let waiting = self.flows.connected(conn, peer, &mut self.wire);
+        // Before anything else is said.
+        self.greet(now, conn);
+        self.settle_tx(now);
+        self.flows.flush(conn, waiting, &mut self.wire);
+    }
+
     fn on_gone(&mut self, now: Instant, conn: ConnId, why: Option<&str>) {
         if let Some(why) = why {
             tracing::debug!(%why, "connection failed");
         }
         let peer = self.flows.peer_of(conn);
         let Some(flow) = self.flows.gone(conn) else { return };
+        self.link_gone();
         self.tx.flow_failed(flow);
         self.registrar.flow_closed(conn);
         // A link that never came up tells what the failed request tells already, and nothing more.

@@ -289,7 +289,12 @@ impl World {
                 }
             }
             Output::Event { event: Event::Joined { .. }, .. } => self.peers[host].joined = true,
-            Output::Event { .. } | Output::Media(_) | Output::Save { .. } | Output::Stopped => {}
+            Output::Event { .. }
+            | Output::Media(_)
+            | Output::Save { .. }
+            | Output::Revoked(_)
+            | Output::Identity(_)
+            | Output::Stopped => {}
         }
     }
 

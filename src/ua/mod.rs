@@ -258,6 +258,11 @@ impl Ua {
         &self.profile
     }
 
+    /// Where it is reached over links from now on.
+    pub fn set_link_contact(&mut self, contact: String) {
+        self.profile.link_contact = contact;
+    }
+
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.out.pop_front()

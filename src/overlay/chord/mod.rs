@@ -216,6 +216,11 @@ impl Overlay for Chord {
             Input::RpcFailed { rpc } => self.on_rpc_failed(now, rpc, true),
             Input::LinkDown { peer } => self.on_link_down(now, peer),
             Input::Clock { unix } => self.clock = (now, unix),
+            Input::Revoked { revoked } => {
+                self.verify.revoke(revoked);
+                let unix = self.unix(now);
+                self.counters.revoked += self.store.drop_entries(|entry| self.verify.is_revoked(entry, unix));
+            }
             Input::Command(command) => self.command(now, command),
         }
     }

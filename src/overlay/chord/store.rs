@@ -105,6 +105,11 @@ impl Store {
         self.forget(|_, e| e.entry().expires() <= unix)
     }
 
+    /// Drops entries; how many.
+    pub fn drop_entries(&mut self, mut which: impl FnMut(&SignedEntry) -> bool) -> u64 {
+        self.forget(|_, e| which(e))
+    }
+
     /// Drops a resource.
     pub fn remove(&mut self, slot: &Slot) {
         self.forget(|s, _| s == slot);
@@ -124,7 +129,7 @@ impl Store {
         (self.resources.len(), self.entries)
     }
 
-    fn forget(&mut self, which: impl Fn(&Slot, &SignedEntry) -> bool) -> u64 {
+    fn forget(&mut self, mut which: impl FnMut(&Slot, &SignedEntry) -> bool) -> u64 {
         let mut gone = 0;
         let (signers, entries) = (&mut self.signers, &mut self.entries);
         self.resources.retain(|slot, resource| {
