@@ -105,6 +105,8 @@ pub struct World {
     streams: BTreeMap<(Place, ConnId), Stream>,
     conns: u64,
     requests: u64,
+    /// By how much the wall clock of all is ahead of the virtual one.
+    pub ahead: Duration,
     /// What the next host knows to be revoked.
     revocations: Revocations,
     /// Drops a datagram when it says so.
@@ -125,6 +127,7 @@ impl World {
             streams: BTreeMap::new(),
             conns: 1 << 63,
             requests: 0,
+            ahead: Duration::ZERO,
             revocations: Revocations::default(),
             lose: Box::new(|_, _, _| false),
             swallow: Box::new(|_| false),
@@ -172,11 +175,25 @@ impl World {
         self.host(config, None, Some(Redacted::new(password.into())))
     }
 
+    /// The wall clock.
+    pub fn unix(&self) -> UnixTime {
+        START + self.now.since(Instant::ZERO) + self.ahead
+    }
+
+    /// The wall clock of all running nodes jumps ahead.
+    pub fn jump(&mut self, by: Duration) {
+        self.ahead += by;
+        let unix = self.unix();
+        for host in 0..self.hosts.len() {
+            self.hand(host, Input::Clock { unix });
+        }
+    }
+
     /// A peer that was here before, with what it had kept when it went.
     pub fn returning(&mut self, gone: usize) -> usize {
         let identity = self.hosts[gone].identity.clone().unwrap();
         let file = |what| self.hosts[gone].files.iter().find(|(kept, _)| *kept == what).map(|(_, b)| b.clone());
-        let unix = START + self.now.since(Instant::ZERO);
+        let unix = self.unix();
         let revocations =
             file(Saved::Revocations).map(|b| Revocations::from_bytes(&b, &identity.anchor, unix).unwrap());
         self.revocations = revocations.unwrap_or_default();
@@ -187,7 +204,7 @@ impl World {
         let i = self.hosts.len();
         let ip = format!("10.0.0.{}", i + 1);
         let (sip, overlay) = (format!("{ip}:5060").parse().unwrap(), format!("{ip}:5061").parse().unwrap());
-        let unix = START + self.now.since(Instant::ZERO);
+        let unix = self.unix();
         let verified = identity.as_ref().map(|i| Arc::new(i.verified(unix).unwrap()));
         let mut setup = Setup::new(config, identity.clone(), sip, overlay, unix);
         setup.password = password;
@@ -334,7 +351,7 @@ impl World {
             Output::Event { request, event } => self.hosts[host].events.push((request, event)),
             Output::Revoked(revoked) => self.hosts[host].revoked = revoked,
             Output::Identity(identity) => {
-                let unix = START + now.since(Instant::ZERO);
+                let unix = self.unix();
                 self.hosts[host].verified = Some(Arc::new(identity.verified(unix).unwrap()));
                 self.hosts[host].identity = Some(*identity);
             }

@@ -92,6 +92,13 @@ pub struct Certified {
     pub refused: Vec<String>,
 }
 
+impl Certified {
+    /// Who signed it all.
+    pub fn enroller(&self) -> &Certificate {
+        &self.enroller
+    }
+}
+
 /// What comes back.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CertifyAnswer {

@@ -38,6 +38,8 @@ struct Open {
     label: Option<String>,
     with_key: bool,
     expires: UnixTime,
+    /// Which one it is, counted from the start.
+    number: u64,
     /// The device that redeemed it: the same may ask again when the answer was lost.
     spent: Option<PublicKey>,
 }
@@ -45,6 +47,7 @@ struct Open {
 /// The codes that this device has shown. Not kept over a restart: whoever shows a code waits for the other device.
 #[derive(Clone, Default, Debug)]
 pub struct DeviceCodes {
+    shown: u64,
     open: BTreeMap<[u8; 8], Open>,
     throttle: Throttle,
 }
@@ -65,11 +68,13 @@ impl DeviceCodes {
         label.as_deref().map_or(Ok(()), super::name::check_label)?;
         self.open.retain(|_, open| open.expires > now);
         while self.open.len() >= MAX_DEVICE_CODES {
-            let oldest = self.open.iter().min_by_key(|(_, open)| open.expires).map(|(name, _)| *name);
+            let oldest = self.open.iter().min_by_key(|(_, open)| open.number).map(|(name, _)| *name);
             oldest.and_then(|name| self.open.remove(&name));
         }
         let code = InviteCode::of_kind(CodeKind::Device, RootFingerprint::of(&user), addrs, rng);
-        let open = Open { code: code.clone(), label, with_key, expires: now + DEVICE_CODE_LIFETIME, spent: None };
+        self.shown += 1;
+        let (number, expires) = (self.shown, now + DEVICE_CODE_LIFETIME);
+        let open = Open { code: code.clone(), label, with_key, expires, number, spent: None };
         self.open.insert(code.name(), open);
         Ok(code)
     }

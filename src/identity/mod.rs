@@ -82,4 +82,6 @@ mod enrol_tests;
 #[cfg(test)]
 mod mutation_tests;
 #[cfg(test)]
+mod people_tests;
+#[cfg(test)]
 mod tests;

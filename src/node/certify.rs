@@ -154,6 +154,12 @@ impl Node {
     pub(super) fn on_certificates(&mut self, now: Instant, mut wanted: Wanted, answer: &Answer) {
         let unix = self.unix(now);
         match (answer.status, CertifyAnswer::decode(&answer.body)) {
+            (200, Ok(CertifyAnswer::Certified(granted)))
+                if self.people.revoked.is_enroller(&granted.enroller().subject) =>
+            {
+                self.count("certificates of a revoked enroller refused");
+                self.ask_next(now, wanted);
+            }
             (200, Ok(CertifyAnswer::Certified(granted))) => {
                 let Some(identity) = self.identity.as_mut() else { return };
                 match identity.certified(&granted, unix) {

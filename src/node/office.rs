@@ -22,6 +22,8 @@ const COMPARE: Duration = Duration::from_secs(600);
 const SOON: Duration = Duration::from_secs(1);
 /// Rounds of one reconciliation.
 const ROUNDS: u8 = 200;
+/// Of these, without learning anything: what the other end does not take is not offered for ever.
+const FRUITLESS: u8 = 8;
 const NOT_HERE: &str = "this device does not administer an office";
 const WHERE: &str = "ask on an administrator's device: the one that ran chordial office create";
 
@@ -42,6 +44,14 @@ pub(super) struct Owner {
     pub hop: Hop,
     /// The certificate was sent.
     pub signed: bool,
+}
+
+/// As much of a name as a revocation takes.
+fn shortened(mut name: String) -> String {
+    while name.len() > 64 {
+        name.pop();
+    }
+    name
 }
 
 impl Node {
@@ -99,9 +109,9 @@ impl Node {
 
     pub(super) fn on_book_answered(&mut self, now: Instant, to: &Hop, rounds: u8, answer: &Answer) {
         let (200, Ok(reply)) = (answer.status, crate::identity::Reply::decode(&answer.body)) else { return };
-        self.learn(now, &reply.items);
+        let learned = self.learn(now, &reply.items);
         let Some(book) = self.enroller().map(|e| e.book().reconciled()) else { return };
-        if let Some(next) = reply.next(&book).filter(|_| rounds < ROUNDS) {
+        if let Some(next) = reply.next(&book).filter(|_| rounds < FRUITLESS || learned && rounds < ROUNDS) {
             self.ask_book(now, to, rounds + 1, next);
         }
     }
@@ -124,9 +134,10 @@ impl Node {
         self.answer_exchange(now, tx, message, BOOK_TYPE, body);
     }
 
-    fn learn(&mut self, now: Instant, pages: &[Vec<u8>]) {
+    /// True when any page was news.
+    fn learn(&mut self, now: Instant, pages: &[Vec<u8>]) -> bool {
         let unix = self.unix(now);
-        let Some(enroller) = self.identity.as_mut().and_then(|i| i.enroller.as_mut()) else { return };
+        let Some(enroller) = self.identity.as_mut().and_then(|i| i.enroller.as_mut()) else { return false };
         let (mut news, before) = (false, enroller.conflicts());
         for page in pages {
             match enroller.learn(page, unix) {
@@ -145,6 +156,7 @@ impl Node {
             self.save_identity();
             self.book_changed(now);
         }
+        news
     }
 
     pub(super) fn enroller(&self) -> Option<&Enroller> {
@@ -235,7 +247,7 @@ impl Node {
             let called = format!("{owner}/{}", device.label());
             let done = revoked.is_device(&user.unwrap_or(*key), key);
             if !done && (key.to_string() == target || !device.label().is_empty() && called == target) {
-                found.push((RevokedKey::Device, *key, called.chars().take(32).collect()));
+                found.push((RevokedKey::Device, *key, shortened(called)));
             }
         }
         match found.as_slice() {

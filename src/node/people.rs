@@ -5,11 +5,12 @@
 //!
 //! The first thing said on a link that this node dialled is a digest of the set ([`Ask`]); both ends hold the same soon after.
 //! A request that would let somebody in (a call, a message) waits until this node has compared with another peer than the one that
-//! asks, where there is another, for two seconds at most. That is so after a start and after all links were lost: a peer
+//! asks, where there is another, for two seconds at most; while it is still joining, it is refused after that. That is so after a start and after all links were lost: a peer
 //! that returns has heard what it missed before anybody gets in, unless whoever asks is the only one it can reach.
 
 use super::control::Event;
 use super::exchange::{Answer, Asked};
+use super::ring::State;
 use super::{Node, Output, Saved};
 use crate::core::{ConnId, Flow, Instant};
 use crate::identity::{
@@ -34,6 +35,8 @@ const HELD: usize = 256;
 const TOLD: usize = 256;
 /// Rounds of one reconciliation.
 const ROUNDS: u8 = 64;
+/// Of these, without learning anything: what the other end does not take is not offered for ever.
+const FRUITLESS: u8 = 8;
 
 #[derive(Debug)]
 struct Held {
@@ -132,12 +135,12 @@ impl Node {
             Hop::Uri(_) => None,
         };
         let (Some(device), 200, Ok(reply)) = (device, answer.status, Reply::decode(&answer.body)) else { return };
-        self.note(now, &reply.items, Some(device));
+        let learned = self.note(now, &reply.items, Some(device));
         if reply.is_same() {
             return self.compared(now, device);
         }
         match reply.next(&self.people.revocations) {
-            Some(next) if rounds < ROUNDS => {
+            Some(next) if rounds < FRUITLESS || learned && rounds < ROUNDS => {
                 let asked = Asked::Revocations { to: to.clone(), rounds: rounds + 1 };
                 self.exchange(now, &to, REVOCATIONS_TYPE, next.encode(), asked);
             }
@@ -157,8 +160,9 @@ impl Node {
         true
     }
 
-    fn note(&mut self, now: Instant, items: &[Vec<u8>], from: Option<PublicKey>) {
-        let Some(anchor) = self.identity.as_ref().map(|i| i.anchor.clone()) else { return };
+    /// True when any was new.
+    fn note(&mut self, now: Instant, items: &[Vec<u8>], from: Option<PublicKey>) -> bool {
+        let Some(anchor) = self.identity.as_ref().map(|i| i.anchor.clone()) else { return false };
         let unix = self.unix(now);
         let mut new = Vec::new();
         for item in items {
@@ -177,9 +181,11 @@ impl Node {
                 }
             }
         }
-        if !new.is_empty() {
+        let learned = !new.is_empty();
+        if learned {
             self.noted(now, new, from);
         }
+        learned
     }
 
     /// New statements are in the set.
@@ -251,17 +257,29 @@ impl Node {
         if self.people.compared.iter().any(|device| *device != peer.device) {
             return true;
         }
-        let status = self.overlay.as_ref().map(|o| o.status()).unwrap_or_default();
-        let mut others = status.successors.iter().chain(&status.predecessor).map(|p| p.id);
-        !others.any(|id| id != peer.peer_id)
+        match self.ring.state() {
+            State::Joining => false,
+            State::In => {
+                let status = self.overlay.as_ref().map(|o| o.status()).unwrap_or_default();
+                let mut others = status.successors.iter().chain(&status.predecessor).map(|p| p.id);
+                !others.any(|id| id != peer.peer_id)
+            }
+            State::Out => !self.flows.links().any(|(_, _, other)| other.device != peer.device),
+        }
     }
 
     /// Carries on what may be carried on by now.
     fn let_in(&mut self, now: Instant) {
         for _ in 0..self.people.held.len() {
             let Some(held) = self.people.held.pop_front() else { return };
-            if held.until > now && !self.is_fresh_for(&held.flow) {
+            let fresh = self.is_fresh_for(&held.flow);
+            if held.until > now && !fresh {
                 self.people.held.push_back(held);
+                continue;
+            }
+            if !fresh && self.ring.state() == State::Joining {
+                self.count("requests before this node was in a ring refused");
+                self.answer(now, held.tx, &held.message, 503, "Not in the overlay yet");
                 continue;
             }
             // Its link may have been closed since.
