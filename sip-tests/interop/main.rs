@@ -16,6 +16,7 @@ mod baresip;
 mod capture;
 mod load;
 mod office;
+mod office_people;
 mod phones;
 mod process;
 mod program;

@@ -132,7 +132,9 @@ fn a_colleague_who_joined_by_invitation_is_called() {
     let (anna, _) = Identity::found("office.example", "anna", Some("10"), START, &mut world.rng).unwrap();
     world.member(anna, |_| {});
     world.run(seconds(3));
-    let Ok(Reply::Invite { code, .. }) = world.ask(0, Command::Invite { user: "ben".into() }) else { panic!() };
+    let Ok(Reply::Invite { code, .. }) = world.ask(0, Command::Invite { user: "ben".into(), extension: None }) else {
+        panic!()
+    };
     let joining = Joining::new(InviteCode::parse(&code).unwrap(), "desk", &mut world.rng).unwrap();
     let answer = crate::security::redeem(&mut world, &joining.request());
     let answer = JoinAnswer::decode(answer.body()).unwrap();

@@ -87,13 +87,13 @@ fn a_peer_that_was_in_the_ring_goes_on_alone_and_finds_it_again() {
     let named: Bootstrap = world.hosts[a].overlay.into();
     world.kill(a);
     world.kill(b);
-    world.restart(b, ben, config("ben", std::slice::from_ref(&named)));
+    world.restart_as(b, ben, config("ben", std::slice::from_ref(&named)));
     world.until_event(b, "going on alone", |e| matches!(e, Event::Alone { why } if why.contains("10.0.0.1:5061")));
     assert_eq!(world.hosts[b].node.status(world.now).overlay.state, "joined");
     world.run(seconds(120));
     assert_eq!((says_alone(&world, b), gave_up(&world, b), joined(&world, b)), (1, false, false));
     // It comes back, and names nobody: its own cache would do as well.
-    world.restart(a, anna, config("anna", &[]));
+    world.restart_as(a, anna, config("anna", &[]));
     world.until(seconds(120), "one ring again", |w| joined(w, a) && joined(w, b));
 }
 
@@ -108,7 +108,7 @@ fn the_cache_alone_leads_back() {
     // Whom it joined by is gone for good; it knows the others.
     world.kill(d);
     world.kill(0);
-    world.restart(d, carl, config("carl", &[]));
+    world.restart_as(d, carl, config("carl", &[]));
     let took = world.until(seconds(20), "the join by the cache", |w| joined(w, d));
     assert!(took < seconds(4), "{took:?}");
 }
@@ -130,7 +130,7 @@ fn a_name_is_looked_up_for_every_attempt() {
     world.kill(a);
     world.kill(b);
     let moved = world.peer("anna", |c| c.overlay.bootstrap.clear());
-    world.restart(b, ben, config("ben", std::slice::from_ref(&name)));
+    world.restart_as(b, ben, config("ben", std::slice::from_ref(&name)));
     let fault = Err("no address behind the name home.example.net:5061".to_owned());
     world.hand(b, Input::Resolved { name: name.clone(), found: fault });
     world.until_event(b, "the reason", |e| matches!(e, Event::Alone { why } if why.contains("home.example.net")));

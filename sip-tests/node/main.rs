@@ -11,6 +11,7 @@ mod calls;
 mod dialogs;
 mod forks;
 mod joining;
+mod people;
 mod phone_mode;
 mod phones;
 mod requests;

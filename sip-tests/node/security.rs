@@ -3,7 +3,7 @@
 use crate::raw::{Talk, Way, register, sdp};
 use crate::world::{START, World};
 use chordial::core::{Rng, Transport, UnixTime};
-use chordial::identity::{ENROLMENT_TYPE, Identity, InviteCode, JoinAnswer, JoinRequest, Joining, KeyPair};
+use chordial::identity::{ENROLMENT_TYPE, Identity, InviteCode, JoinAnswer, JoinRequest, Joining, KeyPair, Verified};
 use chordial::node::control::{Command, Event, Reply};
 use chordial::overlay::carry::Carry;
 use chordial::overlay::{Links, PeerRef, Request, Route};
@@ -21,17 +21,33 @@ fn offer() -> String {
 
 /// A raw end on a link of node 0, as a stranger or as a proven peer.
 fn on_link(world: &mut World, proof: Option<&Identity>) -> (usize, Way) {
+    let proof = proof.map(|i| Arc::new(i.verified(START).unwrap()));
+    linked(world, 0, proof)
+}
+
+/// A raw end on a link of node `to` that proves to be the device of node `who`.
+pub fn on_link_of(world: &mut World, to: usize, who: usize) -> (usize, Way) {
+    let proof = world.hosts[who].verified.clone();
+    linked(world, to, proof)
+}
+
+fn linked(world: &mut World, to: usize, proof: Option<Arc<Verified>>) -> (usize, Way) {
     let raw = world.raw();
-    world.raws[raw].proof = proof.map(|i| Arc::new(i.verified(START).unwrap()));
-    let to = world.hosts[0].overlay;
+    world.raws[raw].proof = proof;
+    let to = world.hosts[to].overlay;
     let conn = world.dial(raw, Transport::Tls, to);
     (raw, Way::Stream(conn))
 }
 
 /// Redeems an invite at node 0 over a link of a stranger.
 pub fn redeem(world: &mut World, request: &JoinRequest) -> Message {
-    let (raw, way) = on_link(world, None);
-    let to = format!("sip:{}", world.hosts[0].overlay);
+    redeem_at(world, 0, request)
+}
+
+/// Redeems a code at a node over a link of a stranger.
+pub fn redeem_at(world: &mut World, host: usize, request: &JoinRequest) -> Message {
+    let (raw, way) = linked(world, host, None);
+    let to = format!("sip:{}", world.hosts[host].overlay);
     let mut talk = Talk::new(world, raw, way, &to, "sip:new@invalid", &to);
     let mut message = talk.request(world, Method::Register);
     message.set_body(ENROLMENT_TYPE, request.encode());
@@ -49,7 +65,9 @@ fn office(seed: u64) -> World {
 #[test]
 fn an_invite_is_redeemed_once_and_kept_before_it_is_answered() {
     let mut world = office(1);
-    let Ok(Reply::Invite { code, .. }) = world.ask(0, Command::Invite { user: "ben".into() }) else { panic!() };
+    let Ok(Reply::Invite { code, .. }) = world.ask(0, Command::Invite { user: "ben".into(), extension: None }) else {
+        panic!()
+    };
     let code = InviteCode::parse(&code).unwrap();
     let joining = Joining::new(code.clone(), "desk", &mut world.rng).unwrap();
     world.hosts[0].log.clear();
@@ -69,9 +87,11 @@ fn an_invite_is_redeemed_once_and_kept_before_it_is_answered() {
 #[test]
 fn who_is_no_administrator_invites_nobody() {
     let mut world = World::ring(2, &["alice"]);
-    assert!(world.ask(0, Command::Invite { user: "ben".into() }).is_err());
+    assert!(world.ask(0, Command::Invite { user: "ben".into(), extension: None }).is_err());
     let mut office = office(3);
-    let Ok(Reply::Invite { code, .. }) = office.ask(0, Command::Invite { user: "ben".into() }) else { panic!() };
+    let Ok(Reply::Invite { code, .. }) = office.ask(0, Command::Invite { user: "ben".into(), extension: None }) else {
+        panic!()
+    };
     let joining = Joining::new(InviteCode::parse(&code).unwrap(), "desk", &mut office.rng).unwrap();
     assert_eq!(redeem(&mut world, &joining.request()).status(), 403);
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use chordial::config::Config;
 use chordial::core::{ConnId, Flow, Id, Instant, Redacted, Rng, Transport, UnixTime};
-use chordial::identity::{DictionaryKey, Identity, SignedEntry, Verified};
+use chordial::identity::{DictionaryKey, Identity, Revocations, Revoked, SignedEntry, Verified};
 use chordial::node::control::{CallReport, Command, CommandError, Event, Reply, RequestId};
 use chordial::node::{Input, MediaCommand, MediaInput, Node, Output, Saved, Setup, StoreInput};
 use chordial::overlay::{Batch, Change, Stored};
@@ -49,8 +49,12 @@ pub struct Host {
     pub sip: SocketAddr,
     pub overlay: SocketAddr,
     pub verified: Option<Arc<Verified>>,
-    /// As it was started.
+    /// As it was started, and as it is certified since.
     pub identity: Option<Identity>,
+    /// What its links refuse.
+    revoked: Arc<Revoked>,
+    /// What was kept last, by kind.
+    pub files: Vec<(Saved, Bytes)>,
     wake: Option<Instant>,
     /// In the order in which they came: events, replies, saves, media commands.
     pub events: Vec<(Option<RequestId>, Event)>,
@@ -125,6 +129,10 @@ pub struct World {
     streams: BTreeMap<(Place, ConnId), Stream>,
     conns: u64,
     requests: u64,
+    /// By how much the wall clock of all is ahead of the virtual one.
+    pub ahead: Duration,
+    /// What the next host knows to be revoked.
+    revocations: Revocations,
     /// Drops a datagram when it says so.
     pub lose: Box<Lose>,
     /// Addresses that nobody can connect to: behind a NAT or firewall.
@@ -149,6 +157,8 @@ impl World {
             streams: BTreeMap::new(),
             conns: 1 << 63,
             requests: 0,
+            ahead: Duration::ZERO,
+            revocations: Revocations::default(),
             lose: Box::new(|_, _, _| false),
             swallow: Box::new(|_| false),
             rewrite: Box::new(|_| None),
@@ -246,6 +256,31 @@ impl World {
         self.drain(host);
     }
 
+    /// The wall clock.
+    pub fn unix(&self) -> UnixTime {
+        START + self.now.since(Instant::ZERO) + self.ahead
+    }
+
+    /// The wall clock of all running nodes jumps ahead.
+    pub fn jump(&mut self, by: Duration) {
+        self.ahead += by;
+        let unix = self.unix();
+        for host in 0..self.hosts.len() {
+            self.hand(host, Input::Clock { unix });
+        }
+    }
+
+    /// A peer that was here before, with what it had kept when it went.
+    pub fn returning(&mut self, gone: usize) -> usize {
+        let identity = self.hosts[gone].identity.clone().unwrap();
+        let file = |what| self.hosts[gone].files.iter().find(|(kept, _)| *kept == what).map(|(_, b)| b.clone());
+        let unix = self.unix();
+        let revocations =
+            file(Saved::Revocations).map(|b| Revocations::from_bytes(&b, &identity.anchor, unix).unwrap());
+        self.revocations = revocations.unwrap_or_default();
+        self.member(identity, |_| {})
+    }
+
     fn host(&mut self, config: Config, identity: Option<Identity>, password: Option<Redacted<String>>) -> usize {
         let i = self.hosts.len();
         let made = self.make(i, config, identity, password, Bytes::new());
@@ -255,7 +290,7 @@ impl World {
     }
 
     /// A node that was killed starts again, with its identity and its host cache.
-    pub fn restart(&mut self, host: usize, identity: Identity, config: Config) {
+    pub fn restart_as(&mut self, host: usize, identity: Identity, config: Config) {
         assert!(self.hosts[host].dead, "kill it first");
         let cache = self.hosts[host].cache.clone();
         self.hosts[host] = self.make(host, config, Some(identity), None, cache);
@@ -272,13 +307,14 @@ impl World {
     ) -> Host {
         let ip = format!("10.0.0.{}", i + 1);
         let (sip, overlay) = (format!("{ip}:5060").parse().unwrap(), format!("{ip}:5061").parse().unwrap());
-        let unix = START + self.now.since(Instant::ZERO);
+        let unix = self.unix();
         let verified = identity.as_ref().map(|i| Arc::new(i.verified(unix).unwrap()));
         let mut setup = Setup::new(config.clone(), identity.clone(), sip, overlay, unix);
         setup.password = password;
         setup.stored = Some(Stored::default());
         setup.voice_fingerprint = self.encrypts.then_some(Fingerprint([i as u8; 32]));
         setup.hosts = cache.to_vec();
+        setup.revocations = std::mem::take(&mut self.revocations);
         let node = Node::new(self.now, setup, self.rng.fork());
         Host {
             node,
@@ -286,6 +322,8 @@ impl World {
             overlay,
             verified,
             identity,
+            revoked: Arc::default(),
+            files: Vec::new(),
             wake: None,
             events: Vec::new(),
             replies: BTreeMap::new(),
@@ -425,10 +463,18 @@ impl World {
                 assert!(before.is_none(), "{request:?} was answered twice");
             }
             Output::Event { request, event } => self.hosts[host].events.push((request, event)),
+            Output::Revoked(revoked) => self.hosts[host].revoked = revoked,
+            Output::Identity(identity) => {
+                let unix = self.unix();
+                self.hosts[host].verified = Some(Arc::new(identity.verified(unix).unwrap()));
+                self.hosts[host].identity = Some(*identity);
+            }
             Output::Save { what, bytes } => {
                 if what == Saved::Hosts {
-                    self.hosts[host].cache = bytes;
+                    self.hosts[host].cache = bytes.clone();
                 }
+                self.hosts[host].files.retain(|(kept, _)| *kept != what);
+                self.hosts[host].files.push((what, bytes));
                 self.hosts[host].log.push(format!("save {what:?}"));
                 self.hosts[host].saved.push(what);
             }
@@ -497,10 +543,16 @@ impl World {
             if to.dead || other {
                 return self.at(late, here, refused);
             }
+            let holds =
+                |at: &Host, who: &Option<Arc<Verified>>| who.clone().filter(|who| at.revoked.check(who).is_ok());
             let (near_proof, far_proof) = match tls {
-                true => (self.hosts[host].verified.clone(), to.verified.clone()),
+                // Whoever dials goes on with a peer whose chain holds alone; whoever is dialled takes others as strangers.
+                true => (holds(to, &self.hosts[host].verified), holds(&self.hosts[host], &to.verified)),
                 false => (None, None),
             };
+            if tls && far_proof.is_none() {
+                return self.at(late, here, refused);
+            }
             let flow = Flow::stream(transport, remote, from, far);
             self.join((here, conn), (Place::Node(i), far));
             self.at(self.now + ONE_WAY * 3, Place::Node(i), Arrival::Node(Input::Accepted { flow, peer: near_proof }));

@@ -2,15 +2,17 @@
 //! the user may have got wrong is found here, before a socket is opened.
 
 use super::Failure;
-use super::cli::{CreateArgs, JoinArgs, SimArgs, StartArgs, out, spinner, table};
+use super::cli::{ArchiveArgs, CreateArgs, JoinArgs, RecoverArgs, SimArgs, StartArgs, out, password, spinner, table};
 use crate::config::{Config, ConfigError};
-use crate::io::disk::{DataDir, Lock};
+use crate::io::disk::{self, DataDir, Lock};
 use crate::io::media::clock;
 use crate::io::{launch, office};
 use crate::node::control::{CommandError, Event};
 use crate::sim;
 use serde_json::json;
-use std::io::IsTerminal;
+use std::fs::OpenOptions;
+use std::io::{IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
@@ -88,6 +90,8 @@ fn said(event: &Event) -> String {
         Event::RegistrationFailed { aor, status, why } => format!("{aor} is not registered: {status} {why}"),
         Event::Warning { what, next } => format!("warning: {what}; {next}"),
         Event::Incoming { call, from } => format!("call {call}: {from} calls; chordial answer {call} takes it"),
+        Event::Revoked { name, key } if name.is_empty() => format!("{key} is revoked and counts no more"),
+        Event::Revoked { name, key } => format!("{name} ({key}) is revoked and counts no more"),
         Event::Ringing { call } => format!("call {call}: rings"),
         Event::Answered { call, setup_ms, codec } => format!("call {call}: answered after {setup_ms:.0} ms, {codec}"),
         Event::Dtmf { call, digit } => format!("call {call}: digit {digit}"),
@@ -120,6 +124,81 @@ pub fn create_office(data: &Path, args: &CreateArgs, json: bool) -> Result<(), F
     Ok(())
 }
 
+/// Makes this machine's device an administrator's again, from the recovery sheet.
+///
+/// # Errors
+/// The directory already holds an identity; the sheet cannot be read.
+pub fn recover_office(data: &Path, args: &RecoverArgs, json: bool) -> Result<(), Failure> {
+    let data = DataDir::open(data)?;
+    let _lock = data.lock()?;
+    let sheet = password::ask("Recovery sheet (the groups of letters and digits): ")?;
+    let made = office::recover(&data, &args.office, &args.user, &sheet);
+    let identity = made.map_err(|e| Failure::said(e.to_string(), e.next()))?;
+    if json {
+        out(&json!({ "recovered": identity.overlay(), "aor": identity.aor() }).to_string());
+        return Ok(());
+    }
+    out(&format!("you administer the office {} again, as {}", identity.overlay(), identity.aor()));
+    out(
+        "Next: chordial start --bootstrap ADDRESS of any member; then chordial office users, and revoke the key of the lost",
+    );
+    out(
+        "machine: its book of the office comes from other administrators, and from members as they ask for certificates.",
+    );
+    Ok(())
+}
+
+/// Writes identity, accounts, book and revocations of this device into an archive under a passphrase.
+///
+/// # Errors
+/// No identity here; the file exists or cannot be written; no passphrase.
+pub fn backup(data: &Path, args: &ArchiveArgs, json: bool) -> Result<(), Failure> {
+    let data = DataDir::open(data)?;
+    if data.read(disk::IDENTITY)?.is_none() {
+        let what = format!("{} holds no identity", data.path().display());
+        return Err(Failure::said(what, "choose the --data of a device that is in use"));
+    }
+    let passphrase = password::ask_twice("Passphrase for the backup: ")?;
+    let archive = office::backup(&data, &passphrase).map_err(|e| Failure::said(e.to_string(), e.next()))?;
+    let write = || -> std::io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&args.file)?;
+        file.write_all(&archive)?;
+        file.sync_all()
+    };
+    write().map_err(|source| Failure::File { action: "write", path: args.file.clone(), source })?;
+    if json {
+        out(&json!({ "backup": args.file, "bytes": archive.len() }).to_string());
+    } else {
+        let file = args.file.display();
+        out(&format!("{file}: {} bytes; without the passphrase nobody reads it, you neither", archive.len()));
+    }
+    Ok(())
+}
+
+/// Reads an archive of [`backup`] into an empty data directory.
+///
+/// # Errors
+/// The directory already holds an identity; the passphrase is wrong or the file damaged.
+pub fn restore(data: &Path, args: &ArchiveArgs, json: bool) -> Result<(), Failure> {
+    let archive = std::fs::read(&args.file);
+    let archive = archive.map_err(|source| Failure::File { action: "read", path: args.file.clone(), source })?;
+    let data = DataDir::open(data)?;
+    let _lock = data.lock()?;
+    let passphrase = password::ask("Passphrase of the backup: ")?;
+    let file = args.file.display();
+    let restored = office::restore(&data, &archive, &passphrase);
+    let identity = restored.map_err(|e| Failure::said(format!("{file}: {e}"), e.next()))?;
+    if json {
+        out(&json!({ "restored": identity.aor() }).to_string());
+    } else {
+        out(&format!(
+            "{} is restored; see that the old machine does not run any more, then: chordial start",
+            identity.aor()
+        ));
+    }
+    Ok(())
+}
+
 /// Joins an office by a code.
 ///
 /// # Errors
@@ -127,12 +206,13 @@ pub fn create_office(data: &Path, args: &CreateArgs, json: bool) -> Result<(), F
 pub fn join_office(data: &Path, args: &JoinArgs, json: bool) -> Result<(), Failure> {
     let data = DataDir::open(data)?;
     let _lock = data.lock()?;
-    let joined = office::join(&data, &args.code, "");
+    let joined = office::join(&data, &args.code, &args.label);
     let identity = joined.map_err(|e| Failure::said(e.to_string(), e.next()))?;
     if json {
         out(&json!({ "joined": identity.overlay(), "aor": identity.aor() }).to_string());
     } else {
-        out(&format!("joined the office {} as {}; now: chordial start", identity.overlay(), identity.aor()));
+        let kind = if identity.is_of_an_office() { "office" } else { "overlay" };
+        out(&format!("joined the {kind} {} as {}; now: chordial start", identity.overlay(), identity.aor()));
     }
     Ok(())
 }

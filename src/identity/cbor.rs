@@ -103,6 +103,14 @@ impl<'b> Reader<'b> {
         self.malformed(text)
     }
 
+    /// The encoding of the next item, whatever it is; past it.
+    pub(super) fn item(&mut self) -> Result<&'b [u8], IdentityError> {
+        let from = self.inner.position();
+        let skipped = self.inner.skip();
+        self.malformed(skipped)?;
+        self.inner.input().get(from..self.inner.position()).ok_or(IdentityError::Malformed(self.what))
+    }
+
     /// True, and past it, when the next item is null.
     pub(super) fn is_null(&mut self) -> bool {
         let at = self.inner.position();

@@ -9,7 +9,10 @@
 //! no enroller has drawn a peer-ID for it yet. It calls and is called by way of others.
 
 use super::cbor::{Reader, Writer, canonical};
-use super::{CLOCK_SKEW, Certificate, Claims, IdentityError, MayWrite, PublicKey, Purpose, RecordError, SignedEntry, split_aor};
+use super::{
+    CLOCK_SKEW, Certificate, Claims, IdentityError, MayWrite, PublicKey, Purpose, RecordError, Revoked, SignedEntry,
+    split_aor,
+};
 use crate::core::{Id, UnixTime};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -170,6 +173,7 @@ impl TrustAnchor {
 #[derive(Clone, Debug)]
 pub struct Verifier {
     anchor: TrustAnchor,
+    revoked: Arc<Revoked>,
     capacity: usize,
     known: BTreeMap<[u8; 32], Verified>,
     oldest: VecDeque<[u8; 32]>,
@@ -178,12 +182,22 @@ pub struct Verifier {
 impl Verifier {
     /// Remembers at most `capacity` chains (about 500 bytes each); the oldest gives way.
     pub fn new(anchor: TrustAnchor, capacity: usize) -> Verifier {
-        Verifier { anchor, capacity, known: BTreeMap::new(), oldest: VecDeque::new() }
+        Verifier { anchor, revoked: Arc::default(), capacity, known: BTreeMap::new(), oldest: VecDeque::new() }
     }
 
     /// What it checks against.
     pub fn anchor(&self) -> &TrustAnchor {
         &self.anchor
+    }
+
+    /// From now on refuses chains that lean on any of these, remembered or not.
+    pub fn revoke(&mut self, revoked: Arc<Revoked>) {
+        self.revoked = revoked;
+    }
+
+    /// True when what `entry`, which verified once, leans on has been revoked since.
+    pub fn is_revoked(&mut self, entry: &SignedEntry, now: UnixTime) -> bool {
+        matches!(self.lookup(entry.chain(), now), Err(IdentityError::Revoked(_)))
     }
 
     /// As [`TrustAnchor::verify_chain`]. Only chains that verified are remembered.
@@ -216,7 +230,9 @@ impl Verifier {
             self.oldest.push_back(digest);
             self.known.insert(digest, verified);
         }
-        self.known.get(&digest).ok_or(IdentityError::Malformed(WHAT))
+        let verified = self.known.get(&digest).ok_or(IdentityError::Malformed(WHAT))?;
+        self.revoked.check(verified)?;
+        Ok(verified)
     }
 }
 

@@ -1,7 +1,9 @@
-//! The invite code: what an administrator reads out and a joiner types in.
+//! The one-time code: what an administrator reads out and a joiner types in, or what one device of a user shows and the next one is
+//! told.
 //!
-//! `version and number of addresses (4 bits each) | secret (10) | root fingerprint (16) | addresses`, an address being `4` or
-//! `6`, the IP address and the port; as text by base32 groups. With one IPv4 address: 15 groups.
+//! `kind and number of addresses (4 bits each) | secret (10) | fingerprint (16) | addresses`, the kind being 1 for an office's
+//! invite (fingerprint of the root) or 2 for a further device (fingerprint of the user's key), an address `4` or `6`, the IP
+//! address and the port; as text by base32 groups. With one IPv4 address: 15 groups.
 
 use super::armour::{armour, unarmour};
 use super::contact::{addr_bytes, read_addr};
@@ -12,11 +14,19 @@ use std::net::SocketAddr;
 /// Most addresses in a code; more would be too long to type.
 pub const MAX_CODE_ADDRS: usize = 3;
 
-const VERSION: u8 = 1;
 const SECRET: usize = 10;
 const FINGERPRINT: usize = 16;
 
-/// 128 bits of BLAKE3 of an office's root key: nobody makes another key with the same.
+/// Whose code it is, and so who answers it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CodeKind {
+    /// An enroller's: makes a new user of the office.
+    Invite = 1,
+    /// A user's: makes a further device of that user.
+    Device = 2,
+}
+
+/// 128 bits of BLAKE3 of an office's root key (or of a user's): nobody makes another key with the same.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RootFingerprint(pub [u8; FINGERPRINT]);
 
@@ -29,11 +39,13 @@ impl RootFingerprint {
     }
 }
 
-/// A one-time code, good for one user's first device. `Debug` does not show the secret; [`InviteCode::text`] does.
+/// A one-time code, good for one device. `Debug` does not show the secret; [`InviteCode::text`] does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InviteCode {
+    /// Who answers it.
+    pub kind: CodeKind,
     secret: Redacted<[u8; SECRET]>,
-    /// By what the joiner knows the office.
+    /// By what the joiner knows who answers: the office's root, or the user's key.
     pub root: RootFingerprint,
     /// Where the enroller answers, best first; at most three.
     pub addrs: Vec<SocketAddr>,
@@ -42,15 +54,20 @@ pub struct InviteCode {
 impl InviteCode {
     /// A code with a new secret of 80 bits. Surplus addresses are left out.
     pub fn generate(root: RootFingerprint, addrs: &[SocketAddr], rng: &mut Rng) -> InviteCode {
+        InviteCode::of_kind(CodeKind::Invite, root, addrs, rng)
+    }
+
+    /// The same of either kind.
+    pub fn of_kind(kind: CodeKind, root: RootFingerprint, addrs: &[SocketAddr], rng: &mut Rng) -> InviteCode {
         let mut secret = [0; SECRET];
         rng.fill(&mut secret);
         let addrs = addrs.iter().copied().take(MAX_CODE_ADDRS).collect();
-        InviteCode { secret: Redacted::new(secret), root, addrs }
+        InviteCode { kind, secret: Redacted::new(secret), root, addrs }
     }
 
     /// The code as it is read out, with its secret.
     pub fn text(&self) -> String {
-        let mut bytes = vec![VERSION << 4 | self.addrs.len() as u8];
+        let mut bytes = vec![(self.kind as u8) << 4 | self.addrs.len() as u8];
         bytes.extend_from_slice(self.secret.reveal());
         bytes.extend_from_slice(&self.root.0);
         for addr in &self.addrs {
@@ -79,12 +96,25 @@ impl InviteCode {
         blake3::derive_key("chordial invite proof v1", &material)
     }
 
+    /// The key under which a device's answer to `request` seals what nobody else may read.
+    pub(super) fn seal_key(&self, request: &[u8]) -> [u8; 32] {
+        let mut material = self.secret.reveal().to_vec();
+        material.extend_from_slice(&self.root.0);
+        material.extend_from_slice(blake3::hash(request).as_bytes());
+        blake3::derive_key("chordial device code seal v1", &material)
+    }
+
     fn read(bytes: &[u8]) -> Option<InviteCode> {
         let (head, rest) = bytes.split_first()?;
         let (secret, rest) = rest.split_first_chunk::<SECRET>()?;
         let (root, mut rest) = rest.split_first_chunk::<FINGERPRINT>()?;
         let count = usize::from(head & 15);
-        if head >> 4 != VERSION || count > MAX_CODE_ADDRS {
+        let kind = match head >> 4 {
+            1 => CodeKind::Invite,
+            2 => CodeKind::Device,
+            _ => return None,
+        };
+        if count > MAX_CODE_ADDRS {
             return None;
         }
         let mut addrs = Vec::new();
@@ -99,7 +129,12 @@ impl InviteCode {
             addrs.push(read_addr(addr)?);
             rest = after;
         }
-        rest.is_empty().then(|| InviteCode { secret: Redacted::new(*secret), root: RootFingerprint(*root), addrs })
+        rest.is_empty().then(|| InviteCode {
+            kind,
+            secret: Redacted::new(*secret),
+            root: RootFingerprint(*root),
+            addrs,
+        })
     }
 }
 

@@ -11,8 +11,8 @@
 use super::cbor::{Reader, Writer, canonical};
 use super::name::check_label;
 use super::{
-    Certificate, Chain, Claims, EnrolError, Identity, IdentityError, InviteCode, KeyPair, PublicKey, RootFingerprint,
-    TrustAnchor,
+    Certificate, Chain, Claims, CodeKind, DeviceAnswer, EnrolError, Identity, IdentityError, InviteCode, KeyPair,
+    PublicKey, RootFingerprint, TrustAnchor,
 };
 use crate::core::{Rng, UnixTime};
 
@@ -117,6 +117,16 @@ impl Joining {
     pub fn new(code: InviteCode, label: &str, rng: &mut Rng) -> Result<Joining, IdentityError> {
         check_label(label)?;
         Ok(Joining { code, label: label.to_owned(), user_key: KeyPair::generate(rng), device: KeyPair::generate(rng) })
+    }
+
+    /// Checks the answer of one of the user's devices and makes the identity; for a code of that kind.
+    pub fn finish_device(&self, answer: &DeviceAnswer, now: UnixTime) -> Result<Identity, EnrolError> {
+        answer.finish(&self.code, &self.request(), &self.device, now)
+    }
+
+    /// Who answers the code.
+    pub fn kind(&self) -> CodeKind {
+        self.code.kind
     }
 
     /// The device's key, with which the link to the enroller is opened while there is no chain.

@@ -53,7 +53,13 @@ fn a_code_works_once_but_a_lost_answer_is_given_again() {
     let thief = office.joining(code);
     assert_eq!(office.redeem(&thief, 2, NOW), Err(EnrolError::Refused));
     assert_eq!(office.invite("bob"), Err(EnrolError::Taken));
-    assert!(office.enroller().forget("bob"));
+    // Revoked, the key keeps no name; the code that it came by is spent all the same.
+    let revocation =
+        Revocation::sign(&office.anna, RevokedKey::User, bob.request().user_key, "bob", NOW).expect("enroller");
+    let mut revocations = Revocations::default();
+    assert_eq!(revocations.note(revocation), Noted::New);
+    office.enroller().revoke(revocations.revoked());
+    assert_eq!(office.redeem(&bob, 1, NOW), Err(EnrolError::Refused));
     let code = office.invite("bob").expect("free again");
     let bob = office.joining(code);
     assert!(office.redeem(&bob, 1, NOW).is_ok());

@@ -1,19 +1,27 @@
 //! The administrator's side: whom the office knows, which invites are open, and who may have what name.
 //!
-//! One enroller knows the names that it gave out itself. A second one, made from the recovery sheet, does not know the
-//! first one's: settling names between enrollers is left to the office policy record of later work.
+//! What an enroller knows is its [`Book`] of certificates. Enrollers make their books one; an enroller made from the recovery sheet
+//! begins with an empty one and learns the others' pages, and those of members who ask it for certificates.
 
+use super::book::{Book, MAX_BOOK, names as names_of};
 use super::cbor::{Reader, Writer};
 use super::certificate::MAX_NAMES;
+use super::certify::{Certified, CertifyRequest, REQUEST_AGE};
+use super::throttle::Throttle;
 use super::{
-    Certificate, Claims, EnrolError, IdentityError, InviteCode, JoinAnswer, JoinRequest, KeyPair, PublicKey,
-    RootFingerprint, canonical_user,
+    CLOCK_SKEW, Certificate, Claims, EnrolError, IdentityError, InviteCode, JoinAnswer, JoinRequest, KeyPair,
+    PublicKey, Revoked, RootFingerprint, TrustAnchor, canonical_user,
 };
-use crate::core::{Id, Redacted, Rng, UnixTime, subscriber};
+use crate::core::{Id, Redacted, Rng, UnixTime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+/// The name under which the devices of enrollers are found in the overlay. No user and no phone may have a name that begins with `_`.
+pub const ENROLLERS: &str = "_enrollers";
+/// Most devices that an administrator allows to take phones upon themselves.
+const MAX_ALLOWED: usize = 4096;
 /// How long a code is good when nobody says otherwise.
 pub const INVITE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// Most invites that are open at once.
@@ -26,19 +34,6 @@ pub const THROTTLE_WINDOW: Duration = Duration::from_secs(600);
 pub const MAX_SOURCES: usize = 1024;
 
 const WHAT: &str = "identity file";
-
-/// A user that this enroller has enrolled.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Member {
-    /// Name and extensions.
-    pub names: Vec<String>,
-    /// The user's key.
-    pub user_key: PublicKey,
-    /// The first device's key.
-    pub device_key: PublicKey,
-    /// The place of that device on the ring.
-    pub peer_id: Id,
-}
 
 #[derive(Clone, Debug)]
 struct Invite {
@@ -54,18 +49,18 @@ struct Invite {
 pub struct Enroller {
     key: KeyPair,
     certificate: Certificate,
-    members: BTreeMap<String, Member>,
-    phones: BTreeSet<String>,
+    book: Book,
     invites: BTreeMap<[u8; 8], Invite>,
-    wrong: BTreeMap<IpAddr, (u32, UnixTime)>,
-    refused: u64,
+    allowed: BTreeSet<PublicKey>,
+    revoked: Arc<Revoked>,
+    throttle: Throttle,
 }
 
 impl Enroller {
     /// With a key and the root's certificate for it.
     pub(super) fn new(key: KeyPair, certificate: Certificate) -> Enroller {
-        let (members, phones, invites) = Default::default();
-        Enroller { key, certificate, members, phones, invites, wrong: BTreeMap::new(), refused: 0 }
+        let (book, invites, allowed) = Default::default();
+        Enroller { key, certificate, book, invites, allowed, revoked: Arc::default(), throttle: Throttle::default() }
     }
 
     /// Opens an invite for `user` (and `extension`), good for `lifetime`; `addrs` is where this enroller answers. An open
@@ -79,8 +74,8 @@ impl Enroller {
         now: UnixTime,
         rng: &mut Rng,
     ) -> Result<InviteCode, EnrolError> {
-        let mut names = vec![canonical_user(user)?];
-        names.extend(extension.map(canonical_user).transpose()?);
+        let mut names = vec![ordinary_name(user)?];
+        names.extend(extension.map(ordinary_name).transpose()?);
         names.dedup();
         self.invites
             .retain(|_, invite| invite.expires > now && (invite.spent.is_some() || invite.names[0] != names[0]));
@@ -107,58 +102,142 @@ impl Enroller {
         now: UnixTime,
         rng: &mut Rng,
     ) -> Result<JoinAnswer, EnrolError> {
-        let source = subscriber(source);
-        self.wrong.retain(|_, (_, since)| now < *since + THROTTLE_WINDOW);
-        let throttled = self.wrong.get(&source).is_some_and(|(count, _)| *count >= MAX_WRONG_CODES);
+        let closed = self.throttle.is_closed_to(source, now);
         let keys = (request.user_key, request.device_key);
-        let good = !throttled
+        let good = !closed
             && self.invites.get(&request.invite).is_some_and(|invite| {
                 request.is_proven(invite.proof_key.reveal())
                     && invite.expires > now
                     && invite.spent.is_none_or(|spent| spent == keys)
             });
+        let good = good && !self.revoked.is_user(&keys.0) && !self.revoked.is_device(&keys.0, &keys.1);
         if !good {
-            self.refused += 1;
-            self.count_wrong(source, now);
+            self.throttle.count(source, now);
             return Err(EnrolError::Refused);
         }
         let invite = self.invites.get_mut(&request.invite).ok_or(EnrolError::Refused)?;
         invite.spent = Some(keys);
         let names = invite.names.clone();
         // Asked again, the device keeps the place that it was given.
-        let peer_id = match self.members.get(&names[0]) {
-            Some(member) if (member.user_key, member.device_key) == keys => member.peer_id,
-            _ => draw_peer_id(rng),
+        let peer_id = match self.book.device(&request.device_key) {
+            Some(device) => device.peer_id(),
+            None => draw_peer_id(rng),
         };
         Ok(self.enrol(names, request.user_key, request.device_key, peer_id, now)?)
     }
 
     /// Delegates phone accounts to a device: one certificate for up to 32 names. `Taken` when a name is a user's.
     pub fn delegate(&mut self, device: PublicKey, names: &[&str], now: UnixTime) -> Result<Certificate, EnrolError> {
-        let names = names.iter().map(|n| canonical_user(n)).collect::<Result<Vec<_>, _>>()?;
-        let promised = |n: &String| self.invites.values().any(|i| i.names.contains(n));
+        let names = names.iter().map(|n| ordinary_name(n)).collect::<Result<Vec<_>, _>>()?;
+        let promised = |n: &String| self.invites.values().any(|i| i.spent.is_none() && i.names.contains(n));
         if names.iter().any(|n| self.is_member(n) || promised(n)) {
             return Err(EnrolError::Taken);
         }
-        let certificate = self.issue(device, Claims::Adapter(names.clone()), now)?;
-        self.phones.extend(names);
-        Ok(certificate)
+        Ok(self.grant(device, names, now)?)
     }
 
-    /// Forgets a user, so that the name can be given again. What was signed for it stays valid until it runs out.
-    pub fn forget(&mut self, user: &str) -> bool {
-        self.invites.retain(|_, invite| invite.names[0] != user);
-        self.members.remove(user).is_some()
+    /// Lets this enroller's own device be found as one ([`ENROLLERS`]).
+    pub(super) fn announce(&mut self, device: PublicKey, now: UnixTime) -> Result<Certificate, IdentityError> {
+        self.grant(device, vec![ENROLLERS.to_owned()], now)
     }
 
-    /// The users enrolled here, by name.
-    pub fn members(&self) -> impl Iterator<Item = &Member> {
-        self.members.values()
+    /// Answers a member's device that asks for its certificates. `link` is whom the link proved. `Revoked` when the user or the device is;
+    /// `Taken` when the book has the name under another key.
+    pub fn certify(
+        &mut self,
+        request: &CertifyRequest,
+        device: PublicKey,
+        anchor: &TrustAnchor,
+        now: UnixTime,
+        rng: &mut Rng,
+    ) -> Result<Certified, EnrolError> {
+        let age_ok = request.issued <= now + CLOCK_SKEW && now <= request.issued + REQUEST_AGE + CLOCK_SKEW;
+        if !age_ok || !request.is_signed() || request.chain.device() != Some(device) {
+            return Err(EnrolError::Refused);
+        }
+        let shown = anchor.verify_chain(&request.chain, now)?;
+        self.revoked.check(&shown)?;
+        let mut names = match self.book.user(&shown.user_key) {
+            Some(known) => names_of(known).to_vec(),
+            None => [vec![shown.user.clone()], shown.aliases.clone()].concat(),
+        };
+        // The name itself must be free of others; an extension that somebody has meanwhile is left out.
+        let foreign = |name: &str| self.book.holders(name, &self.revoked).any(|c| c.subject != shown.user_key);
+        if foreign(&shown.user) {
+            return Err(EnrolError::Taken);
+        }
+        names.retain(|name| !foreign(name));
+        let peer_id = match (self.book.device(&device), shown.has_place) {
+            (_, true) => shown.peer_id,
+            (Some(known), false) => known.peer_id(),
+            (None, false) => draw_peer_id(rng),
+        };
+        let about = request.chain.find(|c| matches!(c, Claims::Device(_))).cloned();
+        let granted = self.enrol_device(names, shown.user_key, device, peer_id, about, now)?;
+        let (mut adapters, mut refused) = (Vec::new(), Vec::new());
+        for name in &request.phones {
+            let may = self.allowed.contains(&device) || self.adapts_already(&device, name);
+            match may.then(|| self.delegate(device, &[name], now)) {
+                Some(Ok(certificate)) => adapters.push(certificate),
+                _ => refused.push(name.clone()),
+            }
+        }
+        Ok(Certified { enroller: granted.enroller, user: granted.user, peer: granted.peer, adapters, refused })
     }
 
-    /// The phone accounts delegated here, by name.
-    pub fn phones(&self) -> impl Iterator<Item = &str> {
-        self.phones.iter().map(String::as_str)
+    /// Whether a device may take phones of any name upon itself. False when there are too many of them.
+    pub fn allow_adapter(&mut self, device: PublicKey, allowed: bool) -> bool {
+        if !allowed {
+            self.allowed.remove(&device);
+            return true;
+        }
+        let room = self.allowed.len() < MAX_ALLOWED;
+        if room {
+            self.allowed.insert(device);
+        }
+        room
+    }
+
+    /// True when the device may take phones of any name upon itself.
+    pub fn is_allowed(&self, device: &PublicKey) -> bool {
+        self.allowed.contains(device)
+    }
+
+    /// Gives a user further names, or takes them: the certificate that the user's devices get with their next renewal.
+    pub fn rename(&mut self, user: PublicKey, names: Vec<String>, now: UnixTime) -> Result<(), EnrolError> {
+        let certificate = self.issue(user, Claims::User(names), now)?;
+        self.book.enter(certificate, &self.certificate, None);
+        Ok(())
+    }
+
+    /// What counts no more: its names are free again, its devices get nothing signed.
+    pub fn revoke(&mut self, revoked: Arc<Revoked>) {
+        self.revoked = revoked;
+    }
+
+    /// The book.
+    pub fn book(&self) -> &Book {
+        &self.book
+    }
+
+    /// Takes a page of another enroller; true when it is news.
+    pub fn learn(&mut self, page: &[u8], now: UnixTime) -> Result<bool, IdentityError> {
+        let root = self.certificate.issuer;
+        self.book.take(page, &self.certificate.overlay, root, now)
+    }
+
+    /// Names that more than one user holds.
+    pub fn conflicts(&self) -> Vec<String> {
+        let all = self.book.users().filter(|c| !self.revoked.is_user(&c.subject)).flat_map(|c| names_of(c).iter());
+        let mut count: BTreeMap<&String, usize> = BTreeMap::new();
+        all.for_each(|name| *count.entry(name).or_default() += 1);
+        count.into_iter().filter(|(_, n)| *n > 1).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Users for whom an invite is open at `now`, and when it ends.
+    pub fn invited(&self, now: UnixTime) -> impl Iterator<Item = (&[String], UnixTime)> {
+        let open = self.invites.values().filter(move |i| i.spent.is_none() && i.expires > now);
+        open.map(|i| (i.names.as_slice(), i.expires))
     }
 
     /// How many invites can still be redeemed at `now`.
@@ -168,17 +247,21 @@ impl Enroller {
 
     /// How many requests were refused since the start.
     pub fn refused(&self) -> u64 {
-        self.refused
+        self.throttle.refused
     }
 
     /// How many sources wrong codes are held against; at most [`MAX_SOURCES`].
     pub fn remembered_sources(&self) -> usize {
-        self.wrong.len()
+        self.throttle.sources()
     }
 
     /// The enroller's own certificate.
     pub fn certificate(&self) -> &Certificate {
         &self.certificate
+    }
+
+    pub(super) fn key(&self) -> &KeyPair {
+        &self.key
     }
 
     pub(super) fn enrol(
@@ -189,23 +272,37 @@ impl Enroller {
         peer_id: Id,
         now: UnixTime,
     ) -> Result<JoinAnswer, IdentityError> {
-        let user = self.issue(user_key, Claims::User(names.clone()), now)?;
+        self.enrol_device(names, user_key, device_key, peer_id, None, now)
+    }
+
+    fn enrol_device(
+        &mut self,
+        names: Vec<String>,
+        user_key: PublicKey,
+        device_key: PublicKey,
+        peer_id: Id,
+        about: Option<Certificate>,
+        now: UnixTime,
+    ) -> Result<JoinAnswer, IdentityError> {
+        let user = self.issue(user_key, Claims::User(names), now)?;
         let peer = self.issue(device_key, Claims::Peer(peer_id), now)?;
-        if let Some(name) = names.first() {
-            self.members.insert(name.clone(), Member { names, user_key, device_key, peer_id });
-        }
+        self.book.enter(user.clone(), &self.certificate, None);
+        self.book.enter(peer.clone(), &self.certificate, about);
         Ok(JoinAnswer { enroller: self.certificate.clone(), user, peer })
     }
 
+    /// `[seed, certificate, [page...], [allowed device...], [invite...]]`.
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.nested(5).bytes(&**self.key.seed().reveal()).raw(&self.certificate.encode());
-        writer.nested(self.members.len());
-        for member in self.members.values() {
-            writer.nested(4);
-            write_names(writer, &member.names);
-            writer.bytes(&member.user_key.0).bytes(&member.device_key.0).bytes(&member.peer_id.0);
+        let pages: Vec<_> = self.book.pages().collect();
+        writer.nested(pages.len());
+        for page in &pages {
+            writer.raw(page);
         }
-        write_names(writer, &Vec::from_iter(self.phones.iter().cloned()));
+        writer.nested(self.allowed.len());
+        for device in &self.allowed {
+            writer.bytes(&device.0);
+        }
         writer.nested(self.invites.len());
         for (name, invite) in &self.invites {
             writer.nested(5).bytes(name);
@@ -218,19 +315,27 @@ impl Enroller {
         }
     }
 
-    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Enroller, IdentityError> {
+    /// Reads what [`Enroller::write`] writes; `version` 1 had names and keys for pages, which are signed now.
+    pub(super) fn read(reader: &mut Reader<'_>, version: u64, now: UnixTime) -> Result<Enroller, IdentityError> {
         reader.array(5)?;
         let key = KeyPair::from_seed(&reader.exact()?);
         let mut enroller = Enroller::new(key, Certificate::read(reader)?);
-        for _ in 0..reader.list(u64::from(u16::MAX))? {
-            reader.array(4)?;
-            let names = read_names(reader, MAX_NAMES as u64)?;
-            let name = names.first().ok_or(IdentityError::Malformed(WHAT))?.clone();
-            let (user_key, device_key) = (PublicKey(reader.exact()?), PublicKey(reader.exact()?));
-            let peer_id = Id(reader.exact()?);
-            enroller.members.insert(name, Member { names, user_key, device_key, peer_id });
+        if version == 1 {
+            for _ in 0..reader.list(u64::from(u16::MAX))? {
+                reader.array(4)?;
+                let names = read_names(reader, MAX_NAMES as u64)?;
+                let (user_key, device_key) = (PublicKey(reader.exact()?), PublicKey(reader.exact()?));
+                enroller.enrol(names, user_key, device_key, Id(reader.exact()?), now)?;
+            }
+            read_names(reader, u16::MAX.into())?;
+        } else {
+            for _ in 0..reader.list(4 * MAX_BOOK as u64)? {
+                enroller.book.restore(reader.item()?)?;
+            }
+            for _ in 0..reader.list(MAX_ALLOWED as u64)? {
+                enroller.allowed.insert(PublicKey(reader.exact()?));
+            }
         }
-        enroller.phones = read_names(reader, u16::MAX.into())?.into_iter().collect();
         for _ in 0..reader.list(MAX_INVITES as u64)? {
             reader.array(5)?;
             let name = reader.exact()?;
@@ -252,26 +357,39 @@ impl Enroller {
         Ok(enroller)
     }
 
+    /// A delegation that this enroller made before is in the book again.
+    pub(super) fn remember(&mut self, adapter: &Certificate) {
+        let own = self.certificate.clone();
+        self.book.enter(adapter.clone(), &own, None);
+    }
+
+    fn grant(&mut self, device: PublicKey, names: Vec<String>, now: UnixTime) -> Result<Certificate, IdentityError> {
+        let certificate = self.issue(device, Claims::Adapter(names), now)?;
+        self.book.enter(certificate.clone(), &self.certificate, None);
+        Ok(certificate)
+    }
+
     fn issue(&self, subject: PublicKey, claims: Claims, now: UnixTime) -> Result<Certificate, IdentityError> {
         Certificate::issue(&self.key, subject, &self.certificate.overlay, claims, now)
     }
 
+    fn adapts_already(&self, device: &PublicKey, name: &str) -> bool {
+        self.book.adapters().any(|(d, names)| d == device && names.iter().any(|n| n == name))
+    }
+
     fn is_member(&self, name: &str) -> bool {
-        self.members.values().any(|m| m.names.iter().any(|n| n == name))
+        self.book.holders(name, &self.revoked).next().is_some()
     }
 
     fn is_taken(&self, name: &str) -> bool {
-        self.is_member(name) || self.phones.contains(name)
+        self.is_member(name) || self.book.is_phone(name, &self.revoked)
     }
+}
 
-    fn count_wrong(&mut self, source: IpAddr, now: UnixTime) {
-        if !self.wrong.contains_key(&source) && self.wrong.len() >= MAX_SOURCES {
-            let oldest = self.wrong.iter().min_by_key(|(_, (_, since))| *since).map(|(ip, _)| *ip);
-            oldest.and_then(|ip| self.wrong.remove(&ip));
-        }
-        let (count, _) = self.wrong.entry(source).or_insert((0, now));
-        *count = count.saturating_add(1);
-    }
+/// A name that people may have.
+fn ordinary_name(name: &str) -> Result<String, IdentityError> {
+    let name = canonical_user(name)?;
+    if name.starts_with('_') { Err(IdentityError::UserName) } else { Ok(name) }
 }
 
 /// A place on the ring that nobody chose.

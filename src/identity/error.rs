@@ -41,6 +41,9 @@ pub enum IdentityError {
     /// Valid no more.
     #[error("the {0} certificate has expired")]
     Expired(&'static str),
+    /// Taken back by who may: the office or the user itself.
+    #[error("the {0} is revoked")]
+    Revoked(&'static str),
     /// This identity may not sign what was asked.
     #[error("this identity may not sign for that name")]
     NotOurs,

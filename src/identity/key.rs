@@ -14,6 +14,10 @@ pub enum Purpose {
     Entry,
     /// The keys of a call's voice (`secure::Statement`).
     Media,
+    /// A revocation.
+    Revocation,
+    /// A device's request for certificates.
+    Certify,
 }
 
 impl Purpose {
@@ -23,6 +27,8 @@ impl Purpose {
             Purpose::Certificate => "chordial certificate v1",
             Purpose::Entry => "chordial record entry v1",
             Purpose::Media => "chordial call keys v1",
+            Purpose::Revocation => "chordial revocation v1",
+            Purpose::Certify => "chordial request for certificates v1",
         }
     }
 

@@ -13,15 +13,22 @@
 //! Each kind of signature covers a text of its own in front of the bytes ([`Purpose`]), so that no signature can be
 //! shown for another. Ed25519 is checked strictly (RFC 8032, small-order keys refused).
 //!
-//! Left out, each to come with the work that needs it: revocation, renewal of certificates before they run out, the
-//! password login, enrolment by a short code between two screens, asking an enroller for adapter certificates over a link.
+//! What counts no more is said by signed [`Revocation`]s, which every peer keeps ([`Revocations`]) and every [`Verifier`] heeds.
+//! Certificates are renewed by any enroller ([`CertifyRequest`]) in the year before they run out; enrollers keep one [`Book`].
+//!
+//! Left out: enrolment by a short code between two screens; making members whose enroller was revoked whole again without a new
+//! invite; merging two offices.
 
 mod armour;
+mod backup;
+mod book;
 mod cbor;
 mod certificate;
+mod certify;
 mod chain;
 mod code;
 mod contact;
+mod device;
 mod enrol;
 mod enroller;
 mod entry;
@@ -30,21 +37,35 @@ mod key;
 mod kind;
 mod name;
 mod own;
+mod owner;
+mod reconcile;
 mod recovery;
+mod revocation;
+mod throttle;
 
+pub use backup::{BackupError, open_backup, seal_backup};
+pub use book::{BOOK_TYPE, Book, BookAsk, BookDevice, MAX_BOOK};
 pub use certificate::{Certificate, Claims};
+pub use certify::{CERTIFY_TYPE, Certified, CertifyAnswer, CertifyRequest, MAX_ASKED};
 pub use chain::{Chain, TrustAnchor, Verified, Verifier};
-pub use code::{InviteCode, MAX_CODE_ADDRS, RootFingerprint};
+pub use code::{CodeKind, InviteCode, MAX_CODE_ADDRS, RootFingerprint};
 pub use contact::ContactBody;
+pub use device::{DEVICE_CODE_LIFETIME, DeviceAnswer, DeviceCodes, MAX_DEVICE_CODES};
 pub use enrol::{ENROLMENT_TYPE, JoinAnswer, JoinRequest, Joining};
-pub use enroller::{Enroller, INVITE_LIFETIME, MAX_INVITES, MAX_SOURCES, MAX_WRONG_CODES, Member, THROTTLE_WINDOW};
+pub use enroller::{ENROLLERS, Enroller, INVITE_LIFETIME, MAX_INVITES, MAX_SOURCES, MAX_WRONG_CODES, THROTTLE_WINDOW};
 pub use entry::{DictionaryKey, Entry, SignedEntry};
 pub use error::{EnrolError, IdentityError, RecordError};
 pub use key::{KeyPair, PublicKey, Purpose};
 pub use kind::{EntryKind, KindRules, MayWrite};
 pub use name::{aor, canonical_overlay, canonical_user, resource_key, split_aor};
 pub use own::Identity;
+pub use owner::{OWNER_TYPE, OwnerAnswer, OwnerAsk};
+pub use reconcile::{Ask, ItemId, Reconciled, Reply};
 pub use recovery::RecoverySheet;
+pub use revocation::{
+    MAX_OFFICE_REVOCATIONS, MAX_REVOCATIONS_PER_USER, MAX_USER_REVOCATIONS, Noted, REVOCATIONS_TYPE, Revocation,
+    Revocations, Revoked, RevokedKey,
+};
 
 use std::time::Duration;
 
@@ -62,5 +83,7 @@ pub const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(3653 * 24 * 3600)
 mod enrol_tests;
 #[cfg(test)]
 mod mutation_tests;
+#[cfg(test)]
+mod people_tests;
 #[cfg(test)]
 mod tests;

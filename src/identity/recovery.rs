@@ -45,6 +45,10 @@ impl RecoverySheet {
         self.root.public()
     }
 
+    pub(super) fn key(&self) -> &KeyPair {
+        &self.root
+    }
+
     /// Makes `enroller` an enroller of the office.
     pub fn sign_enroller(&self, enroller: PublicKey, now: UnixTime) -> Result<Certificate, IdentityError> {
         Certificate::issue(&self.root, enroller, &self.overlay, Claims::Enroller, now)

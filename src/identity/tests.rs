@@ -251,9 +251,10 @@ fn phones_by_delegation() {
     let taken = enroller.invite("201", None, &[], HOUR, NOW, &mut rng(5));
     assert_eq!(taken, Err(EnrolError::Taken));
     let certificate = enroller.delegate(bob.device_key(), &["202"], NOW).expect("free");
-    bob.add_adapter(certificate.clone(), NOW).expect("for bob's device");
+    let by = anna.enroller.as_ref().expect("founder").certificate().clone();
+    bob.add_adapter(certificate.clone(), &by, NOW).expect("for bob's device");
     assert!(bob.phone_identity("202", NOW).is_ok());
-    assert!(anna.add_adapter(certificate, NOW).is_err(), "for another device");
+    assert!(anna.add_adapter(certificate, &by, NOW).is_err(), "for another device");
 }
 
 #[test]
@@ -289,7 +290,10 @@ fn the_file_brings_everything_back() {
     let mut back = Identity::from_bytes(anna.to_bytes().reveal(), NOW).expect("own file");
     assert!(back.phone_identity("201", NOW).is_ok());
     let enroller = back.enroller.as_mut().expect("kept");
-    assert_eq!(enroller.members().map(|m| m.names[0].as_str()).collect::<Vec<_>>(), ["anna", "bob"]);
+    let mut known: Vec<_> = enroller.book().users().map(|c| c.claims.clone()).collect();
+    known.sort_by_key(|claims| format!("{claims:?}"));
+    let named = |names: &[&str]| Claims::User(names.iter().map(|n| (*n).to_owned()).collect());
+    assert_eq!(known, [named(&["anna", "100"]), named(&["bob"])]);
     let joining = Joining::new(code, "", rng).expect("label");
     assert!(enroller.redeem(&joining.request(), source(1), NOW, rng).is_ok());
 }

@@ -8,7 +8,7 @@ use super::discovery::{self, Discovery};
 use super::disk::{self, DataDir};
 use super::media::{Engine, clock};
 use super::store::Records;
-use super::transport::{Endpoint, Event as WireEvent};
+use super::transport::{Credentials, Endpoint, Event as WireEvent};
 use super::voice::Voices;
 use crate::core::{Instant, UnixTime};
 use crate::node::control::{Command, Event, RequestId};
@@ -185,6 +185,7 @@ impl Driver {
                     let name = match what {
                         Saved::Identity => disk::IDENTITY,
                         Saved::Phones => disk::PHONES,
+                        Saved::Revocations => disk::REVOCATIONS,
                         Saved::Hosts => disk::HOSTS,
                     };
                     self.data.write(name, &bytes)?;
@@ -200,6 +201,12 @@ impl Driver {
                         let found = discovery::srv::resolve(&name).await;
                         let _ = aside.send(Input::Resolved { name, found }).await;
                     });
+                }
+                Output::Revoked(revoked) => self.endpoint.set_revoked(revoked),
+                Output::Identity(identity) => {
+                    if let Err(fault) = self.endpoint.set_credentials(&Credentials::of(&identity)) {
+                        tracing::warn!(%fault, "links go on with the old certificates");
+                    }
                 }
                 Output::Stopped => return Ok(true),
             }

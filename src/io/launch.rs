@@ -12,7 +12,7 @@ use super::transport::{self, BindError, Credentials, Endpoint, Event as WireEven
 use super::voice::{self, Voices};
 use crate::config::{Bootstrap, Config, Discover, Encryption, OVERLAY_PORT, PhoneAuth};
 use crate::core::{Redacted, UnixTime};
-use crate::identity::{Identity, IdentityError, TrustAnchor};
+use crate::identity::{Identity, IdentityError, Revocations, TrustAnchor};
 use crate::media::codec;
 use crate::node::{Node, Setup, control};
 use crate::pbx::Accounts;
@@ -204,6 +204,8 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
         records = Some(writer);
     }
     setup.hosts = data.read(disk::HOSTS)?.unwrap_or_default();
+    let has_place = setup.identity.as_ref().is_none_or(Identity::has_place);
+    setup.revocations = revocations(&data, setup.identity.as_ref(), unix)?;
     let rng = super::seed::rng().map_err(|source| LaunchError::System { what: "reading randomness", source })?;
     let node = Node::new(clock::now(), setup, rng);
     let status = node.status(clock::now());
@@ -211,7 +213,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
         aor: status.aor,
         sip,
         overlay: status.listen.advertised,
-        peer_id: Some(status.peer_id).filter(|id| !id.is_empty()),
+        peer_id: Some(status.peer_id).filter(|id| !id.is_empty() && has_place),
     };
     let (asks, control) = mpsc::channel(64);
     let voices = Voices::new(engine, source, sink);
@@ -354,11 +356,28 @@ fn delegate(
     if missing.is_empty() {
         return Ok(());
     }
+    // Without an administrator's word yet, a member's device asks for it when it runs.
+    if identity.enroller.is_none() && matches!(identity.anchor, TrustAnchor::Office { .. }) {
+        tracing::warn!(
+            phones = missing.join(", "),
+            "these phones are not registered here until an administrator's device delegates them"
+        );
+        return Ok(());
+    }
     if let Err(fault) = identity.delegate_phones(&missing, unix) {
         let what = format!("phones that this device may not sign for ({fault}): {}", missing.join(", "));
         return Err(setting(what, "put them on an administrator's device"));
     }
     Ok(data.write(disk::IDENTITY, identity.to_bytes().reveal())?)
+}
+
+fn revocations(data: &DataDir, identity: Option<&Identity>, unix: UnixTime) -> Result<Revocations, LaunchError> {
+    let (Some(identity), Some(bytes)) = (identity, data.read(disk::REVOCATIONS)?) else {
+        return Ok(Revocations::default());
+    };
+    let path = || data.path().join(disk::REVOCATIONS).display().to_string();
+    Revocations::from_bytes(&bytes, &identity.anchor, unix)
+        .map_err(|source| LaunchError::Identity { path: path(), source })
 }
 
 fn known_peers(data: &DataDir) -> Result<Vec<SocketAddr>, LaunchError> {

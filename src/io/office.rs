@@ -1,11 +1,12 @@
-//! Founding an office, and joining one by a code: what happens before a node runs.
+//! Founding an office, joining one by a code, recovery and backup: what happens before a node runs.
 
 use super::disk::{self, DataDir, DiskError};
 use super::driver::unix_now;
 use super::transport::{BindError, Config, Credentials, Endpoint, Event, Limits};
 use crate::core::{ConnId, Transport};
 use crate::identity::{
-    ENROLMENT_TYPE, EnrolError, Identity, IdentityError, InviteCode, JoinAnswer, Joining, RecoverySheet,
+    BackupError, CodeKind, DeviceAnswer, ENROLMENT_TYPE, EnrolError, Identity, IdentityError, InviteCode, JoinAnswer,
+    Joining, RecoverySheet, open_backup, seal_backup,
 };
 use crate::sip::msg::{HeaderName, Message, Method, Via};
 use std::io;
@@ -14,6 +15,8 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
+/// What an archive holds: keys, book, accounts, revocations, peers.
+const BACKED_UP: [&str; 4] = [disk::IDENTITY, disk::PHONES, disk::REVOCATIONS, disk::PEERS];
 /// How long one enroller address may take.
 const ANSWER: Duration = Duration::from_secs(8);
 
@@ -38,6 +41,15 @@ pub enum OfficeError {
     /// Whoever answered is not of the code's office.
     #[error("the answer is not from the office of this code: {0}")]
     Foreign(EnrolError),
+    /// The recovery sheet.
+    #[error("the recovery sheet cannot be read: {0}")]
+    Sheet(EnrolError),
+    /// An archive.
+    #[error("{0}")]
+    Backup(#[from] BackupError),
+    /// What an archive or the directory holds is no identity.
+    #[error("the identity in it cannot be used: {0}")]
+    Identity(IdentityError),
     /// The data directory.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -62,8 +74,14 @@ impl OfficeError {
             OfficeError::Name(_) => "choose another name",
             OfficeError::Code(_) => "check it for a typing error",
             OfficeError::NoAnswer(_) => "see that the administrator's chordial runs and can be reached from here",
-            OfficeError::Refused => "ask the administrator for a new code; one works once, for a day",
+            OfficeError::Refused => {
+                "ask for a new code; one works once, an administrator's for a day, a device's for an hour"
+            }
             OfficeError::Foreign(_) => "do not go on; ask the administrator for a new code by another way",
+            OfficeError::Sheet(_) => "type the groups as they are on the sheet",
+            OfficeError::Backup(BackupError::Closed) => "type the passphrase again, or take another copy of the file",
+            OfficeError::Backup(_) => "name a file that chordial office backup wrote",
+            OfficeError::Identity(_) => "take another copy, or ask the administrator for a new code",
             OfficeError::Disk(_) => "check its owner and mode, or choose another --data",
             OfficeError::Bind(_) | OfficeError::System { .. } => "see the cause and try again",
         }
@@ -96,9 +114,61 @@ pub fn join(data: &DataDir, code: &str, label: &str) -> Result<Identity, OfficeE
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|source| OfficeError::System { what: "starting the runtime", source })?;
     let (answer, addr) = runtime.block_on(redeem(&joining, &addrs, &rng.token(8)))?;
-    let identity = joining.finish(&answer, unix_now()).map_err(OfficeError::Foreign)?;
+    let foreign = |fault: IdentityError| OfficeError::Foreign(fault.into());
+    let identity = match joining.kind() {
+        CodeKind::Invite => joining.finish(&JoinAnswer::decode(&answer).map_err(foreign)?, unix_now()),
+        CodeKind::Device => joining.finish_device(&DeviceAnswer::decode(&answer).map_err(foreign)?, unix_now()),
+    };
+    let identity = identity.map_err(OfficeError::Foreign)?;
     data.write(disk::IDENTITY, identity.to_bytes().reveal())?;
     data.write(disk::PEERS, format!("{addr}\n").as_bytes())?;
+    Ok(identity)
+}
+
+/// Makes this machine an administrator's by the office's recovery sheet, with new keys and an empty book.
+///
+/// # Errors
+/// [`OfficeError`].
+pub fn recover(data: &DataDir, office: &str, user: &str, sheet: &str) -> Result<Identity, OfficeError> {
+    free(data)?;
+    let sheet = RecoverySheet::parse(office, sheet).map_err(OfficeError::Sheet)?;
+    let mut rng = super::seed::rng().map_err(|source| OfficeError::System { what: "reading randomness", source })?;
+    let identity = Identity::restore(&sheet, user, None, unix_now(), &mut rng).map_err(OfficeError::Name)?;
+    data.write(disk::IDENTITY, identity.to_bytes().reveal())?;
+    Ok(identity)
+}
+
+/// The archive of everything in the data directory that a device must not lose.
+///
+/// # Errors
+/// [`OfficeError`].
+pub fn backup(data: &DataDir, passphrase: &str) -> Result<Vec<u8>, OfficeError> {
+    let mut files = Vec::new();
+    for name in BACKED_UP {
+        if let Some(bytes) = data.read(name)? {
+            files.push((name.to_owned(), bytes));
+        }
+    }
+    let mut rng = super::seed::rng().map_err(|source| OfficeError::System { what: "reading randomness", source })?;
+    Ok(seal_backup(&files, passphrase, &mut rng)?)
+}
+
+/// Writes the files of an archive into a directory that holds no identity. The identity is written last: a restore that was
+/// cut short can be repeated.
+///
+/// # Errors
+/// [`OfficeError`].
+pub fn restore(data: &DataDir, archive: &[u8], passphrase: &str) -> Result<Identity, OfficeError> {
+    free(data)?;
+    let files = open_backup(archive, passphrase)?;
+    let bytes = files.iter().find(|(name, _)| name == disk::IDENTITY).map(|(_, bytes)| bytes);
+    let bytes = bytes.ok_or(BackupError::NotABackup)?;
+    let identity = Identity::from_bytes(bytes, unix_now()).map_err(OfficeError::Identity)?;
+    // Names that this version knows, and none that leads elsewhere.
+    for (name, bytes) in files.iter().filter(|(n, _)| BACKED_UP.contains(&n.as_str()) && n != disk::IDENTITY) {
+        data.write(name, bytes)?;
+    }
+    data.write(disk::IDENTITY, bytes)?;
     Ok(identity)
 }
 
@@ -109,7 +179,7 @@ fn free(data: &DataDir) -> Result<(), OfficeError> {
     }
 }
 
-async fn redeem(joining: &Joining, addrs: &[SocketAddr], token: &str) -> Result<(JoinAnswer, SocketAddr), OfficeError> {
+async fn redeem(joining: &Joining, addrs: &[SocketAddr], token: &str) -> Result<(Vec<u8>, SocketAddr), OfficeError> {
     let credentials = Some(Credentials::joining(joining));
     let config = Config { sip: None, overlay: None, credentials, limits: Limits::default() };
     let (endpoint, mut events) = Endpoint::bind(config)?;
@@ -119,8 +189,7 @@ async fn redeem(joining: &Joining, addrs: &[SocketAddr], token: &str) -> Result<
         endpoint.write(conn, request(joining, *addr, token).to_bytes());
         match tokio::time::timeout(ANSWER, answer(&mut events, conn)).await {
             Ok(Some(reply)) if reply.status() == 200 => {
-                let answer = JoinAnswer::decode(reply.body()).map_err(|e| OfficeError::Foreign(e.into()))?;
-                return Ok((answer, *addr));
+                return Ok((reply.body().to_vec(), *addr));
             }
             Ok(Some(_)) => return Err(OfficeError::Refused),
             Ok(None) | Err(_) => endpoint.close(conn),

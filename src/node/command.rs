@@ -1,11 +1,13 @@
 //! What a person or a script asks of the node.
 
 use super::calls::Callee;
+use super::certify::PhoneWanted;
 use super::control::{
     Command, CommandError, Listen, OverlayStatus, PeerStatus, PhoneStatus, Registration, Reply, RequestId, Status,
 };
 use super::{Node, Output, Saved};
 use crate::core::Instant;
+use crate::identity::canonical_user;
 use crate::overlay::PeerRef;
 use crate::ua::{CallId, State};
 use bytes::Bytes;
@@ -45,10 +47,23 @@ impl Node {
             Command::Calls => {
                 Ok(Reply::Calls { calls: self.call_statuses(now), ended: self.calls.ended.iter().cloned().collect() })
             }
-            Command::PhoneAdd { user, label, password } => self.phone_add(now, &user, &label, &password),
+            Command::PhoneAdd { user, label, password } => {
+                let phone = PhoneWanted { request, user, label, password };
+                match self.phone_add(now, phone) {
+                    Some(answer) => answer,
+                    None => return,
+                }
+            }
             Command::PhoneList => Ok(Reply::Phones { phones: self.phones(now) }),
             Command::PhoneRemove { user } => self.phone_remove(&user),
-            Command::Invite { user } => self.invite(now, &user),
+            Command::Invite { user, extension } => self.invite(now, &user, extension.as_deref()),
+            Command::Devices => return self.devices(now, request, None),
+            Command::DeviceAdd { label, with_key } => self.device_add(now, label, with_key),
+            Command::DeviceRemove { device } => return self.devices(now, request, Some(device)),
+            Command::OfficeUsers => self.office_users(now),
+            Command::OfficeRevoke { target } => self.office_revoke(now, &target),
+            Command::OfficeAdapters { device, allow } => self.office_adapters(&device, allow),
+            Command::OwnerAdd { user, sheet } => return self.owner_add(now, request, &user, &sheet),
             Command::Stop => {
                 self.stopping = Some(request);
                 for call in self.ua.summaries(now) {
@@ -211,31 +226,31 @@ impl Node {
         self.registrar.accounts().iter().map(row).collect()
     }
 
-    fn phone_add(&mut self, now: Instant, user: &str, label: &str, password: &str) -> Answer {
+    /// Makes an account here; `None` when an enroller is asked first, and the command answered then.
+    fn phone_add(&mut self, now: Instant, phone: PhoneWanted) -> Option<Answer> {
         if self.overlay.is_none() {
-            return Err(CommandError::new("this is a plain SIP phone, not a registrar", "add the phone at a peer"));
+            return Some(Err(CommandError::new(
+                "this is a plain SIP phone, not a registrar",
+                "add the phone at a peer",
+            )));
         }
-        let wrong = |fault: String| {
-            CommandError::new(format!("the account {user} was not made: {fault}"), "change it and try again")
-        };
-        let unix = self.unix(now);
-        if let Some(identity) = self.identity.as_mut() {
-            let delegated = identity.delegate_phones(&[user], unix);
-            if let Err(fault) = delegated {
-                let may = identity.phone_identity(user, unix).is_ok();
-                if !may {
-                    let next = "add it on an administrator's device, or as a phone of your own user name";
-                    return Err(CommandError::new(
-                        format!("{user} may not be signed for by this device: {fault}"),
-                        next,
-                    ));
-                }
+        let (unix, user) = (self.unix(now), phone.user.as_str());
+        if let Some(identity) = self.identity.as_mut()
+            && let Err(fault) = identity.delegate_phones(&[user], unix)
+            && identity.phone_identity(user, unix).is_err()
+        {
+            if identity.enroller.is_none() && canonical_user(user).is_ok() {
+                self.ask_for_phone(now, phone);
+                return None;
             }
+            let what = format!("{user} may not be signed for by this device: {fault}");
+            return Some(Err(CommandError::new(
+                what,
+                "choose another name, or add it as a phone of your own user name",
+            )));
         }
-        self.registrar.accounts_mut().add(user, label, password).map_err(|e| wrong(e.to_string()))?;
-        self.save_identity();
-        self.save_phones();
-        Ok(done(format!("{user} may register at {}", self.setup.sip_listen)))
+        self.book_changed(now);
+        Some(self.make_account(user, &phone.label, &phone.password))
     }
 
     fn phone_remove(&mut self, user: &str) -> Answer {
@@ -247,7 +262,7 @@ impl Node {
         Ok(done(format!("removed {user}")))
     }
 
-    fn save_phones(&mut self) {
+    pub(super) fn save_phones(&mut self) {
         let bytes = Bytes::from(self.registrar.accounts().to_toml());
         self.out.push_back(Output::Save { what: Saved::Phones, bytes });
     }

@@ -82,6 +82,46 @@ pub enum Command {
     Invite {
         /// User name.
         user: String,
+        /// A number by which the user is called too.
+        #[serde(default)]
+        extension: Option<String>,
+    },
+    /// The devices of this node's user. Answered by [`Reply::Devices`].
+    Devices,
+    /// Print a one-time code by which a further device of this user joins. Answered by [`Reply::Invite`].
+    DeviceAdd {
+        /// What to call it; by default it says so itself.
+        #[serde(default)]
+        label: Option<String>,
+        /// Hand the user's key over, so that it can add and remove devices itself.
+        #[serde(default)]
+        with_key: bool,
+    },
+    /// Revoke a device of this user. Answered by [`Reply::Done`].
+    DeviceRemove {
+        /// Its label, or its key's fingerprint.
+        device: String,
+    },
+    /// Who is in the office. Answered by [`Reply::Office`].
+    OfficeUsers,
+    /// Revoke a user with all devices, or one device. Answered by [`Reply::Done`].
+    OfficeRevoke {
+        /// User name, `USER/LABEL`, or the fingerprint of a user's or device's key.
+        target: String,
+    },
+    /// Whether a member's device may take standard phones of any name upon itself. Answered by [`Reply::Done`].
+    OfficeAdapters {
+        /// Fingerprint of its key.
+        device: String,
+        /// It may.
+        allow: bool,
+    },
+    /// Make a device of a user an enroller too. Answered by [`Reply::Done`].
+    OwnerAdd {
+        /// User name.
+        user: String,
+        /// The secret of the recovery sheet.
+        sheet: String,
     },
     /// Leave the overlay and end the program. Answered by [`Reply::Done`].
     Stop,
@@ -121,6 +161,13 @@ pub enum Reply {
         /// Seconds until it expires.
         expires: u64,
     },
+    /// To [`Command::Devices`].
+    Devices {
+        /// By key.
+        devices: Vec<DeviceStatus>,
+    },
+    /// To [`Command::OfficeUsers`].
+    Office(Box<OfficeReport>),
     /// It was done.
     Done {
         /// What was done.
@@ -197,6 +244,13 @@ pub enum Event {
         /// The caller, as it says it is.
         from: String,
     },
+    /// A user, a device or an enroller counts no more.
+    Revoked {
+        /// What people call it.
+        name: String,
+        /// Fingerprint of its key.
+        key: String,
+    },
     /// The other end rings.
     Ringing {
         /// Its number.
@@ -225,6 +279,81 @@ pub enum Event {
         /// How it went.
         report: Box<CallReport>,
     },
+}
+
+/// One device of a user.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    /// What the user calls it.
+    pub label: String,
+    /// Fingerprint of its key.
+    pub key: String,
+    /// It is the one asked.
+    pub this: bool,
+    /// When it last registered, seconds since 1970, where known.
+    pub last_seen: Option<u64>,
+    /// It counts no more.
+    pub revoked: bool,
+}
+
+/// To `office users`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OfficeReport {
+    /// Its name.
+    pub office: String,
+    /// By name.
+    pub users: Vec<OfficeUser>,
+    /// Devices of which it is not known yet whose they are.
+    pub devices: Vec<OfficeDevice>,
+    /// Phone accounts and the keys of the devices that may sign for them.
+    pub phones: Vec<(String, String)>,
+    /// Invites that can be redeemed.
+    pub invites: Vec<OfficeInvite>,
+    /// Names that more than one key holds.
+    pub conflicts: Vec<String>,
+    /// Fingerprints of the enrollers' keys.
+    pub administrators: Vec<String>,
+}
+
+/// One user of an office.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OfficeUser {
+    /// Name.
+    pub user: String,
+    /// Numbers.
+    pub extensions: Vec<String>,
+    /// Fingerprint of the user's key.
+    pub key: String,
+    /// Counts no more.
+    pub revoked: bool,
+    /// Fingerprint of the enroller's key.
+    pub enrolled_by: String,
+    /// Devices, by key.
+    pub devices: Vec<OfficeDevice>,
+}
+
+/// One device in an office's book.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OfficeDevice {
+    /// Fingerprint of its key.
+    pub key: String,
+    /// What its user calls it.
+    pub label: String,
+    /// Its place on the ring, 40 hexadecimal digits.
+    pub peer_id: String,
+    /// Counts no more.
+    pub revoked: bool,
+    /// May take standard phones of any name upon itself.
+    pub may_adapt: bool,
+}
+
+/// One open invite.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OfficeInvite {
+    /// For whom.
+    pub user: String,
+    /// Seconds until it expires.
+    pub expires: u64,
 }
 
 /// To `status`.

@@ -119,6 +119,13 @@ impl Node {
         if self.own_id().is_none_or(|own| own == id) || addr == self.flows.locals().overlay {
             return;
         }
+        if self.identity.as_ref().is_some_and(|i| !i.has_place()) && self.setup.known_peers.len() < MAX_NEARBY {
+            // Nobody admits it to a ring yet; somebody there may know who can.
+            if !self.setup.known_peers.contains(&addr) {
+                self.setup.known_peers.push(addr);
+                self.begin_certifying(now);
+            }
+        }
         if !self.ring.nearby.hear(now, id, addr) {
             self.count("peers found beyond those remembered");
         }

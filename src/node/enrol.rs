@@ -1,4 +1,4 @@
-//! Invites, and strangers who redeem them: the one thing that whoever shows no chain may ask (SPEC section 5).
+//! Invites, and strangers who redeem them or a device's code: the one thing that whoever shows no chain may ask (SPEC section 5).
 
 use super::Node;
 use super::control::{CommandError, Reply};
@@ -9,14 +9,14 @@ use crate::sip::tx::ServerTxId;
 
 impl Node {
     /// A one-time code for `user`.
-    pub(super) fn invite(&mut self, now: Instant, user: &str) -> Result<Reply, CommandError> {
+    pub(super) fn invite(&mut self, now: Instant, user: &str, extension: Option<&str>) -> Result<Reply, CommandError> {
         let addrs = [self.flows.locals().overlay];
         let unix = self.unix(now);
         let Some(enroller) = self.identity.as_mut().and_then(|i| i.enroller.as_mut()) else {
             let what = "this device does not administer an office";
             return Err(CommandError::new(what, "ask on the device that ran `chordial office create`"));
         };
-        let code = enroller.invite(user, None, &addrs, INVITE_LIFETIME, unix, &mut self.rng).map_err(|fault| {
+        let code = enroller.invite(user, extension, &addrs, INVITE_LIFETIME, unix, &mut self.rng).map_err(|fault| {
             CommandError::new(format!("no invite for {user}: {fault}"), "choose another name, or see `chordial status`")
         })?;
         self.save_identity();
@@ -30,9 +30,18 @@ impl Node {
             return self.answer(now, tx, &message, 403, "Members only");
         }
         let unix = self.unix(now);
-        let enroller = self.identity.as_mut().and_then(|i| i.enroller.as_mut());
-        let answer = match (enroller, JoinRequest::decode(message.body())) {
-            (Some(enroller), Ok(request)) => enroller.redeem(&request, flow.remote.ip(), unix, &mut self.rng).ok(),
+        let source = flow.remote.ip();
+        let answer = match (self.identity.as_mut(), JoinRequest::decode(message.body())) {
+            (Some(identity), Ok(request)) => {
+                let (codes, rng) = (&mut self.people.codes, &mut self.rng);
+                match identity.enroller.as_mut() {
+                    // A code of this user's own devices goes before the office's; a wrong one counts once.
+                    Some(enroller) if !codes.knows(&request) => {
+                        enroller.redeem(&request, source, unix, rng).ok().map(|answer| answer.encode())
+                    }
+                    _ => codes.redeem(identity, &request, source, unix).ok().map(|answer| answer.encode()),
+                }
+            }
             _ => None,
         };
         match answer {
@@ -41,9 +50,10 @@ impl Node {
                 self.save_identity();
                 let mut ok = Message::reply(&message, 200, "OK");
                 ok.set_to_tag(&self.rng.token(6));
-                ok.set_body(ENROLMENT_TYPE, answer.encode());
+                ok.set_body(ENROLMENT_TYPE, answer);
                 self.tx.respond(now, tx, ok);
-                tracing::info!(from = %flow.remote.ip(), "an invite was redeemed");
+                self.book_changed(now);
+                tracing::info!(from = %flow.remote.ip(), "a code was redeemed");
             }
             None => {
                 self.count("enrolments refused");

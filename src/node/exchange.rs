@@ -5,6 +5,7 @@
 use super::detour::Sent;
 use super::{Node, Owner};
 use crate::core::{Flow, Instant};
+use crate::identity::{BOOK_TYPE, CERTIFY_TYPE, OWNER_TYPE, REVOCATIONS_TYPE};
 use crate::sip::msg::{HeaderName, Message, Method};
 use crate::sip::tx::ServerTxId;
 use crate::ua::Hop;
@@ -15,7 +16,16 @@ const UNDER_WAY: usize = 512;
 
 /// What one of our requests was for; its answer comes back with it.
 #[derive(Debug)]
-pub(super) enum Asked {}
+pub(super) enum Asked {
+    /// Which revocations the other end has.
+    Revocations { to: Hop, rounds: u8 },
+    /// Certificates, of an enroller or of who knows one.
+    Certificates(Box<super::certify::Wanted>),
+    /// Another enroller's book.
+    Book { to: Hop, rounds: u8 },
+    /// Another device to become an enroller.
+    Owner(Box<super::office::Owner>),
+}
 
 /// Our requests that wait for an answer.
 #[derive(Debug, Default)]
@@ -77,16 +87,36 @@ impl Node {
     }
 
     /// An exchange of ours has ended.
-    fn on_exchanged(&mut self, _now: Instant, asked: Asked, _answer: Answer) {
-        match asked {}
+    fn on_exchanged(&mut self, now: Instant, asked: Asked, answer: Answer) {
+        match asked {
+            Asked::Revocations { to, rounds } => self.on_revocations_answered(now, to, rounds, &answer),
+            Asked::Certificates(wanted) => self.on_certificates(now, *wanted, &answer),
+            Asked::Book { to, rounds } => self.on_book_answered(now, &to, rounds, &answer),
+            Asked::Owner(owner) => self.on_owner_answered(now, *owner, &answer),
+        }
     }
 
     /// A member's request; false when it is none of these. The link's other end is `self.flows.peer(&flow)`.
-    pub(super) fn on_exchange(&mut self, _now: Instant, _tx: ServerTxId, message: &Message, _flow: Flow) -> bool {
+    pub(super) fn on_exchange(&mut self, now: Instant, tx: ServerTxId, message: &Message, flow: Flow) -> bool {
         if *message.method() != Method::Register {
             return false;
         }
-        // One row for each type: `if message.content_is(TYPE) { self.on_...(now, tx, message, flow); return true; }`
+        if message.content_is(REVOCATIONS_TYPE) {
+            self.on_revocations(now, tx, message, flow);
+            return true;
+        }
+        if message.content_is(CERTIFY_TYPE) {
+            self.on_certify(now, tx, message, flow);
+            return true;
+        }
+        if message.content_is(BOOK_TYPE) {
+            self.on_book(now, tx, message, flow);
+            return true;
+        }
+        if message.content_is(OWNER_TYPE) {
+            self.on_owner(now, tx, message);
+            return true;
+        }
         false
     }
 

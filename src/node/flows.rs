@@ -187,11 +187,16 @@ impl Flows {
         self.insert(conn, Connection { flow, opening: None, peer, id, link });
     }
 
-    /// A connection that was dialled is open; what waited for it goes out.
-    pub fn connected(&mut self, conn: ConnId, peer: Option<Arc<Verified>>, wire: &mut Vec<Wire>) {
+    /// A connection that was dialled is open. What waited for it comes back, to be handed to [`Flows::flush`].
+    pub fn connected(
+        &mut self,
+        conn: ConnId,
+        peer: Option<Arc<Verified>>,
+        wire: &mut Vec<Wire>,
+    ) -> Option<Queue<Bytes>> {
         let Some(connection) = self.connections.get_mut(&conn) else {
             wire.push(Wire::Close { conn });
-            return;
+            return None;
         };
         if let Some(peer) = peer {
             if connection.id.is_none() {
@@ -200,10 +205,30 @@ impl Flows {
             }
             connection.peer = Some(peer);
         }
-        let mut waiting = connection.opening.take();
+        connection.opening.take()
+    }
+
+    /// Writes what waited for a connection.
+    pub fn flush(&self, conn: ConnId, mut waiting: Option<Queue<Bytes>>, wire: &mut Vec<Wire>) {
         while let Some(bytes) = waiting.as_mut().and_then(Queue::pop) {
             wire.push(Wire::Write { conn, bytes });
         }
+    }
+
+    /// The open links and who proved to be at their other ends.
+    pub fn links(&self) -> impl Iterator<Item = (ConnId, &Flow, &Arc<Verified>)> {
+        let open = self.connections.iter().filter(|(_, c)| c.link && c.opening.is_none());
+        open.filter_map(|(conn, c)| Some((*conn, &c.flow, c.peer.as_ref()?)))
+    }
+
+    /// Closes these links; until the driver says that they are gone nothing new is sent on them.
+    pub fn close_links(&mut self, conns: &[ConnId], wire: &mut Vec<Wire>) {
+        for conn in conns {
+            self.by_remote.retain(|_, c| c != conn);
+            self.by_peer.values_mut().for_each(|links| links.retain(|c| c != conn));
+            wire.push(Wire::Close { conn: *conn });
+        }
+        self.by_peer.retain(|_, links| !links.is_empty());
     }
 
     /// A connection failed or closed; the flow that is gone.

@@ -4,9 +4,10 @@ use super::Node;
 use super::publish::Write;
 use super::ring::State;
 use crate::core::Instant;
-use crate::identity::{ContactBody, Entry, EntryKind, PublicKey, SignedEntry, resource_key, split_aor};
+use crate::identity::{ContactBody, Entry, EntryKind, PublicKey, RecoverySheet, SignedEntry, resource_key, split_aor};
 use crate::node::control::{CommandError, Event, LookupReport, Reply, RequestId};
 use crate::overlay::{self, Command, Mode, OpId, PeerRef, PutError, Trace};
+use crate::sip::msg::Message;
 use crate::sip::tx::ServerTxId;
 use crate::ua::CallId;
 use std::collections::BTreeSet;
@@ -15,12 +16,47 @@ use std::sync::Arc;
 /// Who waits for an operation on the overlay.
 #[derive(Debug)]
 pub(super) enum Op {
-    Lookup { request: RequestId, aor: String },
-    Call { call: CallId, aor: String },
-    Route { query: crate::pbx::router::QueryId, aor: String },
-    Vouch { tx: ServerTxId },
-    Way { number: u64 },
+    Lookup {
+        request: RequestId,
+        aor: String,
+    },
+    Call {
+        call: CallId,
+        aor: String,
+    },
+    Route {
+        query: crate::pbx::router::QueryId,
+        aor: String,
+    },
+    Vouch {
+        tx: ServerTxId,
+    },
+    Way {
+        number: u64,
+    },
     Write(Write),
+    /// Who may grant certificates.
+    Enrollers {
+        wanted: Box<super::certify::Wanted>,
+    },
+    /// The same, for another member who asked here.
+    Refer {
+        tx: ServerTxId,
+        message: Box<Message>,
+    },
+    /// With whom an enroller compares its book.
+    Books,
+    /// Which devices this user has.
+    Devices {
+        request: RequestId,
+        remove: Option<String>,
+    },
+    /// Who is to become an owner.
+    Owner {
+        request: RequestId,
+        user: String,
+        sheet: Box<RecoverySheet>,
+    },
 }
 
 /// What a lookup found, made into places to ring.
@@ -75,7 +111,25 @@ impl Node {
             Some(Op::Vouch { tx }) => self.on_vouched(now, tx, entries),
             Some(Op::Way { number }) => self.on_way(now, number, &found),
             Some(Op::Write(_)) | None => {}
+            Some(op) => self.on_people_found(now, op, entries),
         }
+    }
+
+    /// Lookups about people and their devices; a failed one has found nothing.
+    fn on_people_found(&mut self, now: Instant, op: Op, entries: &[SignedEntry]) {
+        match op {
+            Op::Enrollers { wanted } => self.on_enrollers(now, *wanted, entries),
+            Op::Refer { tx, message } => self.on_refer(now, tx, &message, entries),
+            Op::Books => self.on_books(now, entries),
+            Op::Devices { request, remove } => self.on_devices(now, request, remove, entries),
+            Op::Owner { request, user, sheet } => self.on_owner_found(now, request, user, *sheet, entries),
+            _ => {}
+        }
+    }
+
+    /// Looks up what one of the operations about people needs.
+    pub(super) fn lookup_people(&mut self, now: Instant, op: Op, aor: &str) {
+        self.begin_op(now, op, aor, Mode::Auto);
     }
 
     pub(super) fn on_get_failed(&mut self, now: Instant, op: OpId, why: &str, trace: &Trace) {
@@ -90,6 +144,7 @@ impl Node {
             Some(Op::Vouch { tx }) => self.on_vouched(now, tx, &[]),
             Some(Op::Way { number }) => self.on_way(now, number, &Found::default()),
             Some(Op::Write(_)) | None => {}
+            Some(op) => self.on_people_found(now, op, &[]),
         }
     }
 

@@ -21,14 +21,20 @@
 //! | `role` | supernode or ordinary: what the owner wants, what is shown |
 //! | `vouch` | whether a peer may speak for the caller that a request names |
 //! | `enrol` | invites, and strangers who redeem them |
+//! | `people` | revocations: kept, told on, compared before anybody is let in |
+//! | `certify` | certificates asked of enrollers, and what enrollers grant |
+//! | `office` | an administrator's commands, and the book shared among enrollers |
+//! | `devices` | the devices of this node's user |
 //! | `exchange` | what nodes ask each other beside overlay and calls |
 //! | `command` | what a person or a script asks |
 
 mod attach;
 mod calls;
+mod certify;
 mod command;
 pub mod control;
 mod detour;
+mod devices;
 mod discovery;
 mod enrol;
 mod exchange;
@@ -37,6 +43,8 @@ mod keep;
 mod host_cache;
 mod join;
 mod lookup;
+mod office;
+mod people;
 mod publish;
 mod receive;
 mod ring;
@@ -49,7 +57,7 @@ pub use setup::Setup;
 
 use crate::config::Bootstrap;
 use crate::core::{ConnId, Flow, Id, Instant, Rng, TimerQueue, Transport, UnixTime};
-use crate::identity::{Identity, Verified};
+use crate::identity::{Identity, Revoked, Verified};
 use crate::overlay::Overlay;
 use crate::overlay::carry::Carry;
 use crate::pbx::Domain;
@@ -242,6 +250,8 @@ pub enum Saved {
     Phones,
     /// The host cache: supernodes to join by, in CBOR.
     Hosts,
+    /// What is revoked.
+    Revocations,
 }
 
 /// What is to be done outside.
@@ -307,6 +317,10 @@ pub enum Output {
         /// As the user wrote it.
         name: Bootstrap,
     },
+    /// Links refuse these keys from now on.
+    Revoked(Arc<Revoked>),
+    /// Links show this identity from now on.
+    Identity(Box<Identity>),
     /// The node has left the ring and is done.
     Stopped,
 }
@@ -348,6 +362,9 @@ pub struct Node {
     warnings: keep::Warnings,
     attach: attach::Attachments,
     detours: detour::Detours,
+    people: people::People,
+    certifying: certify::Certifying,
+    office: office::Office,
     wire: Vec<Wire>,
     out: VecDeque<Output>,
     counters: BTreeMap<&'static str, u64>,
@@ -356,7 +373,7 @@ pub struct Node {
 
 impl Node {
     /// A node that begins to join, found or register, as its setup says.
-    pub fn new(now: Instant, setup: Setup, mut rng: Rng) -> Node {
+    pub fn new(now: Instant, mut setup: Setup, mut rng: Rng) -> Node {
         let parts = setup::parts(now, &setup, &mut rng);
         let mut node = Node {
             clock: (now, setup.unix),
@@ -380,6 +397,9 @@ impl Node {
             warnings: keep::Warnings::default(),
             attach: attach::Attachments::default(),
             detours: detour::Detours::default(),
+            people: people::People::new(std::mem::take(&mut setup.revocations)),
+            certifying: certify::Certifying::default(),
+            office: office::Office::default(),
             wire: Vec::new(),
             out: VecDeque::new(),
             counters: BTreeMap::new(),
@@ -400,11 +420,15 @@ impl Node {
                 Some(flow) => self.on_bytes(now, flow, bytes),
                 None => self.count("frames without a connection"),
             },
-            Input::Accepted { flow, peer } => self.flows.accepted(flow, peer),
             Input::Connected { conn, peer } if self.on_dialled(now, conn, peer.as_ref()) => {}
             Input::ConnectFailed { conn, .. } if self.on_dial_failed(now, conn) => {}
+            Input::Accepted { flow, peer } => {
+                // The driver's links refuse too; a statement may have come while this one opened.
+                let peer = peer.filter(|peer| self.people.revoked.check(peer).is_ok());
+                self.flows.accepted(flow, peer);
+            }
             Input::Connected { conn, peer } => {
-                self.flows.connected(conn, peer, &mut self.wire);
+                self.on_connected(now, conn, peer);
                 self.race_opened(now, conn);
             }
             Input::ConnectFailed { conn, why } => self.on_gone(now, conn, Some(&why)),
@@ -433,6 +457,9 @@ impl Node {
             overlay.handle_timeout(now);
         }
         self.ring_timeout(now);
+        self.people_timeout(now);
+        self.certify_timeout(now);
+        self.office_timeout(now);
         self.settle(now);
     }
 
@@ -446,7 +473,18 @@ impl Node {
         let overlay = self.overlay.as_ref().and_then(|o| o.poll_timeout());
         let times =
             [self.tx.poll_timeout(), self.ua.poll_timeout(), self.registrar.poll_timeout(), self.router.poll_timeout()];
-        times.into_iter().chain([overlay, self.next_ring_timeout(), self.unheard.next()]).flatten().min()
+        times
+            .into_iter()
+            .chain([
+                overlay,
+                self.next_ring_timeout(),
+                self.unheard.next(),
+                self.next_people_timeout(),
+                self.next_certify_timeout(),
+                self.next_office_timeout(),
+            ])
+            .flatten()
+            .min()
     }
 
     /// The wall-clock time at `now`.
@@ -487,6 +525,18 @@ impl Node {
         }
     }
 
+    fn on_connected(&mut self, now: Instant, conn: ConnId, peer: Option<Arc<Verified>>) {
+        if peer.as_ref().is_some_and(|peer| self.people.revoked.check(peer).is_err()) {
+            self.wire.push(Wire::Close { conn });
+            return;
+        }
+        let waiting = self.flows.connected(conn, peer, &mut self.wire);
+        // Before anything else is said.
+        self.greet(now, conn);
+        self.settle_tx(now);
+        self.flows.flush(conn, waiting, &mut self.wire);
+    }
+
     fn on_gone(&mut self, now: Instant, conn: ConnId, why: Option<&str>) {
         if let Some(why) = why {
             tracing::debug!(%why, "connection failed");
@@ -497,6 +547,7 @@ impl Node {
             self.note_unreachable(now, flow.remote);
         }
         self.race_gone(now, conn);
+        self.link_gone();
         self.tx.flow_failed(flow);
         self.registrar.flow_closed(conn);
         // A link that never came up tells what the failed request tells already, and nothing more.

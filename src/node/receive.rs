@@ -279,6 +279,10 @@ impl Node {
             return self.route(now, tx, message, flow, true, merged);
         }
         let link = self.flows.is_link(&flow);
+        if self.flows.peer(&flow).is_some_and(|peer| self.people.revoked.check(peer).is_err()) {
+            self.count("requests of the revoked refused");
+            return self.answer(now, tx, &message, 403, "Revoked");
+        }
         if carry::is_overlay(&message) {
             return self.on_overlay_request(now, tx, message, flow);
         }
@@ -286,6 +290,9 @@ impl Node {
             return self.on_stranger(now, tx, message, flow);
         }
         if link && self.on_exchange(now, tx, &message, flow) {
+            return;
+        }
+        if link && !self.may_enter(now, tx, &message, flow, merged) {
             return;
         }
         self.route(now, tx, message, flow, link, merged);
@@ -301,6 +308,7 @@ impl Node {
 
     fn on_cancel(&mut self, now: Instant, invite: tx::ServerTxId) {
         self.cancel_vouching(now, invite);
+        self.cancel_held(now, invite);
         self.ua.on_cancel(now, invite);
         self.router.on_cancel(now, invite);
     }

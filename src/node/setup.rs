@@ -5,7 +5,7 @@ use super::flows::Locals;
 use crate::config::Config;
 use crate::config::{Encryption, PhoneAuth};
 use crate::core::{Id, Instant, Redacted, Rng, Transport, UnixTime};
-use crate::identity::{Identity, Verifier};
+use crate::identity::{Identity, Revocations, Verifier};
 use crate::overlay::carry::{Carry, address_peer_id};
 use crate::overlay::chord::{self, Chord};
 use crate::overlay::tier::Tiered;
@@ -44,6 +44,8 @@ pub struct Setup {
     pub damage: Option<String>,
     /// What [`Saved::Hosts`](super::Saved::Hosts) kept the last time; empty at the first start.
     pub hosts: Vec<u8>,
+    /// What is revoked, as known the last time.
+    pub revocations: Revocations,
     /// Where standard phones are served, as the socket says.
     pub sip_listen: SocketAddr,
     /// Where links are taken, as the socket says.
@@ -79,6 +81,7 @@ impl Setup {
             stored: None,
             damage: None,
             hosts: Vec::new(),
+            revocations: Revocations::default(),
             sip_listen: sip,
             overlay_listen: overlay,
             sip,
@@ -217,7 +220,8 @@ pub(super) struct Parts {
     pub router: Router,
 }
 
-pub(super) fn parts(_now: Instant, setup: &Setup, rng: &mut Rng) -> Parts {
+/// The overlay of this peer and what carries its messages.
+fn ring_parts(setup: &Setup, rng: &mut Rng) -> (Option<Box<dyn Overlay + Send>>, Option<Carry>) {
     let overlay = setup.identity.as_ref().zip(setup.me()).map(|(identity, me)| {
         let config = chord::Config {
             successor_replicas: usize::from(setup.config.overlay.replicas.saturating_sub(2)),
@@ -238,6 +242,12 @@ pub(super) fn parts(_now: Instant, setup: &Setup, rng: &mut Rng) -> Parts {
         carry.peer_id = setup.config.overlay.lab_clear.then_some(address_peer_id as fn(SocketAddr) -> Id);
         carry
     });
+    (overlay, carry)
+}
+
+pub(super) fn parts(_now: Instant, setup: &Setup, rng: &mut Rng) -> Parts {
+    let (overlay, carry) = ring_parts(setup, rng);
+    let name = setup.identity.as_ref().map_or(setup.config.overlay.name.as_str(), |i| i.overlay());
     let mut domain = Domain::new(name);
     domain.add_address(setup.sip);
     domain.add_address(setup.overlay);
@@ -281,11 +291,25 @@ impl Node {
         for aor in self.own_aors() {
             self.publisher.want(now, unix, &aor, true);
         }
+        self.begin_people(now);
+        self.begin_office(now);
         self.begin_ring(now);
         if let (None, Some(registrar)) = (&self.identity, self.setup.registrar_uri()) {
             let expires = self.setup.config.account.expires;
             self.ua.register_with(AccountConfig { registrar, expires });
         }
+    }
+
+    /// The same node is another peer from now on: it has been given a place on the ring.
+    pub(super) fn rebuild_overlay(&mut self, now: Instant) {
+        (self.overlay, self.carry) = ring_parts(&self.setup, &mut self.rng);
+        self.ring = super::ring::Ring::new(&self.setup);
+        if let Some(link) = self.setup.link(false) {
+            self.router.set_link(link);
+        }
+        self.ua.set_link_contact(self.setup.own_contact());
+        let revoked = self.people.revoked.clone();
+        self.overlay_input(now, crate::overlay::Input::Revoked { revoked });
     }
 
     /// The AORs of this device's own user: name and extensions.

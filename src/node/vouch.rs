@@ -67,6 +67,12 @@ impl Vouching {
         self.callers.push_back((message.call_id().unwrap_or_default().to_owned(), devices));
     }
 
+    /// Nothing that was found before counts any more.
+    pub fn forget_all(&mut self) {
+        self.known.clear();
+        self.order.clear();
+    }
+
     fn remember(&mut self, device: PublicKey, aor: String, until: Instant) {
         let key = (device.0, aor);
         if self.known.insert(key.clone(), until).is_none() {

@@ -15,7 +15,7 @@
 //! member list.
 
 use crate::core::{Id, Instant, UnixTime};
-use crate::identity::{EntryKind, SignedEntry, Verifier};
+use crate::identity::{EntryKind, Revoked, SignedEntry, Verifier};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,6 +124,11 @@ pub enum Input {
     },
     /// What this machine can bear, at the start and from time to time.
     Facts(tier::Facts),
+    /// These keys count no more: entries that lean on them are dropped, and refused from now on.
+    Revoked {
+        /// All of them, those told before included.
+        revoked: Arc<Revoked>,
+    },
     /// Something that the user of the overlay wants.
     Command(Command),
 }
@@ -412,6 +417,8 @@ pub struct Counters {
     pub unflushed: u64,
     /// Entries that reached the end of their lifetime.
     pub expired: u64,
+    /// Entries dropped since their signer was revoked.
+    pub revoked: u64,
     /// Holders brought up to date by a reader.
     pub repaired: u64,
     /// Requests refused because too many were in flight.
@@ -433,9 +440,25 @@ pub struct Counters {
 pub trait Verify: Send {
     /// True when the entry's signature holds at `now` and it belongs to the resource `key`.
     fn verify(&mut self, entry: &SignedEntry, key: &Id, now: UnixTime) -> bool;
+
+    /// Refuses what leans on these keys from now on.
+    fn revoke(&mut self, _revoked: Arc<Revoked>) {}
+
+    /// True when what a verified entry leans on has been revoked since.
+    fn is_revoked(&mut self, _entry: &SignedEntry, _now: UnixTime) -> bool {
+        false
+    }
 }
 
 impl Verify for Verifier {
+    fn revoke(&mut self, revoked: Arc<Revoked>) {
+        Verifier::revoke(self, revoked);
+    }
+
+    fn is_revoked(&mut self, entry: &SignedEntry, now: UnixTime) -> bool {
+        Verifier::is_revoked(self, entry, now)
+    }
+
     fn verify(&mut self, entry: &SignedEntry, key: &Id, now: UnixTime) -> bool {
         entry.entry().kind != EntryKind::CALLER && self.verify_entry(entry, key, now).is_ok()
     }

@@ -325,6 +325,8 @@ impl World {
             | Output::Save { .. }
             | Output::Resolve { .. }
             | Output::Store(_)
+            | Output::Revoked(_)
+            | Output::Identity(_)
             | Output::Stopped => {}
         }
     }

@@ -3,12 +3,12 @@
 mod args;
 mod ask;
 mod audio;
-mod password;
+pub mod password;
 mod print;
 
 pub use args::{
-    CallArgs, Cli, Command, CreateArgs, DemoArgs, DtmfArgs, InviteArgs, JoinArgs, LookupArgs, Office, Phone,
-    PhoneAddArgs, SimArgs, StartArgs, WhichCall,
+    Adapters, ArchiveArgs, CallArgs, Cli, Command, CreateArgs, DemoArgs, Devices, DtmfArgs, InviteArgs, JoinArgs,
+    LookupArgs, Office, Owner, Phone, PhoneAddArgs, RecoverArgs, SimArgs, StartArgs, WhichCall,
 };
 pub use ask::spinner;
 pub use print::{out, table};
@@ -33,7 +33,30 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Office(Office::Create(args)) => start::create_office(&data()?, &args, json),
         Command::Office(Office::Join(args)) | Command::Join(args) => start::join_office(&data()?, &args, json),
         Command::Office(Office::Invite(args)) | Command::Invite(args) => {
-            client(ask::one(&data()?, control::Command::Invite { user: args.user }, json))
+            let command = control::Command::Invite { user: args.user, extension: args.extension };
+            client(ask::one(&data()?, command, json))
+        }
+        Command::Office(Office::Users) => client(ask::one(&data()?, control::Command::OfficeUsers, json)),
+        Command::Office(Office::Revoke { target }) | Command::Revoke { target } => {
+            client(ask::one(&data()?, control::Command::OfficeRevoke { target }, json))
+        }
+        Command::Office(Office::Adapters(adapters)) => {
+            let (device, allow) = match adapters {
+                Adapters::Allow { device } => (device, true),
+                Adapters::Forbid { device } => (device, false),
+            };
+            client(ask::one(&data()?, control::Command::OfficeAdapters { device, allow }, json))
+        }
+        Command::Office(Office::Owner(Owner::Add { user })) => client(ask::owner_add(&data()?, user, json)),
+        Command::Office(Office::Recover(args)) => start::recover_office(&data()?, &args, json),
+        Command::Office(Office::Backup(args)) => start::backup(&data()?, &args, json),
+        Command::Office(Office::Restore(args)) => start::restore(&data()?, &args, json),
+        Command::Devices { command: None } => client(ask::one(&data()?, control::Command::Devices, json)),
+        Command::Devices { command: Some(Devices::Add { label, with_key }) } => {
+            client(ask::one(&data()?, control::Command::DeviceAdd { label, with_key }, json))
+        }
+        Command::Devices { command: Some(Devices::Remove { device }) } => {
+            client(ask::one(&data()?, control::Command::DeviceRemove { device }, json))
         }
         Command::Phone(Phone::Add(args)) => client(ask::phone_add(&data()?, args, json)),
         Command::Phone(Phone::List) => client(ask::one(&data()?, control::Command::PhoneList, json)),

@@ -29,6 +29,36 @@ pub fn choose(from_stdin: bool, user: &str) -> Result<(String, bool), Failure> {
     Ok((make()?, true))
 }
 
+/// A secret that somebody types: asked for without echo on a terminal, else the first line of standard input.
+pub fn ask(prompt: &str) -> Result<String, Failure> {
+    let terminal = io::stdin().is_terminal();
+    if terminal {
+        eprint!("{prompt}");
+        let _ = io::stderr().flush();
+    }
+    let echo = terminal.then(Echo::off);
+    let line = first_line();
+    drop(echo);
+    if terminal {
+        eprintln!();
+    }
+    match line? {
+        line if line.trim().is_empty() => {
+            Err(Failure::said("nothing was typed", "type it, or put it on the first line of standard input"))
+        }
+        line => Ok(line),
+    }
+}
+
+/// The same, twice on a terminal, where a typing error would be found too late.
+pub fn ask_twice(prompt: &str) -> Result<String, Failure> {
+    let first = ask(prompt)?;
+    if io::stdin().is_terminal() && ask("Once more: ")? != first {
+        return Err(Failure::said("the two differ", "try again"));
+    }
+    Ok(first)
+}
+
 /// 20 letters and digits that are told apart on a phone's small screen: 96 bits and more.
 fn make() -> Result<String, Failure> {
     const LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";

@@ -1,6 +1,9 @@
 //! Answers for a person: aligned, short, the most important first.
 
-use crate::node::control::{CallReport, CallStatus, LookupReport, PeerStatus, PhoneStatus, Reply, Status};
+use crate::node::control::{
+    CallReport, CallStatus, DeviceStatus, LookupReport, OfficeDevice, OfficeReport, PeerStatus, PhoneStatus, Reply,
+    Status,
+};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
@@ -25,8 +28,72 @@ pub fn reply(reply: &Reply) -> String {
         Reply::Invite { code, expires } => {
             format!("{code}\nworks once, for {}; on the other device: chordial join CODE", span(*expires))
         }
+        Reply::Devices { devices } => table(devices.iter().map(device_row)),
+        Reply::Office(report) => office(report),
         Reply::Done { done } => done.clone(),
     }
+}
+
+fn device_row(d: &DeviceStatus) -> [String; 4] {
+    let seen = d.last_seen.map_or("not registered".into(), |at| format!("last seen {}", date(at)));
+    let state = match (d.revoked, d.this) {
+        (true, _) => "revoked",
+        (false, true) => "this device",
+        (false, false) => "",
+    };
+    [d.key.clone(), d.label.clone(), seen, state.into()]
+}
+
+fn office(o: &OfficeReport) -> String {
+    let mut rows: Vec<[String; 4]> = Vec::new();
+    let word = |revoked: bool| if revoked { "revoked" } else { "" }.to_owned();
+    for user in &o.users {
+        let names = [vec![user.user.clone()], user.extensions.clone()].concat().join(", ");
+        rows.push([names, user.key.clone(), String::new(), word(user.revoked)]);
+        rows.extend(user.devices.iter().map(|d| office_device(d, "  device")));
+    }
+    rows.extend(o.devices.iter().map(|d| office_device(d, "device")));
+    rows.extend(
+        o.phones.iter().map(|(phone, by)| [format!("phone {phone}"), by.clone(), String::new(), String::new()]),
+    );
+    for invite in &o.invites {
+        rows.push([
+            format!("invited {}", invite.user),
+            format!("for {}", span(invite.expires)),
+            String::new(),
+            String::new(),
+        ]);
+    }
+    let mut text = table(rows);
+    for name in &o.conflicts {
+        let _ = writeln!(text, "two keys hold the name {name}: revoke one of them by its key");
+    }
+    let _ = writeln!(text, "{} administer the office {}", count(o.administrators.len(), "device"), o.office);
+    text
+}
+
+fn office_device(d: &OfficeDevice, what: &str) -> [String; 4] {
+    let state = match (d.revoked, d.may_adapt) {
+        (true, _) => "revoked",
+        (false, true) => "may take phones",
+        (false, false) => "",
+    };
+    [what.into(), d.key.clone(), d.label.clone(), state.into()]
+}
+
+/// Days since 1970 to year, month and day, by the proleptic Gregorian calendar; UTC.
+fn date(unix: u64) -> String {
+    let (days, seconds) = (unix / 86_400, unix % 86_400);
+    let z = days + 719_468;
+    let era = z / 146_097;
+    let of_era = z % 146_097;
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = year_of_era + era * 400 + next;
+    format!("{year}-{month:02}-{day:02} {:02}:{:02} UTC", seconds / 3600, seconds / 60 % 60)
 }
 
 /// How a call went, in two lines.
@@ -185,6 +252,13 @@ pub fn table<const N: usize>(rows: impl IntoIterator<Item = [String; N]>) -> Str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        assert_eq!(date(0), "1970-01-01 00:00 UTC");
+        assert_eq!(date(951_827_696), "2000-02-29 12:34 UTC");
+        assert_eq!(date(1_800_000_000), "2027-01-15 08:00 UTC");
+    }
 
     #[test]
     fn columns_align() {

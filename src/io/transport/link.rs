@@ -8,8 +8,8 @@ use super::listen::BindError;
 use super::shell::{open_shell, pkcs8, shell};
 use crate::core::UnixTime;
 use crate::identity::{
-    Chain, Claims, Identity, IdentityError, Joining, KeyPair, PublicKey, RootFingerprint, TrustAnchor, Verified,
-    Verifier,
+    Chain, Claims, Identity, IdentityError, Joining, KeyPair, PublicKey, Revoked, RootFingerprint, TrustAnchor,
+    Verified, Verifier,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use std::fmt;
@@ -50,7 +50,7 @@ pub struct Credentials {
 pub enum Trust {
     /// A chain to this anchor.
     Anchor(TrustAnchor),
-    /// For enrolment: a chain to an office's root with this fingerprint.
+    /// For enrolment: a chain to an office's root with this fingerprint, or of the user whose key has it.
     Enrolment(RootFingerprint),
 }
 
@@ -78,6 +78,13 @@ impl Tls {
     pub(super) fn new(credentials: &Credentials) -> Result<Tls, BindError> {
         let shell = shell(&credentials.device, credentials.chain.as_ref()).ok_or(BindError::Certificate)?;
         Tls::with_shell(credentials, shell).ok_or(BindError::Certificate)
+    }
+
+    /// Refuses these keys in handshakes from now on.
+    pub(super) fn revoke(&self, revoked: Arc<Revoked>) {
+        if let Known::Anchor(verifier) = &self.judge.trust {
+            verifier.lock().unwrap_or_else(PoisonError::into_inner).revoke(revoked);
+        }
     }
 
     /// The server's side of a handshake. No peer: a stranger.
@@ -297,14 +304,17 @@ impl ClientCertVerifier for Judge {
     }
 }
 
-/// The office that a chain claims to be of, when its root is the one that the invite names.
+/// The overlay that a chain claims to be of, when its root is the one that the code names, or its user is.
 fn office_of(chain: &Chain, fingerprint: RootFingerprint) -> Result<TrustAnchor, Refusal> {
-    let enroller = chain.certificates().first().filter(|c| c.claims == Claims::Enroller);
-    let enroller = enroller.ok_or(Refusal::NotTheOffice)?;
-    if RootFingerprint::of(&enroller.issuer) != fingerprint {
-        return Err(Refusal::NotTheOffice);
+    let first = chain.certificates().first().ok_or(Refusal::NotTheOffice)?;
+    let user = chain.user_key().is_some_and(|key| RootFingerprint::of(&key) == fingerprint);
+    match first.claims {
+        Claims::Enroller if user || RootFingerprint::of(&first.issuer) == fingerprint => {
+            Ok(TrustAnchor::Office { overlay: first.overlay.clone(), root: first.issuer })
+        }
+        Claims::User(_) if user => Ok(TrustAnchor::Open { overlay: first.overlay.clone() }),
+        _ => Err(Refusal::NotTheOffice),
     }
-    Ok(TrustAnchor::Office { overlay: enroller.overlay.clone(), root: enroller.issuer })
 }
 
 /// Why a handshake that we began failed; our own verdict is inside rustls' error.

@@ -16,10 +16,10 @@
 //!
 //! Left out: STUN keep-alives on UDP (RFC 5626 section 3.5.2) and the local address of a datagram to a wildcard socket, since the
 //! shared media socket will have both; TLS for standard phones; checking a link's chain again while it is
-//! open, since there are no revocations yet; session resumption, which would skip the check of the chain.
+//! open (the node closes the links of who is revoked); session resumption, which would skip the check of the chain.
 
 use crate::core::{ConnId, Flow, Id, Transport};
-use crate::identity::Verified;
+use crate::identity::{Revoked, Verified};
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -226,6 +226,11 @@ impl Endpoint {
     pub fn set_credentials(&self, credentials: &Credentials) -> Result<(), BindError> {
         self.shared.set_tls(link::Tls::new(credentials)?);
         Ok(())
+    }
+
+    /// Refuses these keys on links from now on. Links that are open are the caller's to close.
+    pub fn set_revoked(&self, revoked: Arc<Revoked>) {
+        self.shared.set_revoked(revoked);
     }
 
     /// Where standard phones reach us, with the port that was really taken.

@@ -5,6 +5,7 @@ use super::counters::{Counting, add};
 use super::link::Tls;
 use super::{Event, Limits, Numbers};
 use crate::core::{ConnId, subscriber};
+use crate::identity::Revoked;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -39,6 +40,7 @@ pub(super) struct Shared {
     /// The address that we listen on, for the source of what we dial.
     pub(super) source: Option<SocketAddr>,
     tls: RwLock<Option<Arc<Tls>>>,
+    revoked: Mutex<Arc<Revoked>>,
     connections: Mutex<HashMap<ConnId, Handle>>,
     admitted: Mutex<Admitted>,
 }
@@ -64,6 +66,7 @@ impl Shared {
             numbers: Numbers(AtomicU64::new(0)),
             source,
             tls: RwLock::new(tls.map(Arc::new)),
+            revoked: Mutex::default(),
             connections: Mutex::default(),
             admitted: Mutex::default(),
         }
@@ -73,7 +76,15 @@ impl Shared {
         self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    pub(super) fn set_revoked(&self, revoked: Arc<Revoked>) {
+        *self.revoked.lock().unwrap_or_else(PoisonError::into_inner) = revoked.clone();
+        if let Some(tls) = self.tls() {
+            tls.revoke(revoked);
+        }
+    }
+
     pub(super) fn set_tls(&self, tls: Tls) {
+        tls.revoke(self.revoked.lock().unwrap_or_else(PoisonError::into_inner).clone());
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(tls));
     }
 

@@ -34,6 +34,11 @@ impl Node {
         })
     }
 
+    /// Listens for links with these credentials.
+    fn listening(credentials: Credentials) -> Node {
+        Node::new(Config { overlay: Some(Listen::Tls(any())), credentials: Some(credentials), ..Config::default() })
+    }
+
     /// Dials links with `credentials` and listens to none.
     fn dialler(credentials: Credentials) -> Node {
         Node::new(Config { credentials: Some(credentials), ..Config::default() })
@@ -55,6 +60,17 @@ impl Node {
         match self.next().await {
             Event::Accepted { conn, flow, peer } => (conn, flow, peer),
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// Who comes next, whatever becomes of those before.
+    async fn accepted_next(&mut self) -> Option<Arc<Verified>> {
+        loop {
+            match self.next().await {
+                Event::Accepted { peer, .. } => return peer,
+                Event::Closed { .. } => {}
+                other => panic!("{other:?}"),
+            }
         }
     }
 

@@ -266,6 +266,11 @@ impl Overlay for Chord {
             Input::Flushed { upto } => self.on_flushed(now, upto),
             // Of the tier around it.
             Input::Dialled { .. } | Input::Pong { .. } | Input::Facts(_) => {}
+            Input::Revoked { revoked } => {
+                self.verify.revoke(revoked);
+                let unix = self.unix(now);
+                self.counters.revoked += self.store.drop_entries(|entry| self.verify.is_revoked(entry, unix));
+            }
             Input::Command(command) => self.command(now, command),
         }
         self.keep_changes(now);

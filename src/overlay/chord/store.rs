@@ -193,6 +193,19 @@ impl Store {
         ended.len() as u64
     }
 
+    /// Drops entries; how many.
+    pub fn drop_entries(&mut self, mut which: impl FnMut(&SignedEntry) -> bool) -> u64 {
+        let out = |(slot, resource): (&Slot, &Resource)| {
+            let gone = resource.entries.iter().filter(|(_, held)| which(&held.entry)).map(|(key, _)| *key);
+            gone.map(|key| (*slot, key)).collect::<Vec<_>>()
+        };
+        let gone: Vec<_> = self.resources.iter().flat_map(out).collect();
+        for (slot, key) in &gone {
+            self.remove_entry(slot, key);
+        }
+        gone.len() as u64
+    }
+
     /// Drops a resource.
     pub fn remove(&mut self, slot: &Slot) {
         let keys: Vec<_> = self.resources.get(slot).map_or_else(Vec::new, |r| r.entries.keys().copied().collect());

@@ -503,6 +503,10 @@ impl Overlay for Tiered {
                 self.clock = (now, unix);
                 self.hand(now, Input::Clock { unix });
             }
+            Input::Revoked { revoked } => {
+                self.verify.revoke(revoked.clone());
+                self.hand(now, Input::Revoked { revoked });
+            }
             Input::Command(command) => self.command(now, command),
             other @ (Input::RpcFailed { .. } | Input::Restore(_) | Input::Flushed { .. }) => self.hand(now, other),
         }

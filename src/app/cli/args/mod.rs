@@ -43,6 +43,18 @@ pub enum Command {
     Invite(InviteArgs),
     /// Join an office by the code that its `invite` printed (also: office join).
     Join(JoinArgs),
+    /// Revoke a user with all devices, or one device (also: office revoke).
+    Revoke {
+        /// User name, USER/LABEL of a device, or the fingerprint of a user's or device's key.
+        #[arg(value_name = "USER|DEVICE")]
+        target: String,
+    },
+    /// Your devices: list them, add one, revoke one.
+    Devices {
+        /// Without one: list.
+        #[command(subcommand)]
+        command: Option<Devices>,
+    },
     /// Accounts of standard phones.
     #[command(subcommand)]
     Phone(Phone),
@@ -98,6 +110,93 @@ pub enum Office {
     Invite(InviteArgs),
     /// Join an office by the code that its `invite` printed.
     Join(JoinArgs),
+    /// Who is in the office, with devices, open invites and what is revoked.
+    Users,
+    /// Revoke a user with all devices, or one device.
+    Revoke {
+        /// User name, USER/LABEL of a device, or the fingerprint of a user's or device's key.
+        #[arg(value_name = "USER|DEVICE")]
+        target: String,
+    },
+    /// Which members' devices may take standard phones of any name upon themselves.
+    #[command(subcommand)]
+    Adapters(Adapters),
+    /// Administrators beside this one.
+    #[command(subcommand)]
+    Owner(Owner),
+    /// Become an administrator of an office by its recovery sheet, on a new machine.
+    Recover(RecoverArgs),
+    /// Write this device's identity, accounts, book and revocations into FILE, under a passphrase.
+    Backup(ArchiveArgs),
+    /// Read what `backup` wrote into an empty data directory.
+    Restore(ArchiveArgs),
+}
+
+/// `office adapters ...`.
+#[derive(Debug, Subcommand)]
+pub enum Adapters {
+    /// It may.
+    Allow {
+        /// Fingerprint of the device's key.
+        #[arg(value_name = "DEVICE")]
+        device: String,
+    },
+    /// It may not take further ones.
+    Forbid {
+        /// Fingerprint of the device's key.
+        #[arg(value_name = "DEVICE")]
+        device: String,
+    },
+}
+
+/// `office owner ...`.
+#[derive(Debug, Subcommand)]
+pub enum Owner {
+    /// Make USER's running device an administrator's too. The recovery sheet is asked for.
+    Add {
+        /// User name.
+        #[arg(value_name = "USER")]
+        user: String,
+    },
+}
+
+/// `devices ...`.
+#[derive(Debug, Subcommand)]
+pub enum Devices {
+    /// Print a one-time code by which a further device of yours joins: chordial join CODE.
+    Add {
+        /// What to call it. Default: the name that it gives itself.
+        #[arg(long, value_name = "TEXT")]
+        label: Option<String>,
+        /// Hand your user key over, so that the new device can add and revoke devices too.
+        #[arg(long)]
+        with_key: bool,
+    },
+    /// Revoke one.
+    Remove {
+        /// Its label, or the fingerprint of its key.
+        #[arg(value_name = "DEVICE")]
+        device: String,
+    },
+}
+
+/// Of `office recover`.
+#[derive(Debug, Args)]
+pub struct RecoverArgs {
+    /// Name of the office, as on the sheet.
+    #[arg(value_name = "NAME")]
+    pub office: String,
+    /// Your user name in it. Default: your login name.
+    #[arg(long = "name", value_name = "USER", env = "USER", hide_env = true)]
+    pub user: String,
+}
+
+/// Of `office backup` and `office restore`.
+#[derive(Debug, Args)]
+pub struct ArchiveArgs {
+    /// The archive.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
 }
 
 /// Of `office create`.
@@ -117,6 +216,9 @@ pub struct InviteArgs {
     /// User name of who is to join.
     #[arg(value_name = "USER")]
     pub user: String,
+    /// A number by which the user is called too.
+    #[arg(long, value_name = "N")]
+    pub extension: Option<String>,
 }
 
 /// Of `join`.
@@ -125,6 +227,9 @@ pub struct JoinArgs {
     /// The code, as it was printed.
     #[arg(value_name = "CODE")]
     pub code: String,
+    /// What to call this device in lists.
+    #[arg(long, value_name = "TEXT", env = "HOSTNAME", hide_env = true, default_value = "", hide_default_value = true)]
+    pub label: String,
 }
 
 /// `phone ...`.

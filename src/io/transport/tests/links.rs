@@ -3,7 +3,7 @@
 use super::super::link::Tls;
 use super::super::shell::{pkcs8, shell};
 use super::*;
-use crate::identity::{Chain, IdentityError};
+use crate::identity::{Chain, DeviceCodes, IdentityError, KeyPair, Revocation, Revocations, RevokedKey};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::ResolvesClientCert;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -86,6 +86,105 @@ async fn another_office_is_refused() {
         }
     }
     assert!(b.endpoint.counters().strangers == 2 && b.endpoint.counters().handshakes_failed >= 1);
+}
+
+#[tokio::test]
+async fn the_revoked_are_refused_by_both_ends() {
+    let (anna, mut others) = members(2);
+    let (bob, carl) = (others.remove(0), others.remove(0));
+    let mut a = Node::member(&anna);
+    let mut b = Node::member(&bob);
+    let statement = Revocation::sign(&anna, RevokedKey::Device, bob.device_key(), "bob", now()).expect("enroller");
+    let mut set = Revocations::default();
+    set.note(statement);
+    // Good before.
+    b.link(1, &a, None);
+    assert!(b.connected().await.2.is_some() && a.accepted().await.2.is_some());
+    a.endpoint.set_revoked(set.revoked());
+    // Whoever dials the revoked goes no further, and says why.
+    a.link(1, &b, Some(bob.peer_id()));
+    let why = a.refused().await;
+    assert!(matches!(why, ConnectError::NotOurs(_, IdentityError::Revoked("device"))), "{why}");
+    assert!(why.to_string().contains("the device is revoked"), "{why}");
+    // Whom the revoked dials takes it for a stranger; others are let in; new credentials change nothing.
+    a.endpoint.set_credentials(&Credentials::of(&anna)).expect("made");
+    let mut b = Node::dialler(Credentials::of(&bob));
+    b.link(2, &a, None);
+    b.connected().await;
+    assert!(a.accepted_next().await.is_none(), "the revoked is nobody");
+    let mut c = Node::dialler(Credentials::of(&carl));
+    c.link(3, &a, None);
+    c.connected().await;
+    assert_eq!(a.accepted_next().await.expect("proven").user, "carl");
+}
+
+#[tokio::test]
+async fn the_expired_are_refused_with_the_right_words() {
+    let (anna, mut others) = members(1);
+    let bob = others.remove(0);
+    let user_key = bob.user_key.as_ref().expect("the first device");
+    let mut certificates = bob.chain.certificates().to_vec();
+    let (long_ago, yesterday) = (UnixTime(now().secs() - 90 * 86_400), UnixTime(now().secs() - 86_400));
+    certificates[2] = certificates[2].clone().reissue(user_key, long_ago, yesterday);
+    let expired = Credentials { chain: Some(Chain::new(certificates)), ..Credentials::of(&bob) };
+    let (mut a, mut b) = (Node::member(&anna), Node::listening(expired.clone()));
+    a.link(1, &b, None);
+    let why = a.refused().await;
+    assert!(matches!(why, ConnectError::NotOurs(_, IdentityError::Expired("device"))), "{why}");
+    assert!(why.to_string().contains("the device certificate has expired"), "{why}");
+    let mut a = Node::member(&anna);
+    b.link(2, &a, None);
+    b.connected().await;
+    assert!(a.accepted_next().await.is_none(), "the expired is a stranger");
+}
+
+#[tokio::test]
+async fn a_device_without_a_place_is_a_member() {
+    let (anna, mut others) = members(1);
+    let bob = others.remove(0);
+    let key = KeyPair::generate(&mut Rng::from_seed(77));
+    let chain = bob.add_device(key.public(), "mobile", now()).expect("holds the key");
+    let mobile = Identity::of_device(key, None, chain, bob.anchor.clone(), now()).expect("own chain");
+    let mut a = Node::member(&anna);
+    let mut m = Node::dialler(Credentials::of(&mobile));
+    m.link(1, &a, Some(anna.peer_id()));
+    m.connected().await;
+    let peer = a.accepted_next().await.expect("a member");
+    assert_eq!((peer.user.as_str(), peer.has_place), ("bob", false));
+}
+
+#[tokio::test]
+async fn a_code_for_a_device_leads_to_its_user_alone() {
+    let (anna, mut others) = members(1);
+    let bob = others.remove(0);
+    let rng = &mut Rng::from_seed(9);
+    let code = DeviceCodes::default().open(&bob, None, false, &[], now(), rng).expect("holds the key");
+    let joining = Joining::new(code, "", rng).expect("label");
+    for (server, right) in [(&anna, false), (&bob, true)] {
+        let server = Node::member(server);
+        let mut joiner = Node::dialler(Credentials::joining(&joining));
+        joiner.link(1, &server, None);
+        match right {
+            true => assert_eq!(joiner.connected().await.2.expect("proven").user, "bob"),
+            false => assert!(matches!(joiner.refused().await, ConnectError::NotTheOffice(_))),
+        }
+    }
+}
+
+/// A founder and this many who joined the office.
+fn members(count: u64) -> (Identity, Vec<Identity>) {
+    let mut anna = office(1);
+    let names = ["bob", "carl"];
+    let join = |(n, name): (u64, &&str)| {
+        let rng = &mut Rng::from_seed(100 + n);
+        let enroller = anna.enroller.as_mut().expect("founder");
+        let code = enroller.invite(name, None, &[], INVITE_LIFETIME, now(), rng).expect("free");
+        let joining = Joining::new(code, "desk", rng).expect("label");
+        let answer = enroller.redeem(&joining.request(), [127, 0, 0, 1].into(), now(), rng).expect("good");
+        joining.finish(&answer, now()).expect("good")
+    };
+    let others = (0..count).zip(&names).map(join).collect();
+    (anna, others)
 }
 
 #[tokio::test]
