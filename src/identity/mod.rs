@@ -13,6 +13,9 @@
 //! Each kind of signature covers a text of its own in front of the bytes ([`Purpose`]), so that no signature can be
 //! shown for another. Ed25519 is checked strictly (RFC 8032, small-order keys refused).
 //!
+//! What is meant for a device's eyes is sealed to its key ([`seal`]); what people write to each other is signed by the sender's
+//! device first ([`Letter`]).
+//!
 //! Left out, each to come with the work that needs it: revocation, renewal of certificates before they run out, the
 //! password login, enrolment by a short code between two screens, asking an enroller for adapter certificates over a link.
 
@@ -27,9 +30,12 @@ mod enroller;
 mod entry;
 mod error;
 mod key;
+mod letter;
+mod mailbox;
 mod name;
 mod own;
 mod recovery;
+mod seal;
 
 pub use certificate::{Certificate, Claims};
 pub use chain::{Chain, TrustAnchor, Verified, Verifier};
@@ -40,9 +46,12 @@ pub use enroller::{Enroller, INVITE_LIFETIME, MAX_INVITES, MAX_SOURCES, MAX_WRON
 pub use entry::{DictionaryKey, Entry, EntryKind, SignedEntry};
 pub use error::{EnrolError, IdentityError, RecordError};
 pub use key::{KeyPair, PublicKey, Purpose};
+pub use letter::{Letter, LetterId, MAX_TEXT, SignedLetter};
+pub use mailbox::{DeviceBody, MAX_ACKS, MailboxBody};
 pub use name::{aor, canonical_overlay, canonical_user, resource_key, split_aor};
 pub use own::Identity;
 pub use recovery::RecoverySheet;
+pub use seal::{MAX_RECIPIENTS, SealError, open, seal};
 
 use std::time::Duration;
 
