@@ -51,6 +51,10 @@ pub struct Host {
     pub replies: BTreeMap<RequestId, Result<Reply, CommandError>>,
     pub media: Vec<MediaCommand>,
     pub saved: Vec<Saved>,
+    /// The latest file of messages.
+    pub messages: Vec<u8>,
+    config: Config,
+    pub identity: Option<Identity>,
     /// What left the node, in order, in a word each: to see that something was kept before something was sent.
     pub log: Vec<String>,
     pub media_fails: bool,
@@ -169,7 +173,7 @@ impl World {
         let (sip, overlay) = (format!("{ip}:5060").parse().unwrap(), format!("{ip}:5061").parse().unwrap());
         let unix = START + self.now.since(Instant::ZERO);
         let verified = identity.as_ref().map(|i| Arc::new(i.verified(unix).unwrap()));
-        let mut setup = Setup::new(config, identity, sip, overlay, unix);
+        let mut setup = Setup::new(config.clone(), identity.clone(), sip, overlay, unix);
         setup.password = password;
         let node = Node::new(self.now, setup, self.rng.fork());
         self.hosts.push(Host {
@@ -182,6 +186,9 @@ impl World {
             replies: BTreeMap::new(),
             media: Vec::new(),
             saved: Vec::new(),
+            messages: Vec::new(),
+            config,
+            identity,
             log: Vec::new(),
             media_fails: false,
             media_delay: Duration::ZERO,
@@ -308,7 +315,10 @@ impl World {
                 assert!(before.is_none(), "{request:?} was answered twice");
             }
             Output::Event { request, event } => self.hosts[host].events.push((request, event)),
-            Output::Save { what, .. } => {
+            Output::Save { what, bytes } => {
+                if what == Saved::Messages {
+                    self.hosts[host].messages = bytes.to_vec();
+                }
                 self.hosts[host].log.push(format!("save {what:?}"));
                 self.hosts[host].saved.push(what);
             }
@@ -452,6 +462,22 @@ impl World {
         for conn in conns {
             self.close(here, conn);
         }
+    }
+
+    /// Starts a killed node again, with what it had kept of messages and the accounts of its phones.
+    pub fn restart(&mut self, host: usize) {
+        let h = &self.hosts[host];
+        let unix = START + self.now.since(Instant::ZERO);
+        let mut config = h.config.clone();
+        let others = self.hosts.iter().enumerate().filter(|(i, o)| *i != host && !o.dead);
+        config.overlay.bootstrap = others.map(|(_, o)| o.overlay).take(1).collect();
+        let mut setup = Setup::new(config, h.identity.clone(), h.sip, h.overlay, unix);
+        setup.messages = h.messages.clone();
+        let node = Node::new(self.now, setup, self.rng.fork());
+        let h = &mut self.hosts[host];
+        (h.node, h.dead, h.wake) = (node, false, None);
+        h.open.clear();
+        self.drain(host);
     }
 
     pub fn command(&mut self, host: usize, command: Command) -> RequestId {

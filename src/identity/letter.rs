@@ -11,7 +11,7 @@ use crate::core::{Rng, UnixTime};
 
 const WHAT: &str = "message";
 /// Longest text of one message, bytes of UTF-8.
-pub const MAX_TEXT: usize = 48 * 1024;
+pub const MAX_TEXT: usize = 32 * 1024;
 /// Largest encoding: the longest text, a chain, addresses.
 const MAX_LETTER: usize = MAX_TEXT + 8 * 1024;
 

@@ -13,7 +13,7 @@ use super::{ContactBody, IdentityError, LetterId};
 const ITEM: &str = "mailbox item";
 const DEVICE: &str = "device body";
 /// Most messages that a device says it has.
-pub const MAX_ACKS: usize = 128;
+pub const MAX_ACKS: usize = 64;
 
 /// A device that messages are sealed to, and what it has taken out of the mailbox.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -16,6 +16,8 @@ use thiserror::Error;
 pub const IDENTITY: &str = "identity.cbor";
 /// Accounts of standard phones (`pbx::Accounts`).
 pub const PHONES: &str = "phones.toml";
+/// Messages received, sent and waiting.
+pub const MESSAGES: &str = "messages.json";
 /// Overlay addresses of peers known from the last time, one IP:PORT a line.
 pub const PEERS: &str = "peers.txt";
 

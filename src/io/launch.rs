@@ -166,6 +166,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let password = password(&config)?;
     let (mut identity, accounts) = (identity, accounts(&config, &data)?);
     delegate(identity.as_mut(), &accounts, &data, unix)?;
+    let messages = messages(&data)?;
     let server = Server::bind(data.path())?;
     let (endpoint, wire) = open(&config, identity.as_ref())?;
     let towards = config.overlay.bootstrap.first().or(config.account.registrar.as_ref()).copied();
@@ -184,6 +185,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let mut setup = Setup::new(config, identity, sip, overlay, unix);
     (setup.sip_listen, setup.overlay_listen) = (sip_listen, overlay_listen);
     (setup.accounts, setup.password, setup.known_peers) = (accounts, password, known_peers(&data)?);
+    setup.messages = messages;
     let rng = super::seed::rng().map_err(|source| LaunchError::System { what: "reading randomness", source })?;
     let node = Node::new(clock::now(), setup, rng);
     let status = node.status(clock::now());
@@ -341,6 +343,15 @@ fn delegate(
         return Err(setting(what, "put them on an administrator's device"));
     }
     Ok(data.write(disk::IDENTITY, identity.to_bytes().reveal())?)
+}
+
+fn messages(data: &DataDir) -> Result<Vec<u8>, LaunchError> {
+    let bytes = data.read(disk::MESSAGES)?.unwrap_or_default();
+    crate::node::check_messages(&bytes).map_err(|fault| {
+        let path = data.path().join(disk::MESSAGES);
+        setting(format!("{}: {fault}", path.display()), "correct the file, or move it away to begin without messages")
+    })?;
+    Ok(bytes)
 }
 
 fn known_peers(data: &DataDir) -> Result<Vec<SocketAddr>, LaunchError> {

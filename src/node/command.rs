@@ -47,8 +47,15 @@ impl Node {
             }
             Command::PhoneAdd { user, label, password } => self.phone_add(now, &user, &label, &password),
             Command::PhoneList => Ok(Reply::Phones { phones: self.phones(now) }),
-            Command::PhoneRemove { user } => self.phone_remove(&user),
+            Command::PhoneRemove { user } => self.phone_remove(now, &user),
             Command::Invite { user } => self.invite(now, &user),
+            Command::Message { .. }
+            | Command::Messages { .. }
+            | Command::MessageRead { .. }
+            | Command::MessageDelete { .. } => match self.message_command(now, request, command) {
+                Some(answer) => answer,
+                None => return,
+            },
             Command::Stop => {
                 self.stopping = Some(request);
                 for call in self.ua.summaries(now) {
@@ -231,14 +238,16 @@ impl Node {
         self.registrar.accounts_mut().add(user, label, password).map_err(|e| wrong(e.to_string()))?;
         self.save_identity();
         self.save_phones();
+        self.mailbox_of_phone(now, &self.domain.aor(&user.to_ascii_lowercase()));
         Ok(done(format!("{user} may register at {}", self.setup.sip_listen)))
     }
 
-    fn phone_remove(&mut self, user: &str) -> Answer {
+    fn phone_remove(&mut self, now: Instant, user: &str) -> Answer {
         if !self.registrar.accounts_mut().remove(user) {
             return Err(CommandError::new(format!("there is no account {user}"), "see `chordial phone list`"));
         }
         self.registrar.forget(user);
+        self.forget_mailbox(now, user);
         self.save_phones();
         Ok(done(format!("removed {user}")))
     }

@@ -15,11 +15,42 @@ use std::sync::Arc;
 /// Who waits for an operation on the overlay.
 #[derive(Debug)]
 pub(super) enum Op {
-    Lookup { request: RequestId, aor: String },
-    Call { call: CallId, aor: String },
-    Route { query: crate::pbx::router::QueryId, aor: String },
-    Vouch { tx: ServerTxId },
+    Lookup {
+        request: RequestId,
+        aor: String,
+    },
+    Call {
+        call: CallId,
+        aor: String,
+    },
+    Route {
+        query: crate::pbx::router::QueryId,
+        aor: String,
+    },
+    Vouch {
+        tx: ServerTxId,
+    },
     Write(Write),
+    /// The recipient of a message that is being sent.
+    Letter {
+        sending: u64,
+    },
+    /// The mailbox of an address that is served here.
+    Mailbox {
+        aor: String,
+    },
+    /// The recipient of a message that waits.
+    Poll {
+        id: String,
+    },
+    /// A piece of a message is left in a mailbox.
+    Leave {
+        id: String,
+    },
+    /// A device entry.
+    Device(Write),
+    /// Taken back, or written again: nobody waits.
+    Mend,
 }
 
 /// What a lookup found, made into places to ring.
@@ -60,6 +91,21 @@ impl Node {
         self.begin_op(now, Op::Vouch { tx }, aor, Mode::Auto);
     }
 
+    /// Looks up whom a message is for.
+    pub(super) fn lookup_for_letter(&mut self, now: Instant, sending: u64, aor: &str) {
+        self.begin_op(now, Op::Letter { sending }, aor, Mode::Auto);
+    }
+
+    /// Looks at the record of somebody who has a message waiting.
+    pub(super) fn lookup_for_poll(&mut self, now: Instant, id: String, aor: &str) {
+        self.begin_op(now, Op::Poll { id }, aor, Mode::Auto);
+    }
+
+    /// Reads a mailbox.
+    pub(super) fn lookup_for_mailbox(&mut self, now: Instant, aor: &str) {
+        self.begin_op(now, Op::Mailbox { aor: aor.to_owned() }, aor, Mode::Auto);
+    }
+
     pub(super) fn on_get_done(&mut self, now: Instant, op: OpId, entries: &[SignedEntry], trace: &Trace) {
         let found = self.found(entries);
         match self.ring.ops.remove(&op) {
@@ -70,7 +116,10 @@ impl Node {
             Some(Op::Call { call, aor }) => self.on_callee_found(now, call, &aor, &found, u32::from(trace.hops)),
             Some(Op::Route { query, aor }) => self.on_route_found(now, query, &aor, &found),
             Some(Op::Vouch { tx }) => self.on_vouched(now, tx, entries),
-            Some(Op::Write(_)) | None => {}
+            Some(Op::Letter { sending }) => self.on_recipient_found(now, sending, entries),
+            Some(Op::Mailbox { aor }) => self.on_mailbox(now, &aor, entries),
+            Some(Op::Poll { id }) => self.on_polled(now, &id, entries),
+            Some(Op::Write(_) | Op::Leave { .. } | Op::Device(_) | Op::Mend) | None => {}
         }
     }
 
@@ -84,7 +133,10 @@ impl Node {
             Some(Op::Call { call, .. }) => self.ua.give_up(now, call, 503, format!("the lookup failed: {why}")),
             Some(Op::Route { query, aor }) => self.on_route_failed(now, query, &aor),
             Some(Op::Vouch { tx }) => self.on_vouched(now, tx, &[]),
-            Some(Op::Write(_)) | None => {}
+            Some(Op::Letter { sending }) => self.on_recipient_failed(now, sending, why),
+            // Both are done again in time.
+            Some(Op::Mailbox { .. } | Op::Poll { .. }) => {}
+            Some(Op::Write(_) | Op::Leave { .. } | Op::Device(_) | Op::Mend) | None => {}
         }
     }
 
@@ -104,7 +156,8 @@ impl Node {
     }
 
     fn lookup_report(&self, aor: String, entries: &[SignedEntry], found: &Found, trace: &Trace) -> LookupReport {
-        let bodies = entries.iter().filter_map(|e| ContactBody::decode(&e.entry().body).ok());
+        let contacts = entries.iter().filter(|e| e.entry().kind == EntryKind::Contact);
+        let bodies = contacts.filter_map(|e| ContactBody::decode(&e.entry().body).ok());
         let user = split_aor(&aor).map_or("", |(user, _)| user);
         let contacts: Vec<_> = bodies
             .filter_map(|b| Some(self.setup.peer_uri(Some(user), &PeerRef { id: b.peer_id, addr: *b.addrs.first()? })))
@@ -169,7 +222,12 @@ impl Node {
     }
 
     pub(super) fn on_put_done(&mut self, now: Instant, op: OpId, result: Result<(), PutError>) {
-        let Some(Op::Write(write)) = self.ring.ops.remove(&op) else { return };
+        let (write, device) = match self.ring.ops.remove(&op) {
+            Some(Op::Write(write)) => (write, false),
+            Some(Op::Device(write)) => (write, true),
+            Some(Op::Leave { id }) => return self.on_left(now, id, &result),
+            _ => return,
+        };
         let (written, past) = match &result {
             Ok(()) => (true, None),
             Err(PutError::Stale(entry) | PutError::Conflict(entry)) => (false, Some(entry.entry().sequence)),
@@ -177,6 +235,9 @@ impl Node {
         };
         if let Err(fault) = &result {
             tracing::debug!(aor = %write.aor, %fault, "not written");
+        }
+        if device {
+            return self.mail.mailbox.devices.done(now, &write, written, past);
         }
         let was = self.publisher.is_written(&write.aor);
         self.publisher.done(now, &write, written, past);

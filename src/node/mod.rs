@@ -15,17 +15,25 @@
 //! | `route` | the registrar and the proxy for standard phones |
 //! | `vouch` | whether a peer may speak for the caller that a request names |
 //! | `enrol` | invites, and strangers who redeem them |
+//! | `message` | messages that go out |
+//! | `deliver` | messages that come in, for the user here and for phones |
+//! | `mailbox` | messages that wait in the overlay for somebody who is absent |
+//! | `archive` | what is kept of messages over a restart |
 //! | `exchange` | what nodes ask each other beside overlay and calls |
 //! | `command` | what a person or a script asks |
 
+mod archive;
 mod calls;
 mod command;
 pub mod control;
+mod deliver;
 mod discovery;
 mod enrol;
 mod exchange;
 mod flows;
 mod lookup;
+mod mailbox;
+mod message;
 mod publish;
 mod receive;
 mod ring;
@@ -196,6 +204,8 @@ pub enum Saved {
     Phones,
     /// Addresses of peers to join by, one IP:PORT a line.
     Peers,
+    /// Messages: what was received and sent, what waits.
+    Messages,
 }
 
 /// What is to be done outside.
@@ -292,10 +302,19 @@ pub struct Node {
     calls: calls::Calls,
     vouch: vouch::Vouching,
     exchanges: exchange::Exchanges,
+    mail: message::Mail,
     wire: Vec<Wire>,
     out: VecDeque<Output>,
     counters: BTreeMap<&'static str, u64>,
     stopping: Option<RequestId>,
+}
+
+/// Checks a file of messages before a node is started with it.
+///
+/// # Errors
+/// What is wrong with it, for a person.
+pub fn check_messages(bytes: &[u8]) -> Result<(), String> {
+    archive::Archive::read(bytes).map(|_| ())
 }
 
 impl Node {
@@ -321,6 +340,8 @@ impl Node {
             calls: calls::Calls::default(),
             vouch: vouch::Vouching::default(),
             exchanges: exchange::Exchanges::default(),
+            // Whoever starts a node has checked the file.
+            mail: message::Mail::new(archive::Archive::read(&setup.messages).unwrap_or_default()),
             wire: Vec::new(),
             out: VecDeque::new(),
             counters: BTreeMap::new(),
@@ -365,6 +386,7 @@ impl Node {
             overlay.handle_timeout(now);
         }
         self.ring_timeout(now);
+        self.on_mail_timeout(now);
         self.settle(now);
     }
 
@@ -378,7 +400,8 @@ impl Node {
         let overlay = self.overlay.as_ref().and_then(|o| o.poll_timeout());
         let times =
             [self.tx.poll_timeout(), self.ua.poll_timeout(), self.registrar.poll_timeout(), self.router.poll_timeout()];
-        times.into_iter().chain([overlay, self.next_ring_timeout(), self.unheard.next()]).flatten().min()
+        let own = [overlay, self.next_ring_timeout(), self.unheard.next(), self.next_mail_timeout()];
+        times.into_iter().chain(own).flatten().min()
     }
 
     /// The wall-clock time at `now`.
@@ -401,10 +424,14 @@ impl Node {
             quiet &= !self.settle_ua(now);
             quiet &= !self.settle_pbx(now);
             quiet &= !self.write_due(now);
+            quiet &= !self.write_devices(now);
             quiet &= !self.leave_when_done(now);
             if quiet {
                 break;
             }
+        }
+        if let Some(file) = self.mail.archive.take_file() {
+            self.out.push_back(Output::Save { what: Saved::Messages, bytes: Bytes::from(file) });
         }
         for wire in std::mem::take(&mut self.wire) {
             self.out.push_back(match wire {

@@ -21,6 +21,8 @@ struct Published {
     in_flight: bool,
     /// Written since the node last joined, in the form that is wanted.
     written: bool,
+    /// What is to be said has changed while a write was under way.
+    changed: bool,
     due: Instant,
     backoff: Duration,
 }
@@ -59,6 +61,7 @@ impl Publisher {
                     wanted: true,
                     in_flight: false,
                     written: false,
+                    changed: false,
                     due: now,
                     backoff: RETRY_MIN,
                 };
@@ -88,6 +91,13 @@ impl Publisher {
         }
     }
 
+    /// What is said of `aor` has changed and is to be written again.
+    pub fn renew(&mut self, now: Instant, aor: &str) {
+        if let Some(p) = self.aors.get_mut(aor) {
+            (p.due, p.backoff, p.changed) = (now, RETRY_MIN, p.in_flight);
+        }
+    }
+
     /// The next write that is due; it counts as under way until [`Publisher::done`].
     pub fn poll(&mut self, now: Instant) -> Option<Write> {
         let (aor, p) = self.aors.iter_mut().find(|(_, p)| !p.in_flight && p.due <= now)?;
@@ -111,7 +121,7 @@ impl Publisher {
         } else if !written {
             p.due = now + p.backoff;
             p.backoff = (p.backoff * 2).min(RETRY_MAX);
-        } else if p.wanted != write.reachable {
+        } else if p.wanted != write.reachable || std::mem::take(&mut p.changed) {
             p.due = now;
         } else if !p.wanted {
             self.aors.remove(&write.aor);

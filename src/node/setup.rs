@@ -34,6 +34,8 @@ pub struct Setup {
     pub password: Option<Redacted<String>>,
     /// Peers known from the last time.
     pub known_peers: Vec<SocketAddr>,
+    /// The file of messages, as [`Saved::Messages`](super::Saved) had it; empty at first.
+    pub messages: Vec<u8>,
     /// Where standard phones are served, as the socket says.
     pub sip_listen: SocketAddr,
     /// Where links are taken, as the socket says.
@@ -64,6 +66,7 @@ impl Setup {
             accounts: Accounts::new(&name),
             password: None,
             known_peers: Vec::new(),
+            messages: Vec::new(),
             sip_listen: sip,
             overlay_listen: overlay,
             sip,
@@ -233,6 +236,7 @@ impl Node {
         for aor in self.own_aors() {
             self.publisher.want(now, unix, &aor, true);
         }
+        self.begin_mailbox(now);
         self.begin_ring(now);
         if let (None, Some(registrar)) = (&self.identity, self.setup.registrar_uri()) {
             let expires = self.setup.config.account.expires;

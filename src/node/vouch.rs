@@ -7,7 +7,7 @@
 
 use super::Node;
 use crate::core::{Flow, Instant};
-use crate::identity::{PublicKey, SignedEntry};
+use crate::identity::{EntryKind, PublicKey, SignedEntry};
 use crate::sip::msg::Message;
 use crate::sip::tx::ServerTxId;
 use std::collections::{BTreeMap, VecDeque};
@@ -85,7 +85,9 @@ impl Node {
     /// The caller's registration was looked up.
     pub(super) fn on_vouched(&mut self, now: Instant, tx: ServerTxId, entries: &[SignedEntry]) {
         let Some(Waiting { message, flow, merged, device, aor }) = self.vouch.waiting.remove(&tx) else { return };
-        if entries.iter().any(|e| e.entry().device == device && !e.entry().is_removal()) {
+        // Kinds that anybody may write under an address prove nothing about it.
+        let own = |e: &&SignedEntry| [EntryKind::Contact, super::mailbox::DEVICE].contains(&e.entry().kind);
+        if entries.iter().filter(own).any(|e| e.entry().device == device && !e.entry().is_removal()) {
             self.vouch.remember(device, aor, now + GOOD_FOR);
             return self.route_on(now, tx, message, flow, true, merged);
         }
