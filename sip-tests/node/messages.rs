@@ -233,8 +233,7 @@ fn a_phone_that_is_away_gets_it_at_its_next_registration_and_once() {
     // The adapter dies and comes back.
     world.kill(1);
     world.run(seconds(5));
-    world.hosts[1].identity.as_ref().unwrap();
-    world.restart(1);
+    world.restart(1, &[0], 0);
     world.run(seconds(10));
     let add = Command::PhoneAdd { user: "desk".into(), label: String::new(), password: "secret".into() };
     world.ask(1, add).unwrap();

@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use chordial::config::Config;
 use chordial::core::{ConnId, Flow, Id, Instant, Redacted, Rng, Transport, UnixTime};
-use chordial::identity::{Identity, Verified};
+use chordial::identity::{DictionaryKey, Identity, SignedEntry, Verified};
 use chordial::node::control::{CallReport, Command, CommandError, Event, Reply, RequestId};
-use chordial::node::{Input, MediaCommand, MediaInput, Node, Output, Saved, Setup};
+use chordial::node::{Input, MediaCommand, MediaInput, Node, Output, Saved, Setup, StoreInput};
+use chordial::overlay::{Batch, Change, Stored};
 use chordial::sip::msg::Message;
 use chordial::ua::{CallId, MediaOpened, MediaPlan, MediaStats};
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,8 +54,6 @@ pub struct Host {
     pub saved: Vec<Saved>,
     /// The latest file of messages.
     pub messages: Vec<u8>,
-    config: Config,
-    pub identity: Option<Identity>,
     /// What left the node, in order, in a word each: to see that something was kept before something was sent.
     pub log: Vec<String>,
     pub media_fails: bool,
@@ -65,7 +64,22 @@ pub struct Host {
     /// Streams to it are neither opened nor refused, and nothing on them arrives.
     pub silent: bool,
     pub stopped: bool,
+    /// The records on its disk; survives a restart.
+    pub disk: Disk,
+    pub identity: Option<Identity>,
+    config: Config,
     open: BTreeSet<CallId>,
+}
+
+/// A disk in memory.
+#[derive(Default)]
+pub struct Disk {
+    pub records: BTreeMap<(Id, u8, DictionaryKey), SignedEntry>,
+    pub unix: UnixTime,
+    /// How long it takes to flush.
+    pub delay: Duration,
+    /// It takes nothing.
+    pub full: bool,
 }
 
 /// A SIP end without any logic.
@@ -167,6 +181,49 @@ impl World {
         self.host(config, None, Some(Redacted::new(password.into())))
     }
 
+    /// Writes a batch, and reports it as a real disk does.
+    fn keep(&mut self, host: usize, batch: Batch) {
+        let disk = &mut self.hosts[host].disk;
+        let upto = batch.number;
+        let report = match disk.full {
+            true => StoreInput::Failing { upto, why: "no space left".into() },
+            false => StoreInput::Flushed { upto },
+        };
+        if !disk.full {
+            disk.unix = batch.unix;
+            for change in batch.changes {
+                match change {
+                    Change::Put { key, replica, entry } => {
+                        disk.records.insert((key, replica, entry.dictionary_key()), entry);
+                    }
+                    Change::Remove { key, replica, entry } => drop(disk.records.remove(&(key, replica, entry))),
+                    Change::Clear => disk.records.clear(),
+                }
+            }
+        }
+        let at = self.now + disk.delay;
+        self.at(at, Place::Node(host), Arrival::Node(Input::Store(report)));
+    }
+
+    /// Starts a killed or stopped node again, with what was on its disk and the wall clock `wrong` seconds off; it joins by `by`,
+    /// by nobody when there is none.
+    pub fn restart(&mut self, host: usize, by: &[usize], wrong: i64) {
+        let known_peers = by.iter().map(|i| self.hosts[*i].overlay).collect();
+        let h = &mut self.hosts[host];
+        let unix = START + self.now.since(Instant::ZERO);
+        let unix = UnixTime(unix.secs().saturating_add_signed(wrong));
+        h.config.overlay.bootstrap.clear();
+        let mut setup = Setup::new(h.config.clone(), h.identity.clone(), h.sip, h.overlay, unix);
+        let entries = h.disk.records.iter().map(|((key, replica, _), e)| (*key, *replica, e.clone())).collect();
+        setup.known_peers = known_peers;
+        setup.messages = h.messages.clone();
+        setup.stored = Some(Stored { entries, unix: h.disk.unix });
+        (h.dead, h.stopped, h.wake) = (false, false, None);
+        (h.events, h.log, h.saved) = (Vec::new(), Vec::new(), Vec::new());
+        h.node = Node::new(self.now, setup, self.rng.fork());
+        self.drain(host);
+    }
+
     fn host(&mut self, config: Config, identity: Option<Identity>, password: Option<Redacted<String>>) -> usize {
         let i = self.hosts.len();
         let ip = format!("10.0.0.{}", i + 1);
@@ -175,6 +232,7 @@ impl World {
         let verified = identity.as_ref().map(|i| Arc::new(i.verified(unix).unwrap()));
         let mut setup = Setup::new(config.clone(), identity.clone(), sip, overlay, unix);
         setup.password = password;
+        setup.stored = Some(Stored::default());
         let node = Node::new(self.now, setup, self.rng.fork());
         self.hosts.push(Host {
             node,
@@ -187,14 +245,15 @@ impl World {
             media: Vec::new(),
             saved: Vec::new(),
             messages: Vec::new(),
-            config,
-            identity,
             log: Vec::new(),
             media_fails: false,
             media_delay: Duration::ZERO,
             dead: false,
             silent: false,
             stopped: false,
+            disk: Disk::default(),
+            identity,
+            config,
             open: BTreeSet::new(),
         });
         self.drain(i);
@@ -322,6 +381,7 @@ impl World {
                 self.hosts[host].log.push(format!("save {what:?}"));
                 self.hosts[host].saved.push(what);
             }
+            Output::Store(batch) => self.keep(host, batch),
             Output::Stopped => {
                 self.hosts[host].log.push("stopped".into());
                 self.hosts[host].stopped = true;
@@ -462,22 +522,6 @@ impl World {
         for conn in conns {
             self.close(here, conn);
         }
-    }
-
-    /// Starts a killed node again, with what it had kept of messages and the accounts of its phones.
-    pub fn restart(&mut self, host: usize) {
-        let h = &self.hosts[host];
-        let unix = START + self.now.since(Instant::ZERO);
-        let mut config = h.config.clone();
-        let others = self.hosts.iter().enumerate().filter(|(i, o)| *i != host && !o.dead);
-        config.overlay.bootstrap = others.map(|(_, o)| o.overlay).take(1).collect();
-        let mut setup = Setup::new(config, h.identity.clone(), h.sip, h.overlay, unix);
-        setup.messages = h.messages.clone();
-        let node = Node::new(self.now, setup, self.rng.fork());
-        let h = &mut self.hosts[host];
-        (h.node, h.dead, h.wake) = (node, false, None);
-        h.open.clear();
-        self.drain(host);
     }
 
     pub fn command(&mut self, host: usize, command: Command) -> RequestId {

@@ -85,6 +85,7 @@ fn said(event: &Event) -> String {
         Event::JoinFailed { why } => format!("not joined: {why}"),
         Event::Registered { aor } => format!("{aor} is registered"),
         Event::RegistrationFailed { aor, status, why } => format!("{aor} is not registered: {status} {why}"),
+        Event::Warning { what, next } => format!("warning: {what}; {next}"),
         Event::Incoming { call, from } => format!("call {call}: {from} calls; chordial answer {call} takes it"),
         Event::Ringing { call } => format!("call {call}: rings"),
         Event::Answered { call, setup_ms, codec } => format!("call {call}: answered after {setup_ms:.0} ms, {codec}"),

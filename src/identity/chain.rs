@@ -5,7 +5,9 @@
 //! key. Open: `[user, device]`, the user's issued by itself.
 
 use super::cbor::{Reader, Writer, canonical};
-use super::{CLOCK_SKEW, Certificate, Claims, IdentityError, PublicKey, Purpose, RecordError, SignedEntry, split_aor};
+use super::{
+    CLOCK_SKEW, Certificate, Claims, IdentityError, MayWrite, PublicKey, Purpose, RecordError, SignedEntry, split_aor,
+};
 use crate::core::{Id, UnixTime};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -221,8 +223,12 @@ fn check_entry(anchor: &TrustAnchor, entry: &SignedEntry, key: &Id, now: UnixTim
     if e.resource_key() != *key {
         return Err(RecordError::Key);
     }
-    if e.lifetime == 0 || u64::from(e.lifetime) > super::MAX_ENTRY_LIFETIME.as_secs() {
+    let rules = e.kind.rules();
+    if e.lifetime == 0 || u64::from(e.lifetime) > rules.longest.as_secs() {
         return Err(RecordError::Lifetime);
+    }
+    if e.body.len() > rules.largest {
+        return Err(RecordError::TooLarge);
     }
     if e.issued > now + CLOCK_SKEW {
         return Err(RecordError::Future);
@@ -238,7 +244,11 @@ fn check_signer(verified: &Verified, entry: &SignedEntry) -> Result<(), RecordEr
     if e.device != verified.device {
         return Err(RecordError::Device);
     }
-    if !split_aor(&e.aor).is_some_and(|(user, _)| verified.speaks_for(user)) {
+    let may = match e.kind.rules().writers {
+        MayWrite::Own => split_aor(&e.aor).is_some_and(|(user, _)| verified.speaks_for(user)),
+        MayWrite::Member => true,
+    };
+    if !may {
         return Err(RecordError::Aor);
     }
     if !verified.device.verify(Purpose::Entry, entry.signed_bytes(), entry.signature()) {

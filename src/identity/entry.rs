@@ -4,39 +4,12 @@
 //! body]`, `signature` is the device's over it, `chain` says who the device is. At most `limits::RECORD_ENTRY` bytes.
 
 use super::cbor::{Reader, Writer, canonical};
-use super::{Chain, IdentityError, KeyPair, PublicKey, Purpose, RecordError, resource_key};
+use super::{Chain, EntryKind, IdentityError, KeyPair, PublicKey, Purpose, RecordError, resource_key};
 use crate::core::{Id, UnixTime, limits};
 use std::sync::Arc;
 use std::time::Duration;
 
 const WHAT: &str = "entry";
-
-/// What an entry is about.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum EntryKind {
-    /// 1: where the AOR can be reached ([`ContactBody`](super::ContactBody)).
-    Contact,
-    /// Any other number: a kind of a later version, which holders keep and hand out like the rest.
-    Other(u16),
-}
-
-impl EntryKind {
-    /// The number on the wire.
-    pub const fn number(self) -> u16 {
-        match self {
-            EntryKind::Contact => 1,
-            EntryKind::Other(n) => n,
-        }
-    }
-
-    /// The kind of a number.
-    pub const fn from_number(n: u16) -> EntryKind {
-        match n {
-            1 => EntryKind::Contact,
-            n => EntryKind::Other(n),
-        }
-    }
-}
 
 /// What a device says. An empty body takes back what the device said before (and outlives it).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,7 +24,7 @@ pub struct Entry {
     pub sequence: u64,
     /// When it was signed.
     pub issued: UnixTime,
-    /// For how long it counts from `issued`, in seconds; 1 to seven days.
+    /// For how long it counts from `issued`, in seconds; at least 1, at most what its kind allows.
     pub lifetime: u32,
     /// By kind.
     pub body: Vec<u8>,
@@ -63,9 +36,11 @@ impl Entry {
         resource_key(&self.aor)
     }
 
-    /// The first second in which it counts no more.
+    /// The first second in which it counts no more. What takes back counts for as long as anything of its kind can live, so that
+    /// a copy that was away comes back to find it.
     pub fn expires(&self) -> UnixTime {
-        self.issued + Duration::from_secs(u64::from(self.lifetime))
+        let lifetime = Duration::from_secs(u64::from(self.lifetime));
+        self.issued + if self.is_removal() { lifetime.max(self.kind.rules().known) } else { lifetime }
     }
 
     /// True when it takes back instead of saying something.
@@ -98,7 +73,8 @@ impl Entry {
 }
 
 /// Under which key of a resource's dictionary an entry stands: one per kind, device and user key, so that in an open
-/// overlay two who claim one name stand side by side.
+/// overlay two who claim one name stand side by side; of a kind that has many entries a device
+/// ([`KindRules::many`](super::KindRules::many)), each under its sequence number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct DictionaryKey {
     /// What it is about.
@@ -107,6 +83,8 @@ pub struct DictionaryKey {
     pub user: [u8; 8],
     /// The device.
     pub device: PublicKey,
+    /// The sequence number, of kinds with many entries a device; else 0.
+    pub item: u64,
 }
 
 /// An entry with its signature and the signer's chain. Cheap to clone. Decoding verifies nothing:
@@ -160,6 +138,11 @@ impl SignedEntry {
         &self.0.entry
     }
 
+    /// The first second in which it counts no more.
+    pub fn expires(&self) -> UnixTime {
+        self.0.entry.expires()
+    }
+
     /// The signer's chain.
     pub fn chain(&self) -> &Chain {
         &self.0.chain
@@ -168,7 +151,9 @@ impl SignedEntry {
     /// Its place in the resource's dictionary. Of a verified entry only it means something.
     pub fn dictionary_key(&self) -> DictionaryKey {
         let user = self.0.chain.user_key().map(|k| k.fingerprint()).unwrap_or_default();
-        DictionaryKey { kind: self.0.entry.kind, user, device: self.0.entry.device }
+        let entry = &self.0.entry;
+        let item = if entry.kind.rules().many { entry.sequence } else { 0 };
+        DictionaryKey { kind: entry.kind, user, device: entry.device, item }
     }
 
     pub(super) fn signature(&self) -> &[u8; 64] {

@@ -55,7 +55,7 @@ pub enum RecordError {
     /// Another encoding than the canonical one.
     #[error("entry is not in canonical encoding")]
     NotCanonical,
-    /// Above `limits::RECORD_ENTRY`.
+    /// Above `limits::RECORD_ENTRY`, or its body above what its kind allows.
     #[error("entry is too large")]
     TooLarge,
     /// The signer's chain does not verify.
@@ -67,7 +67,7 @@ pub enum RecordError {
     /// The device's signature does not verify.
     #[error("signature of the entry does not verify")]
     Signature,
-    /// The signer may not speak for this AOR.
+    /// The signer may not write this kind of entry under this AOR.
     #[error("signer may not speak for this address")]
     Aor,
     /// The AOR's domain is another overlay.
@@ -79,7 +79,7 @@ pub enum RecordError {
     /// Issued in the future, beyond the tolerated difference of clocks.
     #[error("entry is issued in the future")]
     Future,
-    /// Lives for no time or for longer than [`MAX_ENTRY_LIFETIME`](super::MAX_ENTRY_LIFETIME).
+    /// Lives for no time or for longer than its kind allows ([`KindRules`](super::KindRules)).
     #[error("entry's lifetime is out of bounds")]
     Lifetime,
     /// Past its life.

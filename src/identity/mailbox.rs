@@ -1,19 +1,23 @@
-//! The bodies of the two kinds of entry by which a message reaches somebody who is absent.
+//! The bodies of the entries by which a message reaches somebody who is absent.
 //!
-//! *Device*, kind 12, `[1, contact body, [message id...]]`: this device is one of the user's (of a standard phone: its adapter), and
+//! *Device*, kind 14, `[1, contact body, [message id...]]`: this device is one of the user's (of a standard phone: its adapter), and
 //! keys and place remain known for seven days after it was last seen; the ids are of messages from the mailbox that
 //! it has shown. Renewed while it is there, never taken back.
 //!
-//! *Mailbox item*, kind 3, `[1, message id, part, parts, bytes]`: a piece of a sealed message that waits under the address of
-//! the one it is for, left there by the sender's device.
+//! *Waiting messages*, kind 15, `[1, [[message id, pieces, BLAKE3]...]]`: what a sender's device has left for the address.
+//! The sealed messages lie elsewhere, in pieces (kind 16), piece n of a message under the address `sip:ID.N@OVERLAY`, ID being the 32
+//! hexadecimal digits of its number: so neither a long message nor many fill the record of the one they are for.
 
 use super::cbor::{Reader, Writer, canonical};
 use super::{ContactBody, IdentityError, LetterId};
 
-const ITEM: &str = "mailbox item";
+const WAITING: &str = "waiting messages";
 const DEVICE: &str = "device body";
 /// Most messages that a device says it has.
 pub const MAX_ACKS: usize = 64;
+
+/// Most messages of one device that wait for one address.
+pub const MAX_WAITING: usize = 32;
 
 /// A device that messages are sealed to, and what it has taken out of the mailbox.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,39 +54,62 @@ impl DeviceBody {
     }
 }
 
-/// A piece of a message that waits.
+/// A message that waits.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct MailboxBody {
-    /// Which message.
+pub struct Waiting {
+    /// Which.
     pub id: LetterId,
-    /// Which piece, from 0.
-    pub part: u8,
-    /// Of how many, at least 1.
-    pub parts: u8,
-    /// The piece of the sealed bytes.
-    pub bytes: Vec<u8>,
+    /// In how many pieces it lies, at least 1.
+    pub pieces: u8,
+    /// BLAKE3 of the sealed bytes, all pieces together.
+    pub hash: [u8; 32],
 }
 
-impl MailboxBody {
-    /// The encoding.
+impl Waiting {
+    /// The address of piece `n`.
+    pub fn address(&self, n: u8, overlay: &str) -> String {
+        format!("sip:{}.{n}@{overlay}", self.id)
+    }
+}
+
+/// What one device has left for an address.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct WaitingBody {
+    /// At most [`MAX_WAITING`].
+    pub messages: Vec<Waiting>,
+}
+
+impl WaitingBody {
+    /// The encoding. Surplus messages are left out.
     pub fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::array(5);
-        writer.uint(1).bytes(&self.id.0).uint(self.part.into()).uint(self.parts.into()).bytes(&self.bytes);
+        let messages = &self.messages[..self.messages.len().min(MAX_WAITING)];
+        let mut writer = Writer::array(2);
+        writer.uint(1).nested(messages.len());
+        for message in messages {
+            writer.nested(3).bytes(&message.id.0).uint(message.pieces.into()).bytes(&message.hash);
+        }
         writer.finish()
     }
 
-    /// Reads the canonical encoding of a piece that can be one.
-    pub fn decode(bytes: &[u8]) -> Result<MailboxBody, IdentityError> {
-        let malformed = |_| IdentityError::Malformed(ITEM);
-        let mut reader = Reader::new(bytes, ITEM);
-        reader.array(5)?;
+    /// Reads the canonical encoding and nothing else.
+    pub fn decode(bytes: &[u8]) -> Result<WaitingBody, IdentityError> {
+        let mut reader = Reader::new(bytes, WAITING);
+        reader.array(2)?;
         reader.version(1)?;
-        let id = LetterId(reader.exact()?);
-        let part = u8::try_from(reader.uint()?).map_err(malformed)?;
-        let parts = u8::try_from(reader.uint()?).map_err(malformed)?;
-        let body = MailboxBody { id, part, parts, bytes: reader.bytes()?.to_vec() };
-        canonical(bytes, &body.encode(), ITEM)?;
-        if part < parts { Ok(body) } else { Err(IdentityError::Malformed(ITEM)) }
+        let len = reader.list(MAX_WAITING as u64)?;
+        let mut messages = Vec::with_capacity(len);
+        for _ in 0..len {
+            reader.array(3)?;
+            let id = LetterId(reader.exact()?);
+            let pieces = u8::try_from(reader.uint()?).map_err(|_| IdentityError::Malformed(WAITING))?;
+            if pieces == 0 {
+                return Err(IdentityError::Malformed(WAITING));
+            }
+            messages.push(Waiting { id, pieces, hash: reader.exact()? });
+        }
+        let body = WaitingBody { messages };
+        canonical(bytes, &body.encode(), WAITING)?;
+        Ok(body)
     }
 }
 
@@ -102,10 +129,17 @@ mod tests {
         let cut = DeviceBody::decode(&DeviceBody { acks: acks.clone(), ..body }.encode()).unwrap();
         assert_eq!(cut.acks, acks[200 - MAX_ACKS..]);
 
-        let item = MailboxBody { id: LetterId([1; 16]), part: 1, parts: 2, bytes: vec![9; 300] };
-        let bytes = item.encode();
-        assert_eq!(MailboxBody::decode(&bytes), Ok(item.clone()));
-        assert!((0..bytes.len()).all(|n| MailboxBody::decode(&bytes[..n]).is_err()));
-        assert!(MailboxBody::decode(&MailboxBody { part: 2, ..item }.encode()).is_err());
+        let message = Waiting { id: LetterId([1; 16]), pieces: 2, hash: [9; 32] };
+        assert_eq!(message.address(1, "office"), format!("sip:{}.1@office", "01".repeat(16)));
+        assert!(crate::identity::split_aor(&message.address(255, "office")).is_some());
+        let body = WaitingBody { messages: vec![message.clone(); 3] };
+        let bytes = body.encode();
+        assert_eq!(WaitingBody::decode(&bytes), Ok(body));
+        assert!((0..bytes.len()).all(|n| WaitingBody::decode(&bytes[..n]).is_err()));
+        let many = WaitingBody { messages: vec![message.clone(); MAX_WAITING + 9] }.encode();
+        assert_eq!(WaitingBody::decode(&many).unwrap().messages.len(), MAX_WAITING);
+        assert!(many.len() <= crate::identity::EntryKind::WAITING.rules().largest);
+        let none = WaitingBody { messages: vec![Waiting { pieces: 0, ..message }] };
+        assert!(WaitingBody::decode(&none.encode()).is_err());
     }
 }

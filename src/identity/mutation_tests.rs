@@ -179,14 +179,15 @@ fn damaged_messages_and_seals() {
     }
     let contact = ContactBody { peer_id: crate::core::Id::from_u64(9), addrs: vec![], user_agent: "x".into() };
     let device = DeviceBody { contact, acks: vec![LetterId([3; 16]); 4] }.encode();
-    let item = MailboxBody { id: LetterId([4; 16]), part: 0, parts: 3, bytes: vec![5; 80] }.encode();
+    let item = Waiting { id: LetterId([4; 16]), pieces: 3, hash: [5; 32] };
+    let item = WaitingBody { messages: vec![item; 3] }.encode();
     for _ in 0..10_000 {
         let bytes = damage(&device, rng);
         if let Ok(read) = DeviceBody::decode(&bytes) {
             assert_eq!(read.encode(), bytes);
         }
         let bytes = damage(&item, rng);
-        if let Ok(read) = MailboxBody::decode(&bytes) {
+        if let Ok(read) = WaitingBody::decode(&bytes) {
             assert_eq!(read.encode(), bytes);
         }
     }

@@ -7,8 +7,8 @@
 use super::cbor::{Reader, Writer, canonical};
 use super::enroller::draw_peer_id;
 use super::{
-    Certificate, Chain, Claims, EnrolError, Enroller, Entry, IdentityError, KeyPair, PublicKey, RecoverySheet,
-    SignedEntry, TrustAnchor, Verified, canonical_overlay, canonical_user, split_aor,
+    Certificate, Chain, Claims, EnrolError, Enroller, Entry, IdentityError, KeyPair, MayWrite, PublicKey,
+    RecoverySheet, SignedEntry, TrustAnchor, Verified, canonical_overlay, canonical_user, split_aor,
 };
 use crate::core::{Id, Redacted, Rng, UnixTime};
 use zeroize::Zeroizing;
@@ -179,13 +179,13 @@ impl Identity {
         }
     }
 
-    /// Signs `entry` as this device. `NotOurs` when this identity may not speak for the AOR.
+    /// Signs `entry` as this device. `NotOurs` when this identity may not write an entry of that kind under the AOR.
     pub fn sign_entry(&self, entry: Entry) -> Result<SignedEntry, IdentityError> {
         let (user, overlay) = split_aor(&entry.aor).ok_or(IdentityError::NotOurs)?;
         if overlay != self.overlay() {
             return Err(IdentityError::Overlay);
         }
-        if !self.names.iter().any(|n| n == user) {
+        if entry.kind.rules().writers == MayWrite::Own && !self.names.iter().any(|n| n == user) {
             return Err(IdentityError::NotOurs);
         }
         SignedEntry::sign(entry, &self.device, self.chain.clone())

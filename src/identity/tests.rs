@@ -357,9 +357,53 @@ fn one_encoding_only() {
 }
 
 #[test]
+fn who_may_write_is_a_matter_of_the_kind() {
+    let (mut anna, _) = office(1);
+    let bob = joined(&mut anna, "bob", 2);
+    let about = |kind, whom: &Identity| Entry { kind, ..entry_for(whom) };
+    let at = |kind| check(&bob, &forge(about(kind, &anna), &bob), NOW);
+    // Anybody leaves something for anna; her contact, her shares and her settings are hers alone.
+    assert_eq!(at(EntryKind::MAILBOX_ITEM), Ok(()));
+    assert!(bob.sign_entry(about(EntryKind::MAILBOX_ITEM, &anna)).is_ok());
+    for kind in [EntryKind::Contact, EntryKind::CREDENTIAL_SHARE, EntryKind::SETTINGS, EntryKind::Other(99)] {
+        assert_eq!(at(kind), Err(RecordError::Aor), "{kind:?}");
+        assert_eq!(bob.sign_entry(about(kind, &anna)), Err(IdentityError::NotOurs));
+    }
+    // What the office says stands under an AOR that its administrator gives to devices.
+    let office = |whom: &Identity| Entry { aor: "sip:_office@office.example".into(), ..about(EntryKind::POLICY, whom) };
+    anna.delegate_phones(&["_office"], NOW).expect("free");
+    let administrator = anna.phone_identity("_office", NOW).expect("delegated");
+    let policy = administrator.sign_entry(office(&administrator)).expect("delegated");
+    assert_eq!(check(&bob, &policy, NOW), Ok(()));
+    assert_eq!(check(&bob, &forge(office(&bob), &bob), NOW), Err(RecordError::Aor));
+    // A stranger's member of another overlay is none.
+    let item = forge(about(EntryKind::MAILBOX_ITEM, &anna), &open("dora", 3));
+    assert!(matches!(check(&anna, &item, NOW), Err(RecordError::Chain(_))));
+    let large =
+        Entry { body: vec![0; EntryKind::MAILBOX_ITEM.rules().largest + 1], ..about(EntryKind::MAILBOX_ITEM, &anna) };
+    assert_eq!(check(&anna, &forge(large, &bob), NOW), Err(RecordError::TooLarge));
+}
+
+#[test]
+fn items_stand_side_by_side_and_removals_last() {
+    let (bob, item) =
+        (open("bob", 1), |sequence| Entry { kind: EntryKind::MAILBOX_ITEM, sequence, ..entry_for(&open("bob", 1)) });
+    let (one, two) = (forge(item(1), &bob), forge(item(2), &bob));
+    assert_ne!(one.dictionary_key(), two.dictionary_key());
+    let contact = |sequence| forge(Entry { sequence, ..entry_for(&bob) }, &bob).dictionary_key();
+    assert_eq!(contact(1), contact(2));
+    // What is taken back is remembered for as long as a copy of it could live.
+    let removal = Entry { body: Vec::new(), lifetime: 60, ..item(1) };
+    assert_eq!(removal.expires(), removal.issued + EntryKind::MAILBOX_ITEM.rules().longest);
+    let late = NOW + Duration::from_secs(86_400);
+    assert_eq!(check(&bob, &forge(removal, &bob), late), Ok(()));
+    assert_eq!(check(&bob, &forge(Entry { lifetime: 60, ..item(1) }, &bob), late), Err(RecordError::Expired));
+}
+
+#[test]
 fn unknown_kinds_travel() {
     let bob = open("bob", 1);
-    let entry = bob.sign_entry(Entry { kind: EntryKind::Other(9), ..entry_for(&bob) }).expect("own");
+    let entry = bob.sign_entry(Entry { kind: EntryKind::Other(99), ..entry_for(&bob) }).expect("own");
     assert_eq!(check(&bob, &entry, NOW), Ok(()));
     assert_eq!(EntryKind::from_number(EntryKind::Contact.number()), EntryKind::Contact);
 }

@@ -7,11 +7,12 @@ use super::control::{ControlRequest, Update};
 use super::discovery::{self, Discovery};
 use super::disk::{self, DataDir};
 use super::media::{Engine, clock};
+use super::store::Records;
 use super::transport::{Endpoint, Event as WireEvent};
 use super::voice::Voices;
 use crate::core::{Instant, UnixTime};
 use crate::node::control::{Command, Event, RequestId};
-use crate::node::{Input, MediaInput, Node, Output, Saved};
+use crate::node::{Input, MediaInput, Node, Output, Saved, StoreInput};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use thiserror::Error;
@@ -54,6 +55,8 @@ pub struct Driver {
     pub(super) control: mpsc::Receiver<ControlRequest>,
     pub(super) discovery: Option<Discovery>,
     pub(super) data: DataDir,
+    pub(super) records: Option<Records>,
+    pub(super) recorded: mpsc::Receiver<StoreInput>,
     pub(super) waiting: BTreeMap<RequestId, mpsc::Sender<Update>>,
 }
 
@@ -100,6 +103,7 @@ impl Driver {
                 Some((id, addr)) = discovery::next(&mut self.discovery) => {
                     self.node.handle(clock::now(), Input::Found { addr, id });
                 }
+                Some(store) = self.recorded.recv() => self.node.handle(clock::now(), Input::Store(store)),
                 Some(asked) = self.control.recv() => self.on_control(asked),
                 () = tokio::time::sleep(wait) => {}
                 () = heard(&mut interrupt, &mut terminate) => match leaving {
@@ -174,6 +178,11 @@ impl Driver {
                         Saved::Messages => disk::MESSAGES,
                     };
                     self.data.write(name, &bytes)?;
+                }
+                Output::Store(batch) => {
+                    if let Some(records) = &self.records {
+                        records.keep(batch);
+                    }
                 }
                 Output::Stopped => return Ok(true),
             }

@@ -7,6 +7,7 @@ use super::discovery::{self, Discovery};
 use super::disk::{self, DataDir, DiskError};
 use super::driver::{self, Driver, RunError, unix_now};
 use super::media::{EngineConfig, EngineError, clock};
+use super::store::Records;
 use super::transport::{self, BindError, Credentials, Endpoint, Event as WireEvent, Limits, Listen};
 use super::voice::{self, Voices};
 use crate::config::{Config, Discover, PhoneAuth};
@@ -186,6 +187,15 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     (setup.sip_listen, setup.overlay_listen) = (sip_listen, overlay_listen);
     (setup.accounts, setup.password, setup.known_peers) = (accounts, password, known_peers(&data)?);
     setup.messages = messages;
+    let (reports, recorded) = mpsc::channel(64);
+    let mut records = None;
+    if setup.identity.is_some() {
+        let started = Records::start(&data, reports);
+        let system = |source| LaunchError::System { what: "starting the thread that keeps records", source };
+        let (writer, found) = started.map_err(system)?;
+        (setup.stored, setup.damage) = (Some(found.stored), found.damage);
+        records = Some(writer);
+    }
     let rng = super::seed::rng().map_err(|source| LaunchError::System { what: "reading randomness", source })?;
     let node = Node::new(clock::now(), setup, rng);
     let status = node.status(clock::now());
@@ -197,7 +207,8 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     };
     let (asks, control) = mpsc::channel(64);
     let voices = Voices::new(engine, source, sink);
-    let driver = Driver { node, endpoint, wire, voices, media, control, discovery, data, waiting: BTreeMap::new() };
+    let waiting = BTreeMap::new();
+    let driver = Driver { node, endpoint, wire, voices, media, control, discovery, data, records, recorded, waiting };
     Ok((driver, server, asks, ready))
 }
 

@@ -8,5 +8,6 @@ pub mod launch;
 pub mod media;
 pub mod office;
 pub mod seed;
+pub mod store;
 pub mod transport;
 mod voice;

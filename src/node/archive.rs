@@ -29,7 +29,8 @@ const HELD_OF_ONE: usize = 50;
 const HELD_OF_ONE_BYTES: usize = 64 * 1024;
 const HELD_BYTES: usize = 1024 * 1024;
 /// Messages of ours that wait for others.
-const WAITS: usize = 64;
+const WAITS: usize = 256;
+const WAITS_BYTES: usize = 1024 * 1024;
 /// Acknowledgements of one address.
 const ACKS: usize = crate::identity::MAX_ACKS;
 
@@ -75,8 +76,10 @@ pub(super) struct Waits {
     pub to: String,
     /// Public keys of the devices that do not have it yet, hexadecimal.
     pub devices: Vec<String>,
-    /// The mailbox items, signed, hexadecimal; none where an adapter keeps it.
-    pub items: Vec<String>,
+    /// Its pieces, signed entries in hexadecimal; none where an adapter keeps it.
+    pub pieces: Vec<String>,
+    /// BLAKE3 of the sealed bytes, hexadecimal.
+    pub hash: String,
     /// Seconds since 1970.
     pub until: u64,
 }
@@ -86,8 +89,6 @@ pub(super) struct Waits {
 #[serde(default)]
 pub(super) struct Archive {
     next: u64,
-    /// The last sequence number of a mailbox item.
-    sequence: u64,
     messages: VecDeque<MessageEntry>,
     seen: VecDeque<Seen>,
     /// By sender: messages written up to then (milliseconds) do not count any more unless they are remembered.
@@ -195,6 +196,12 @@ impl Archive {
         Admit::New
     }
 
+    /// True for a message that counted before.
+    pub fn was_seen(&self, id: &LetterId, sender: &PublicKey) -> bool {
+        let (id, sender) = (id.to_string(), hex(&sender.0));
+        self.seen.iter().any(|s| s.id == id && s.sender == sender)
+    }
+
     /// Keeps a message for a phone; false when no more fit.
     pub fn hold(&mut self, user: &str, letter: &Letter) -> bool {
         let id = letter.id.to_string();
@@ -272,9 +279,10 @@ impl Archive {
         acks.filter(|(_, until)| *until > now.secs()).filter_map(|(id, _)| LetterId::from_hex(id)).collect()
     }
 
-    /// Room for one more that waits elsewhere.
-    pub fn may_wait(&self) -> bool {
-        self.waits.len() < WAITS
+    /// Room for one more that waits elsewhere, of this many sealed bytes.
+    pub fn may_wait(&self, size: usize) -> bool {
+        let kept: usize = self.waits.iter().flat_map(|w| &w.pieces).map(|piece| piece.len() / 2).sum();
+        self.waits.len() < WAITS && kept + size <= WAITS_BYTES
     }
 
     /// A message of ours waits elsewhere from now on.
@@ -300,13 +308,6 @@ impl Archive {
         let at = self.waits.iter().position(|w| w.id == id)?;
         self.dirty = true;
         Some(self.waits.remove(at))
-    }
-
-    /// A sequence number above all before, and above those of a device that lost its state.
-    pub fn next_sequence(&mut self, now: UnixTime) -> u64 {
-        self.sequence = (self.sequence + 1).max(now.secs() * 1000);
-        self.dirty = true;
-        self.sequence
     }
 }
 
@@ -406,6 +407,5 @@ mod tests {
         }
         assert_eq!(archive.acks("sip:bob@x", NOW).len(), ACKS);
         assert_eq!(archive.acks("sip:bob@x", NOW + LIFE), []);
-        assert!(archive.next_sequence(NOW) < archive.next_sequence(NOW));
     }
 }

@@ -165,6 +165,7 @@ impl Node {
             voice_engine: crate::media::codec::voice_engine().into(),
             link_security: if clear || self.overlay.is_none() { "none" } else { "tls1.3" }.into(),
             counters,
+            warnings: self.warnings.list(),
         }
     }
 

@@ -212,6 +212,13 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// Something that the owner should look after; `status` shows it for as long as it lasts.
+    Warning {
+        /// What is wrong, and with what.
+        what: String,
+        /// What to do next.
+        next: String,
+    },
     /// A call has come in and rings.
     Incoming {
         /// Its number.
@@ -335,6 +342,18 @@ pub struct Status {
     pub link_security: String,
     /// What was refused and dropped, by name.
     pub counters: std::collections::BTreeMap<String, u64>,
+    /// What the owner should look after, for as long as it lasts.
+    #[serde(default)]
+    pub warnings: Vec<Warning>,
+}
+
+/// Something that the owner should look after.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Warning {
+    /// What is wrong, and with what.
+    pub what: String,
+    /// What to do next.
+    pub next: String,
 }
 
 /// The ring from one node.

@@ -4,7 +4,7 @@ use super::Node;
 use super::publish::Write;
 use super::ring::State;
 use crate::core::Instant;
-use crate::identity::{ContactBody, Entry, EntryKind, SignedEntry, resource_key, split_aor};
+use crate::identity::{ContactBody, Entry, EntryKind, LetterId, PublicKey, SignedEntry, resource_key, split_aor};
 use crate::node::control::{CommandError, Event, LookupReport, Reply, RequestId};
 use crate::overlay::{self, Command, Mode, OpId, PeerRef, PutError, Trace};
 use crate::sip::tx::ServerTxId;
@@ -43,6 +43,14 @@ pub(super) enum Op {
     Poll {
         id: String,
     },
+    /// A piece of a message that waits.
+    Piece {
+        device: PublicKey,
+        id: LetterId,
+        n: u8,
+    },
+    /// The note of what waits for an address.
+    Notice(Write),
     /// A piece of a message is left in a mailbox.
     Leave {
         id: String,
@@ -106,6 +114,11 @@ impl Node {
         self.begin_op(now, Op::Mailbox { aor: aor.to_owned() }, aor, Mode::Auto);
     }
 
+    /// Reads a piece of a message that waits.
+    pub(super) fn lookup_for_piece(&mut self, now: Instant, place: &str, device: PublicKey, id: LetterId, n: u8) {
+        self.begin_op(now, Op::Piece { device, id, n }, place, Mode::Auto);
+    }
+
     pub(super) fn on_get_done(&mut self, now: Instant, op: OpId, entries: &[SignedEntry], trace: &Trace) {
         let found = self.found(entries);
         match self.ring.ops.remove(&op) {
@@ -119,7 +132,8 @@ impl Node {
             Some(Op::Letter { sending }) => self.on_recipient_found(now, sending, entries),
             Some(Op::Mailbox { aor }) => self.on_mailbox(now, &aor, entries),
             Some(Op::Poll { id }) => self.on_polled(now, &id, entries),
-            Some(Op::Write(_) | Op::Leave { .. } | Op::Device(_) | Op::Mend) | None => {}
+            Some(Op::Piece { device, id, n }) => self.on_piece(now, (device, id, n), entries),
+            Some(Op::Write(_) | Op::Leave { .. } | Op::Device(_) | Op::Notice(_) | Op::Mend) | None => {}
         }
     }
 
@@ -136,7 +150,8 @@ impl Node {
             Some(Op::Letter { sending }) => self.on_recipient_failed(now, sending, why),
             // Both are done again in time.
             Some(Op::Mailbox { .. } | Op::Poll { .. }) => {}
-            Some(Op::Write(_) | Op::Leave { .. } | Op::Device(_) | Op::Mend) | None => {}
+            Some(Op::Piece { device, id, n }) => self.on_piece(now, (device, id, n), &[]),
+            Some(Op::Write(_) | Op::Leave { .. } | Op::Device(_) | Op::Notice(_) | Op::Mend) | None => {}
         }
     }
 
@@ -206,7 +221,7 @@ impl Node {
     fn entry_of(&self, now: Instant, write: &Write) -> Option<SignedEntry> {
         let identity = self.identity.as_ref()?;
         let me = self.overlay.as_ref()?.me();
-        let unix = self.unix(now);
+        let unix = self.overlay.as_ref()?.unix(now);
         let body = ContactBody { peer_id: me.id, addrs: vec![me.addr], user_agent: self.setup.software.clone() };
         let entry = Entry {
             kind: EntryKind::Contact,
@@ -222,9 +237,10 @@ impl Node {
     }
 
     pub(super) fn on_put_done(&mut self, now: Instant, op: OpId, result: Result<(), PutError>) {
-        let (write, device) = match self.ring.ops.remove(&op) {
-            Some(Op::Write(write)) => (write, false),
-            Some(Op::Device(write)) => (write, true),
+        let (write, mail) = match self.ring.ops.remove(&op) {
+            Some(Op::Write(write)) => (write, None),
+            Some(Op::Device(write)) => (write, Some(EntryKind::DEVICE)),
+            Some(Op::Notice(write)) => (write, Some(EntryKind::WAITING)),
             Some(Op::Leave { id }) => return self.on_left(now, id, &result),
             _ => return,
         };
@@ -236,8 +252,10 @@ impl Node {
         if let Err(fault) = &result {
             tracing::debug!(aor = %write.aor, %fault, "not written");
         }
-        if device {
-            return self.mail.mailbox.devices.done(now, &write, written, past);
+        match mail {
+            Some(EntryKind::DEVICE) => return self.mail.mailbox.devices.done(now, &write, written, past),
+            Some(_) => return self.on_noted(now, &write, &result, past),
+            None => {}
         }
         let was = self.publisher.is_written(&write.aor);
         self.publisher.done(now, &write, written, past);

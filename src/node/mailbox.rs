@@ -2,37 +2,30 @@
 //!
 //! Each device keeps an entry under the addresses that it serves which outlives its presence by seven days
 //! ([`DeviceBody`]): to those keys a sender seals, and there the device says what it has taken. The sender's device
-//! leaves a sealed message in pieces under the recipient's address ([`MailboxBody`]), looks at the record from time to time,
-//! and takes the pieces back when every device has said that it has them; else they end after seven days. A device reads
-//! the mailboxes of its user and of its phones when it has joined and every few minutes.
-//!
-//! A whole resource has to fit into one SIP message, so what can wait is bounded by [`PARTS`] times [`PART`] bytes; a longer
-//! message reaches only who is there. A piece counts only if the device that signed the entry is the one that signed the
-//! message inside: nobody can put another's old message there again.
+//! leaves a sealed message in pieces under addresses of their own and notes it in one entry under the recipient's address
+//! ([`WaitingBody`]); it looks at that record from time to time and takes all back when every device has said that it has the
+//! message; else it ends after seven days. A device reads the mailboxes of its user and of its phones when it has joined
+//! and every few minutes (`fetch`).
 
-use super::archive::{Admit, LIFE, Waits, hex, unhex};
+use super::archive::{LIFE, Waits, hex, unhex};
 use super::control::MessageState;
-use super::deliver::Waiter;
 use super::lookup::Op;
 use super::message::{Due, Outcome};
 use super::publish::{Publisher, Write};
 use super::{Node, ring};
 use crate::core::Instant;
 use crate::identity::{
-    ContactBody, DeviceBody, Entry, EntryKind, Letter, LetterId, MailboxBody, PublicKey, SignedEntry, split_aor,
+    ContactBody, DeviceBody, Entry, EntryKind, Letter, LetterId, MAX_WAITING, PublicKey, SignedEntry, Waiting,
+    WaitingBody, split_aor,
 };
 use crate::overlay::{self, Command, OpId, PutError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// A device of the user and what it has taken ([`DeviceBody`]).
-pub(super) const DEVICE: EntryKind = EntryKind::Other(14);
-/// A piece of a message that waits ([`MailboxBody`]).
-pub(super) const ITEM: EntryKind = EntryKind::Other(3);
 /// Bytes of a sealed message in one piece.
-pub(super) const PART: usize = 3500;
-/// Most pieces of one message.
-pub(super) const PARTS: usize = 4;
+pub(super) const PIECE: usize = 6000;
+/// Most pieces of one message: more than the longest text needs.
+pub(super) const PIECES: usize = 8;
 /// How soon after it was left the record of a recipient is looked at, and how seldom at last.
 const POLL_MIN: Duration = Duration::from_secs(20);
 const POLL_MAX: Duration = Duration::from_secs(600);
@@ -46,24 +39,35 @@ const NEXT_READ: Duration = Duration::from_millis(50);
 /// What is being left and published.
 #[derive(Debug)]
 pub(super) struct Mailbox {
-    /// The device entries of this device.
+    /// The device entries of this device, by address.
     pub devices: Publisher,
-    /// Messages whose pieces are being written.
+    /// Its entries of messages that wait, by the recipient's address.
+    pub notices: Publisher,
+    /// Messages that are being left, by number.
     leaving: BTreeMap<String, Leaving>,
     /// How long until a message's recipient is looked up again.
     backoff: BTreeMap<String, Duration>,
+    /// Messages that are being fetched.
+    pub fetching: super::fetch::Fetching,
 }
 
 #[derive(Debug)]
 struct Leaving {
+    to: String,
     waiter: Option<u64>,
+    /// Pieces that are not written yet.
     writes: usize,
-    failed: Option<String>,
 }
 
 impl Mailbox {
     pub fn new() -> Mailbox {
-        Mailbox { devices: Publisher::new(LIFE), leaving: BTreeMap::new(), backoff: BTreeMap::new() }
+        Mailbox {
+            devices: Publisher::new(LIFE),
+            notices: Publisher::new(LIFE),
+            leaving: BTreeMap::new(),
+            backoff: BTreeMap::new(),
+            fetching: super::fetch::Fetching::default(),
+        }
     }
 }
 
@@ -85,15 +89,18 @@ impl Node {
         for aor in self.mailbox_aors() {
             self.mail.mailbox.devices.want(now, unix, &aor, true);
         }
-        let waiting: Vec<_> = self.mail.archive.waits().iter().map(|w| w.id.clone()).collect();
-        for id in waiting {
-            self.mail.timers.set(Due::Poll(id), now + POLL_MIN);
+        for waits in self.mail.archive.waits().to_vec() {
+            if !waits.pieces.is_empty() {
+                self.mail.mailbox.notices.want(now, unix, &waits.to, true);
+            }
+            self.mail.timers.set(Due::Poll(waits.id), now + POLL_MIN);
         }
     }
 
     /// In a ring: the mailboxes are read soon.
     pub(super) fn mailbox_joined(&mut self, now: Instant) {
         self.mail.mailbox.devices.rewrite(now);
+        self.mail.mailbox.notices.rewrite(now);
         for (n, aor) in (0u32..).zip(self.mailbox_aors()) {
             self.mail.timers.set(Due::Mailbox(aor), now + FIRST_READ + NEXT_READ * n);
         }
@@ -119,8 +126,10 @@ impl Node {
     }
 
     pub(super) fn next_mail_timeout(&self) -> Option<Instant> {
-        let devices = self.mail.mailbox.devices.next().filter(|_| self.ring.state() == ring::State::In);
-        [devices, self.mail.timers.next()].into_iter().flatten().min()
+        let mailbox = &self.mail.mailbox;
+        let writes = [mailbox.devices.next(), mailbox.notices.next()].into_iter().flatten().min();
+        let writes = writes.filter(|_| self.ring.state() == ring::State::In);
+        [writes, self.mail.timers.next()].into_iter().flatten().min()
     }
 
     pub(super) fn on_mail_timeout(&mut self, now: Instant) {
@@ -148,114 +157,158 @@ impl Node {
         devices: &[PublicKey],
         waiter: Option<u64>,
     ) {
-        let fault = if sealed.len() > PART * PARTS {
-            Some((413, format!("nobody of {} is there, and the message is too long to wait", letter.to)))
-        } else if !self.mail.archive.may_wait() {
-            Some((503, "too many messages wait already".to_owned()))
-        } else {
-            None
+        let at_one = self.mail.archive.waits().iter().filter(|w| w.to == letter.to && !w.pieces.is_empty()).count();
+        let (pieces, fault) = match () {
+            () if self.ring.state() != ring::State::In => (Vec::new(), "this device is in no ring"),
+            () if at_one >= MAX_WAITING => (Vec::new(), "too many messages wait there already"),
+            () if !self.mail.archive.may_wait(sealed.len()) => (Vec::new(), "too many messages of this device wait"),
+            () => (self.pieces_of(now, letter, sealed), "this device may not leave messages"),
         };
-        let items = if fault.is_none() { self.items_of(now, letter, sealed) } else { Vec::new() };
-        if items.is_empty() {
-            let (status, why) = fault.unwrap_or((503, "this device may not leave messages".to_owned()));
+        if pieces.is_empty() {
+            self.count("messages that no mailbox took");
             if let Some(waiter) = waiter {
-                self.finish_sending(now, waiter, Outcome::Failed(status, why));
+                let why = format!("nobody of {} is there, and {fault}", letter.to);
+                self.finish_sending(now, waiter, Outcome::Failed(480, why));
             }
             return;
         }
         let id = letter.id.to_string();
-        let devices = devices.iter().map(|d| hex(&d.0)).collect();
-        self.wait_for(now, letter, devices, items.iter().map(|item| hex(item.encoded())).collect());
-        let leaving = Leaving { waiter, writes: items.len(), failed: None };
+        let waits = Waits {
+            id: id.clone(),
+            to: letter.to.clone(),
+            devices: devices.iter().map(|d| hex(&d.0)).collect(),
+            pieces: pieces.iter().map(|piece| hex(piece.encoded())).collect(),
+            hash: blake3::hash(sealed).to_hex().to_string(),
+            until: (letter.sent() + LIFE).secs(),
+        };
+        self.wait_for(now, waits);
+        let leaving = Leaving { to: letter.to.clone(), waiter, writes: pieces.len() };
         self.mail.mailbox.leaving.insert(id.clone(), leaving);
-        for item in items {
-            self.put_item(now, item, Op::Leave { id: id.clone() });
+        for piece in pieces {
+            self.put_for_mail(now, piece, Op::Leave { id: id.clone() });
         }
     }
 
     /// Notes that a message waits, and looks at the record from time to time.
-    pub(super) fn wait_for(&mut self, now: Instant, letter: &Letter, devices: Vec<String>, items: Vec<String>) {
-        let id = letter.id.to_string();
-        let until = (letter.sent() + LIFE).secs();
-        self.mail.archive.wait(Waits { id: id.clone(), to: letter.to.clone(), devices, items, until });
-        self.mail.timers.set(Due::Poll(id), now + POLL_MIN);
+    pub(super) fn wait_for(&mut self, now: Instant, waits: Waits) {
+        self.mail.timers.set(Due::Poll(waits.id.clone()), now + POLL_MIN);
+        self.mail.archive.wait(waits);
     }
 
-    fn items_of(&mut self, now: Instant, letter: &Letter, sealed: &[u8]) -> Vec<SignedEntry> {
-        let unix = self.unix(now);
-        let parts = sealed.chunks(PART).count() as u8;
-        let mut items = Vec::new();
-        for (part, bytes) in (0u8..).zip(sealed.chunks(PART)) {
-            let sequence = self.mail.archive.next_sequence(unix);
-            let Some(identity) = &self.identity else { return Vec::new() };
-            let entry = Entry {
-                kind: ITEM,
-                aor: letter.to.clone(),
-                device: identity.device_key(),
-                sequence,
-                issued: unix,
-                lifetime: LIFE.as_secs() as u32,
-                body: MailboxBody { id: letter.id, part, parts, bytes: bytes.to_vec() }.encode(),
-            };
-            match identity.sign_entry(entry) {
-                Ok(item) => items.push(item),
-                Err(_) => return Vec::new(),
-            }
-        }
-        items
+    fn pieces_of(&mut self, now: Instant, letter: &Letter, sealed: &[u8]) -> Vec<SignedEntry> {
+        let Some((_, overlay)) = split_aor(&letter.to).filter(|_| sealed.len() <= PIECE * PIECES) else {
+            return Vec::new();
+        };
+        let waiting = Waiting { id: letter.id, pieces: 0, hash: [0; 32] };
+        let chunks = (0u8..).zip(sealed.chunks(PIECE));
+        let pieces =
+            chunks.map(|(n, bytes)| self.mail_entry(now, EntryKind::PIECE, waiting.address(n, overlay), bytes, None));
+        pieces.collect::<Option<Vec<_>>>().unwrap_or_default()
     }
 
-    fn put_item(&mut self, now: Instant, entry: SignedEntry, op: Op) {
+    /// An entry of the mailbox, signed by this device.
+    fn mail_entry(
+        &self,
+        now: Instant,
+        kind: EntryKind,
+        aor: String,
+        body: &[u8],
+        sequence: Option<u64>,
+    ) -> Option<SignedEntry> {
+        let (identity, unix) = (self.identity.as_ref()?, self.unix(now));
+        let entry = Entry {
+            kind,
+            aor,
+            device: identity.device_key(),
+            sequence: sequence.unwrap_or(unix.secs() * 1000),
+            issued: unix,
+            lifetime: LIFE.as_secs() as u32,
+            body: body.to_vec(),
+        };
+        identity.sign_entry(entry).ok()
+    }
+
+    fn put_for_mail(&mut self, now: Instant, entry: SignedEntry, op: Op) {
         let id = OpId(self.ring.next());
         self.ring.ops.insert(id, op);
         let key = entry.entry().resource_key();
         self.overlay_input(now, overlay::Input::Command(Command::Put { op: id, key, entry }));
     }
 
-    /// A piece has been written, or not.
+    /// A piece has been written, or not. With the last one the message is noted under the recipient's address.
     pub(super) fn on_left(&mut self, now: Instant, id: String, result: &Result<(), PutError>) {
         let Some(leaving) = self.mail.mailbox.leaving.get_mut(&id) else { return };
         leaving.writes = leaving.writes.saturating_sub(1);
-        if let Err(fault) = result {
-            leaving.failed = Some(fault.to_string());
+        let (to, done) = (leaving.to.clone(), leaving.writes == 0);
+        match result {
+            Err(fault) => self.not_left(now, &id, &fault.to_string()),
+            Ok(()) if done => {
+                let unix = self.unix(now);
+                self.mail.mailbox.notices.want(now, unix, &to, true);
+                self.mail.mailbox.notices.renew(now, &to);
+            }
+            Ok(()) => {}
         }
-        if leaving.writes > 0 {
-            return;
+    }
+
+    fn not_left(&mut self, now: Instant, id: &str, why: &str) {
+        let Some(leaving) = self.mail.mailbox.leaving.remove(id) else { return };
+        self.count("messages that no mailbox took");
+        self.end_wait(now, id);
+        if let Some(waiter) = leaving.waiter {
+            let why = format!("nobody of {} is there, and the message could not be left: {why}", leaving.to);
+            self.finish_sending(now, waiter, Outcome::Failed(480, why));
         }
-        let Some(leaving) = self.mail.mailbox.leaving.remove(&id) else { return };
-        match (leaving.failed, leaving.waiter) {
-            (None, Some(waiter)) => self.finish_sending(now, waiter, Outcome::Waits),
-            (None, None) => {}
-            (Some(why), waiter) => {
-                self.count("messages that no mailbox took");
-                self.mail.timers.cancel(&Due::Poll(id.clone()));
-                if let Some(waits) = self.mail.archive.waits_no_more(&id) {
-                    self.take_back(now, &waits);
+    }
+
+    /// The entry that notes what waits for an address has been written, or not.
+    pub(super) fn on_noted(&mut self, now: Instant, write: &Write, result: &Result<(), PutError>, past: Option<u64>) {
+        let written = result.is_ok();
+        self.mail.mailbox.notices.done(now, write, written, past);
+        let ready = |l: &Leaving| l.to == write.aor && l.writes == 0;
+        let told = |m: &Mailbox| m.leaving.iter().filter(|(_, l)| ready(l)).map(|(id, _)| id.clone()).collect();
+        let ready: Vec<String> = told(&self.mail.mailbox);
+        for id in ready {
+            match result {
+                // What changed meanwhile is in the next one.
+                Ok(()) if !self.mail.mailbox.notices.is_written(&write.aor) => {}
+                Ok(()) => {
+                    let waiter = self.mail.mailbox.leaving.remove(&id).and_then(|l| l.waiter);
+                    if let Some(waiter) = waiter {
+                        self.finish_sending(now, waiter, Outcome::Waits);
+                    }
                 }
-                if let Some(waiter) = waiter {
-                    let why = format!("nobody is there, and the message could not be left: {why}");
-                    self.finish_sending(now, waiter, Outcome::Failed(480, why));
-                }
+                // A later number is held: it is written again at once.
+                Err(_) if past.is_some() => {}
+                Err(fault) => self.not_left(now, &id, &fault.to_string()),
             }
         }
     }
 
-    fn take_back(&mut self, now: Instant, waits: &Waits) {
-        let unix = self.unix(now);
-        for item in items(waits) {
-            let Some(identity) = &self.identity else { return };
-            let gone = Entry { body: Vec::new(), issued: unix, ..item.entry().clone() };
-            if let Ok(gone) = identity.sign_entry(gone) {
-                self.put_item(now, gone, Op::Mend);
+    /// A message waits no more: its pieces and its note are taken back.
+    fn end_wait(&mut self, now: Instant, id: &str) {
+        self.mail.mailbox.backoff.remove(id);
+        self.mail.timers.cancel(&Due::Poll(id.to_owned()));
+        let Some(waits) = self.mail.archive.waits_no_more(id) else { return };
+        if waits.pieces.is_empty() {
+            return;
+        }
+        for piece in pieces(&waits) {
+            let (aor, sequence) = (piece.entry().aor.clone(), piece.entry().sequence + 1);
+            if let Some(gone) = self.mail_entry(now, EntryKind::PIECE, aor, &[], Some(sequence)) {
+                self.put_for_mail(now, gone, Op::Mend);
             }
         }
+        let unix = self.unix(now);
+        let more = self.mail.archive.waits().iter().any(|w| w.to == waits.to && !w.pieces.is_empty());
+        self.mail.mailbox.notices.want(now, unix, &waits.to, more);
+        self.mail.mailbox.notices.renew(now, &waits.to);
     }
 
     fn poll_recipient(&mut self, now: Instant, id: String) {
         let Some(waits) = self.mail.archive.waits().iter().find(|w| w.id == id).cloned() else { return };
         if waits.until <= self.unix(now).secs() {
-            self.mail.archive.waits_no_more(&id);
-            self.mail.mailbox.backoff.remove(&id);
+            self.end_wait(now, &id);
             return self.message_state(&id, MessageState::Expired, 408);
         }
         if self.ring.state() == ring::State::In {
@@ -274,7 +327,7 @@ impl Node {
             return;
         };
         let has = |entry: &&SignedEntry| {
-            entry.entry().kind == DEVICE
+            entry.entry().kind == EntryKind::DEVICE
                 && DeviceBody::decode(&entry.entry().body).is_ok_and(|body| body.acks.contains(&number))
         };
         let having: BTreeSet<_> = entries.iter().filter(has).map(|e| hex(&e.entry().device.0)).collect();
@@ -283,55 +336,24 @@ impl Node {
             self.message_state(id, MessageState::Delivered, 200);
         }
         if left.is_empty() {
-            self.mail.archive.waits_no_more(id);
-            self.mail.mailbox.backoff.remove(id);
-            self.mail.timers.cancel(&Due::Poll(id.to_owned()));
-            return self.take_back(now, &waits);
-        }
-        // What the holders have lost is written again.
-        let there = |item: &SignedEntry| entries.iter().any(|e| e.encoded() == item.encoded());
-        for item in items(&waits).into_iter().filter(|item| !there(item)) {
-            self.put_item(now, item, Op::Mend);
+            return self.end_wait(now, id);
         }
         if left.len() < waits.devices.len()
             && let Some(waits) = self.mail.archive.waits_mut(id)
         {
             waits.devices = left;
         }
-    }
-
-    /// The record of an address that is served here: what waits is shown, each message once.
-    pub(super) fn on_mailbox(&mut self, now: Instant, aor: &str, entries: &[SignedEntry]) {
-        let Some((user, _)) = split_aor(aor) else { return };
-        let user = user.to_owned();
-        for (device, sealed) in whole_messages(entries) {
-            if self.identity.as_ref().is_some_and(|i| i.device_key() == device) {
-                continue; // Left by this device for the user's others.
-            }
-            let Ok((signed, sender)) = self.opened(now, &sealed) else {
-                self.count("messages that do not open or whose sender is false");
-                continue;
-            };
-            let (letter, unix) = (signed.letter().clone(), self.unix(now));
-            if sender.device != device || letter.to != aor {
-                self.count("messages that do not open or whose sender is false");
-                continue;
-            }
-            let own = self.is_own(&user);
-            if !own && !self.mail.archive.fits(&user, &letter) {
-                continue; // It stays in the mailbox until the phone has taken some.
-            }
-            match self.mail.archive.admit(&letter, &sender.device, unix) {
-                Admit::New => {
-                    let verified = sender.user_key.to_string();
-                    self.deliver(now, &user, &letter, true, verified, Waiter::Mailbox);
-                    if own {
-                        self.acknowledge(now, aor, &letter.id);
-                    }
-                }
-                Admit::Repeated if !self.mail.archive.is_held(&letter.id) => self.acknowledge(now, aor, &letter.id),
-                Admit::Repeated => {}
-                Admit::Stale => self.count("messages out of their time"),
+        // What the holders have lost is written again.
+        if waits.pieces.is_empty() || self.mail.mailbox.leaving.contains_key(id) {
+            return;
+        }
+        let own = self.identity.as_ref().map(|i| i.device_key());
+        let noted = |e: &&SignedEntry| e.entry().kind == EntryKind::WAITING && Some(e.entry().device) == own;
+        let noted = entries.iter().find(noted).and_then(|e| WaitingBody::decode(&e.entry().body).ok());
+        if !noted.is_some_and(|body| body.messages.iter().any(|m| m.id == number)) {
+            self.mail.mailbox.notices.renew(now, &waits.to);
+            for piece in pieces(&waits) {
+                self.put_for_mail(now, piece, Op::Mend);
             }
         }
     }
@@ -344,8 +366,8 @@ impl Node {
         }
     }
 
-    /// Writes the device entries that are due; true when there was any.
-    pub(super) fn write_devices(&mut self, now: Instant) -> bool {
+    /// Writes what is due of the device entries and of the notes; true when there was any.
+    pub(super) fn write_mail(&mut self, now: Instant) -> bool {
         if self.ring.state() != ring::State::In {
             return false;
         }
@@ -353,8 +375,15 @@ impl Node {
         while let Some(write) = self.mail.mailbox.devices.poll(now) {
             busy = true;
             match self.device_entry(now, &write) {
-                Some(entry) => self.put_item(now, entry, Op::Device(write)),
+                Some(entry) => self.put_for_mail(now, entry, Op::Device(write)),
                 None => self.mail.mailbox.devices.done(now, &write, false, None),
+            }
+        }
+        while let Some(write) = self.mail.mailbox.notices.poll(now) {
+            busy = true;
+            match self.notice(now, &write) {
+                Some(entry) => self.put_for_mail(now, entry, Op::Notice(write)),
+                None => self.mail.mailbox.notices.done(now, &write, false, None),
             }
         }
         busy
@@ -366,7 +395,7 @@ impl Node {
         let contact = ContactBody { peer_id: me.id, addrs: vec![me.addr], user_agent: self.setup.software.clone() };
         let body = DeviceBody { contact, acks: self.mail.archive.acks(&write.aor, unix) };
         let entry = Entry {
-            kind: DEVICE,
+            kind: EntryKind::DEVICE,
             aor: write.aor.clone(),
             device: identity.device_key(),
             sequence: write.sequence,
@@ -377,23 +406,21 @@ impl Node {
         let (user, _) = split_aor(&write.aor)?;
         identity.phone_identity(user, unix).ok()?.sign_entry(entry).ok()
     }
+
+    fn notice(&self, now: Instant, write: &Write) -> Option<SignedEntry> {
+        let pending = |w: &&Waits| self.mail.mailbox.leaving.get(&w.id).is_some_and(|l| l.writes > 0);
+        let here = self.mail.archive.waits().iter().filter(|w| w.to == write.aor && !w.pieces.is_empty());
+        let waiting = |w: &Waits| {
+            let (id, hash) = (LetterId::from_hex(&w.id)?, unhex(&w.hash)?.try_into().ok()?);
+            Some(Waiting { id, pieces: u8::try_from(w.pieces.len()).ok()?, hash })
+        };
+        let messages: Vec<_> = here.filter(|w| !pending(w)).filter_map(waiting).collect();
+        let body = if messages.is_empty() { Vec::new() } else { WaitingBody { messages }.encode() };
+        self.mail_entry(now, EntryKind::WAITING, write.aor.clone(), &body, Some(write.sequence))
+    }
 }
 
 /// The pieces of a message of ours.
-fn items(waits: &Waits) -> Vec<SignedEntry> {
-    waits.items.iter().filter_map(|text| SignedEntry::decode(&unhex(text)?).ok()).collect()
-}
-
-/// The sealed messages of which all pieces are there, each with the device that left it.
-fn whole_messages(entries: &[SignedEntry]) -> Vec<(PublicKey, Vec<u8>)> {
-    let mut pieces: BTreeMap<(PublicKey, LetterId), BTreeMap<u8, MailboxBody>> = BTreeMap::new();
-    for entry in entries.iter().map(SignedEntry::entry).filter(|e| e.kind == ITEM) {
-        let Ok(body) = MailboxBody::decode(&entry.body) else { continue };
-        if usize::from(body.parts) <= PARTS {
-            pieces.entry((entry.device, body.id)).or_default().insert(body.part, body);
-        }
-    }
-    let whole = |parts: &BTreeMap<u8, MailboxBody>| parts.values().all(|p| usize::from(p.parts) == parts.len());
-    let found = pieces.into_iter().filter(|(_, parts)| whole(parts));
-    found.map(|((device, _), parts)| (device, parts.into_values().flat_map(|p| p.bytes).collect())).collect()
+fn pieces(waits: &Waits) -> Vec<SignedEntry> {
+    waits.pieces.iter().filter_map(|text| SignedEntry::decode(&unhex(text)?).ok()).collect()
 }

@@ -6,7 +6,7 @@
 //!
 //! Delivered means that a device of the recipient has it (200), waits that somebody keeps it for them (202).
 
-use super::archive::{Archive, hex};
+use super::archive::{Archive, LIFE, Waits, hex};
 use super::calls::{Callee, hop_of};
 use super::control::{Command, CommandError, Event, MessageEntry, MessageState, Reply, RequestId};
 use super::{Node, mailbox};
@@ -406,8 +406,11 @@ impl Node {
                 return;
             }
         } else if held && !delivered && !sending.keepers.is_empty() {
-            let keepers: Vec<_> = sending.keepers.iter().map(|d| hex(&d.0)).collect();
-            self.wait_for(now, &letter, keepers, Vec::new());
+            let devices = sending.keepers.iter().map(|d| hex(&d.0)).collect();
+            let (id, until) = (letter.id.to_string(), (letter.sent() + LIFE).secs());
+            let to = letter.to.clone();
+            let waits = Waits { id, to, devices, pieces: Vec::new(), hash: String::new(), until };
+            self.wait_for(now, waits);
         }
         let outcome = match (&self.mail.sendings[&id].failed, delivered, held) {
             (_, true, _) => Outcome::Delivered,
@@ -494,7 +497,7 @@ fn devices_of(
         let (said, user) = (entry.entry(), entry.chain().user_key());
         let place = match said.kind {
             EntryKind::Contact => ContactBody::decode(&said.body).ok().map(|body| place(&body)),
-            kind if kind == mailbox::DEVICE => DeviceBody::decode(&said.body).ok().map(|body| place(&body.contact)),
+            EntryKind::DEVICE => DeviceBody::decode(&said.body).ok().map(|body| place(&body.contact)),
             _ => None,
         };
         let (Some(place), Some(user)) = (place, user) else { continue };

@@ -10,6 +10,7 @@
 //! | `receive` | bytes to messages to transactions, and requests to whoever answers them |
 //! | `lookup` | lookups for whoever needs one, and what this node writes |
 //! | `ring` | the overlay: its messages as SIP, lookups, what is written |
+//! | `keep` | records over a restart, and what the owner has to be told of them |
 //! | `discovery` | peers found on the local network: whom a peer that is alone joins |
 //! | `calls` | the user agent: targets, media, reports |
 //! | `route` | the registrar and the proxy for standard phones |
@@ -18,6 +19,7 @@
 //! | `message` | messages that go out |
 //! | `deliver` | messages that come in, for the user here and for phones |
 //! | `mailbox` | messages that wait in the overlay for somebody who is absent |
+//! | `fetch` | what waits there for whom this node serves |
 //! | `archive` | what is kept of messages over a restart |
 //! | `exchange` | what nodes ask each other beside overlay and calls |
 //! | `command` | what a person or a script asks |
@@ -30,7 +32,9 @@ mod deliver;
 mod discovery;
 mod enrol;
 mod exchange;
+mod fetch;
 mod flows;
+mod keep;
 mod lookup;
 mod mailbox;
 mod message;
@@ -131,6 +135,25 @@ pub enum Input {
     },
     /// From the media threads.
     Media(MediaInput),
+    /// From whoever keeps the records.
+    Store(StoreInput),
+}
+
+/// What becomes of [`Output::Store`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreInput {
+    /// Every batch up to this one is on the disk.
+    Flushed {
+        /// [`Batch::number`](crate::overlay::Batch::number).
+        upto: u64,
+    },
+    /// The disk does not take them; it is tried again until it does.
+    Failing {
+        /// Every batch up to this one is held in memory only.
+        upto: u64,
+        /// Why, for a person.
+        why: String,
+    },
 }
 
 /// What the media threads say.
@@ -264,6 +287,8 @@ pub enum Output {
         /// The whole new content.
         bytes: Bytes,
     },
+    /// Keep these records over a restart and report it ([`Input::Store`]).
+    Store(crate::overlay::Batch),
     /// The node has left the ring and is done.
     Stopped,
 }
@@ -303,6 +328,7 @@ pub struct Node {
     vouch: vouch::Vouching,
     exchanges: exchange::Exchanges,
     mail: message::Mail,
+    warnings: keep::Warnings,
     wire: Vec<Wire>,
     out: VecDeque<Output>,
     counters: BTreeMap<&'static str, u64>,
@@ -342,6 +368,7 @@ impl Node {
             exchanges: exchange::Exchanges::default(),
             // Whoever starts a node has checked the file.
             mail: message::Mail::new(archive::Archive::read(&setup.messages).unwrap_or_default()),
+            warnings: keep::Warnings::default(),
             wire: Vec::new(),
             out: VecDeque::new(),
             counters: BTreeMap::new(),
@@ -371,6 +398,7 @@ impl Node {
             Input::Abort { request } => self.on_abort(now, request),
             Input::Found { addr, id } => self.on_found(now, addr, id),
             Input::Media(media) => self.on_media(now, media),
+            Input::Store(store) => self.on_store(now, store),
         }
         self.settle(now);
     }
@@ -424,7 +452,7 @@ impl Node {
             quiet &= !self.settle_ua(now);
             quiet &= !self.settle_pbx(now);
             quiet &= !self.write_due(now);
-            quiet &= !self.write_devices(now);
+            quiet &= !self.write_mail(now);
             quiet &= !self.leave_when_done(now);
             if quiet {
                 break;

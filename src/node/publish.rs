@@ -94,7 +94,7 @@ impl Publisher {
     /// What is said of `aor` has changed and is to be written again.
     pub fn renew(&mut self, now: Instant, aor: &str) {
         if let Some(p) = self.aors.get_mut(aor) {
-            (p.due, p.backoff, p.changed) = (now, RETRY_MIN, p.in_flight);
+            (p.written, p.due, p.backoff, p.changed) = (false, now, RETRY_MIN, p.in_flight);
         }
     }
 

@@ -102,6 +102,10 @@ impl Node {
         }
         let unix = self.unix(now);
         self.overlay_input(now, overlay::Input::Clock { unix });
+        self.tell_damage();
+        if let Some(stored) = self.setup.stored.take() {
+            self.overlay_input(now, overlay::Input::Restore(stored));
+        }
         self.ring.attempts = 0;
         self.ring.untried = self.addresses_to_join_by();
         self.ring.state = State::Joining;
@@ -293,11 +297,8 @@ impl Node {
             }
             O::Drop { peer } => self.close_links(&peer.id),
             O::FindDone { .. } => {}
-            O::Conflict { entries, .. } => {
-                self.count("two entries under one sequence number");
-                let aor = &entries[0].entry().aor;
-                tracing::warn!(%aor, "two devices write with one key: a copied data directory, or a hostile device");
-            }
+            O::Keep(batch) => self.out.push_back(Output::Store(batch)),
+            O::Conflict { entries, .. } => self.on_conflict(now, &entries),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::core::{Id, Instant, Redacted, Rng, Transport, UnixTime};
 use crate::identity::{Identity, Verifier};
 use crate::overlay::carry::{Carry, address_peer_id};
 use crate::overlay::chord::{self, Chord};
-use crate::overlay::{Overlay, PeerRef};
+use crate::overlay::{Overlay, PeerRef, Stored};
 use crate::pbx::registrar::{self, Registrar};
 use crate::pbx::router::{self, Router};
 use crate::pbx::{Accounts, Domain};
@@ -36,6 +36,10 @@ pub struct Setup {
     pub known_peers: Vec<SocketAddr>,
     /// The file of messages, as [`Saved::Messages`](super::Saved) had it; empty at first.
     pub messages: Vec<u8>,
+    /// Records kept from the last time; none where nobody keeps any.
+    pub stored: Option<Stored>,
+    /// What was wrong with what was kept, for the owner.
+    pub damage: Option<String>,
     /// Where standard phones are served, as the socket says.
     pub sip_listen: SocketAddr,
     /// Where links are taken, as the socket says.
@@ -67,6 +71,8 @@ impl Setup {
             password: None,
             known_peers: Vec::new(),
             messages: Vec::new(),
+            stored: None,
+            damage: None,
             sip_listen: sip,
             overlay_listen: overlay,
             sip,

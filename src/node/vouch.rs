@@ -86,7 +86,7 @@ impl Node {
     pub(super) fn on_vouched(&mut self, now: Instant, tx: ServerTxId, entries: &[SignedEntry]) {
         let Some(Waiting { message, flow, merged, device, aor }) = self.vouch.waiting.remove(&tx) else { return };
         // Kinds that anybody may write under an address prove nothing about it.
-        let own = |e: &&SignedEntry| [EntryKind::Contact, super::mailbox::DEVICE].contains(&e.entry().kind);
+        let own = |e: &&SignedEntry| [EntryKind::Contact, EntryKind::DEVICE].contains(&e.entry().kind);
         if entries.iter().filter(own).any(|e| e.entry().device == device && !e.entry().is_removal()) {
             self.vouch.remember(device, aor, now + GOOD_FOR);
             return self.route_on(now, tx, message, flow, true, merged);

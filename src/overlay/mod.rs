@@ -19,9 +19,11 @@ use std::time::Duration;
 
 pub mod carry;
 pub mod chord;
+mod kept;
 mod message;
 mod ring;
 
+pub use kept::{Batch, Change, Stored};
 pub use message::{Failure, Links, PeerRef, Request, RequestKind, Response, Route};
 pub use ring::IdSpace;
 
@@ -53,6 +55,9 @@ pub trait Overlay {
     fn status(&self) -> Status;
     /// What was refused, dropped and retried since the start.
     fn counters(&self) -> &Counters;
+    /// The wall-clock time that it goes by: what it writes is issued by it. The machine's own, unless its neighbours agree on
+    /// another.
+    fn unix(&self, now: Instant) -> UnixTime;
 }
 
 /// What goes into an overlay.
@@ -91,6 +96,15 @@ pub enum Input {
     Clock {
         /// The wall-clock time now.
         unix: UnixTime,
+    },
+    /// What was kept over the restart, before anything else; from here on what changes is said by [`Output::Keep`]. An
+    /// overlay that is never given this keeps nothing.
+    Restore(Stored),
+    /// Every batch up to this one is on the disk, or the disk does not take it and it is tried again for as long as it
+    /// takes: whoever waits for it waits no longer.
+    Flushed {
+        /// [`Batch::number`].
+        upto: u64,
     },
     /// Something that the user of the overlay wants.
     Command(Command),
@@ -218,6 +232,8 @@ pub enum Output {
         /// Which peer.
         peer: PeerRef,
     },
+    /// Keep this over a restart, and say when it is done: [`Input::Flushed`].
+    Keep(Batch),
     /// Two different entries of ours or another's under one sequence number: a cloned or hostile device.
     Conflict {
         /// Resource-ID.
@@ -315,6 +331,9 @@ pub struct Status {
     pub resources: usize,
     /// Entries held.
     pub entries: usize,
+    /// How many seconds this machine's clock is ahead of its neighbours' (negative: behind), when it is so wrong that theirs
+    /// is gone by.
+    pub clock_off: Option<i64>,
 }
 
 /// What was refused, dropped or tried again. Each only grows.
@@ -338,6 +357,8 @@ pub struct Counters {
     pub conflicts: u64,
     /// Entries refused because a bound was reached.
     pub full: u64,
+    /// Writes acknowledged before they were on the disk, because it was slow or took nothing.
+    pub unflushed: u64,
     /// Entries that reached the end of their lifetime.
     pub expired: u64,
     /// Holders brought up to date by a reader.

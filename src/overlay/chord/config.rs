@@ -53,6 +53,10 @@ pub struct Config {
     pub max_entries: usize,
     /// Entries signed by one device.
     pub max_signer_entries: usize,
+    /// Entries written from one source: an IPv4 address or an IPv6 /64.
+    pub max_source_entries: usize,
+    /// How long an acknowledgement waits for the disk: less than any writer waits for an answer.
+    pub flush_wait: Duration,
     /// Puts, gets and finds at once.
     pub max_ops: usize,
     /// Requests of others that we pass on, in flight.
@@ -92,6 +96,8 @@ impl Default for Config {
             max_resource_bytes: 48 * 1024,
             max_entries: 20_000,
             max_signer_entries: 512,
+            max_source_entries: 4096,
+            flush_wait: Duration::from_millis(150),
             max_ops: 1024,
             max_relays: 512,
         }

@@ -13,12 +13,14 @@
 //! Kept invariant: nothing is stored that was not verified; whoever leaves a table is reported by [`Output::Drop`]; every
 //! request that came in is answered once.
 //!
-//! Files: `table` (who is known), `store` (what is held), `rpc` (requests out, deadlines, failures), `serve` (requests in),
+//! Files: `table` (who is known), `store` (what is held), `durable` (what is kept over a restart), `clock` (the time that counts), `rpc` (requests out, deadlines, failures), `serve` (requests in),
 //! `join`, `upkeep` (stabilise, fingers, leave), `replicate` (hand-over and replicas), `lookup`, `read`, `write`.
 //!
 //! Absent: merging two rings that grew apart, lookups over several disjoint paths at once, fingers chosen by proximity.
 
+mod clock;
 mod config;
+mod durable;
 mod join;
 mod lookup;
 mod read;
@@ -53,6 +55,8 @@ enum Timer {
     Join,
     /// The leave's end.
     Leave,
+    /// Acknowledgements that wait for the disk.
+    Flush,
     /// A request's deadline.
     Rpc(u64),
     /// A lookup's end.
@@ -88,7 +92,8 @@ pub struct Chord {
     farewells: usize,
     timers: TimerQueue<Timer>,
     out: VecDeque<Output>,
-    clock: (Instant, UnixTime),
+    clock: clock::Clock,
+    durable: durable::Durable,
     pace: Duration,
     homes: Vec<SocketAddr>,
     stabilising: bool,
@@ -116,7 +121,8 @@ impl Chord {
             farewells: 0,
             timers: TimerQueue::new(),
             out: VecDeque::new(),
-            clock: (Instant::ZERO, UnixTime(0)),
+            clock: clock::Clock::new(),
+            durable: durable::Durable::default(),
             pace: config.stabilise_min,
             homes: Vec::new(),
             stabilising: false,
@@ -189,7 +195,7 @@ impl Chord {
     }
 
     fn unix(&self, now: Instant) -> UnixTime {
-        self.clock.1 + now.since(self.clock.0)
+        self.clock.unix(now)
     }
 
     fn fresh(&mut self) -> u64 {
@@ -215,9 +221,12 @@ impl Overlay for Chord {
             Input::Response { rpc, from, response } => self.on_response(now, rpc, from, response),
             Input::RpcFailed { rpc } => self.on_rpc_failed(now, rpc, true),
             Input::LinkDown { peer } => self.on_link_down(now, peer),
-            Input::Clock { unix } => self.clock = (now, unix),
+            Input::Clock { unix } => self.clock.set(now, unix),
+            Input::Restore(stored) => self.restore(now, stored),
+            Input::Flushed { upto } => self.on_flushed(now, upto),
             Input::Command(command) => self.command(now, command),
         }
+        self.keep_changes(now);
     }
 
     fn poll_output(&mut self) -> Option<Output> {
@@ -239,8 +248,10 @@ impl Overlay for Chord {
                 Timer::Rpc(id) => self.on_rpc_failed(now, super::RpcId(id), false),
                 Timer::Op(id) => self.on_op_deadline(now, id),
                 Timer::Again(id) => self.on_again(now, id),
+                Timer::Flush => self.on_flush_timer(now),
             }
         }
+        self.keep_changes(now);
     }
 
     fn me(&self) -> PeerRef {
@@ -256,10 +267,15 @@ impl Overlay for Chord {
             fingers: self.table.finger_rows(),
             resources,
             entries,
+            clock_off: self.clock.off(),
         }
     }
 
     fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    fn unix(&self, now: Instant) -> UnixTime {
+        self.clock.unix(now)
     }
 }

@@ -39,7 +39,7 @@ impl Read {
 
 impl Chord {
     pub(super) fn get(&mut self, now: Instant, op: OpId, key: Id, aor: Option<Arc<str>>, mode: Mode) {
-        let held = self.store.get(&(key, 0), self.unix(now));
+        let held = self.store.get(&(key, 0), now);
         let mut read = Read {
             key,
             replica: 0,
@@ -69,7 +69,7 @@ impl Chord {
             }
             // This peer is responsible.
             None if !read.answers.iter().any(|(p, n, _)| p.id == me.id && *n == read.replica) => {
-                let held = self.store.get(&(read.key, read.replica), unix);
+                let held = self.store.get(&(read.key, read.replica), now);
                 read.answers.push((me, read.replica, held));
             }
             None => {}
@@ -208,7 +208,8 @@ impl Chord {
             self.counters.repaired += 1;
             if peer.id == self.table.me.id {
                 for entry in missing {
-                    self.store.put((read.key, *replica), entry, &self.config, now);
+                    let unix = self.unix(now);
+                    self.store.put((read.key, *replica), entry, None, &self.config, now, unix);
                 }
             } else {
                 let request = Request::Store { key: read.key, replica: *replica, entries: missing, route: Route::Here };

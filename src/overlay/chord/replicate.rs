@@ -67,7 +67,8 @@ impl Chord {
         let wait = self.about(self.config.maintain);
         self.timers.set(Timer::Maintain, now + wait);
         self.look_for_others(now);
-        self.counters.expired += self.store.expire(self.unix(now));
+        self.counters.expired += self.store.expire(now);
+        self.keep_time(now);
         let holders: Vec<Id> =
             self.table.successors().iter().take(self.config.successor_replicas).map(|s| s.id).collect();
         let space = self.config.space;
@@ -127,7 +128,7 @@ impl Chord {
         for (slot, drop) in placements {
             // A scattered copy is made from the resource itself, a misplaced one from what lies here.
             let source = if drop { slot } else { (slot.0, 0) };
-            let entries = self.store.get(&source, self.unix(now));
+            let entries = self.store.get(&source, now);
             let placing = |op: &super::Op| matches!(&op.goal, Goal::Place { slot: s, .. } if *s == slot);
             if !entries.is_empty() && !self.ops.values().any(|op| placing(op)) {
                 let target = space.replica_position(&slot.0, slot.1);
@@ -151,7 +152,7 @@ impl Chord {
             }
             // It knows better: so shall we.
             Some(Response::Refused { current }) => {
-                self.keep(now, slot.0, slot.1, &current);
+                self.keep(now, slot.0, slot.1, &current, None);
                 if let Some(resource) = self.store.resource_mut(&slot) {
                     resource.placed.push(short(&to.id));
                 }
@@ -215,7 +216,7 @@ impl Chord {
     fn pump(&mut self, now: Instant) {
         while self.pushing < WINDOW {
             let Some((to, slot)) = self.pushes.pop_first() else { break };
-            let entries = self.store.get(&slot, self.unix(now));
+            let entries = self.store.get(&slot, now);
             let Some(peer) = self.table.peer(&to) else { continue };
             if entries.is_empty() {
                 continue;

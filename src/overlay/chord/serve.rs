@@ -1,11 +1,13 @@
 //! Requests in, and those passed on.
 
+use super::durable::Waiter;
 use super::rpc::Why;
 use super::store::Kept;
 use super::{Chord, State, Timer};
-use crate::core::{Id, Instant};
+use crate::core::{Id, Instant, subscriber};
 use crate::identity::SignedEntry;
 use crate::overlay::{Failure, Output, PeerRef, Request, Response, Route, Token};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Next hops tried for one request that is passed on.
@@ -67,7 +69,7 @@ impl Chord {
             }
             Request::Fetch { key, replica, ref route, .. } => {
                 let position = self.config.space.replica_position(&key, replica);
-                let entries = self.store.get(&(key, replica), self.unix(now));
+                let entries = self.store.get(&(key, replica), now);
                 let responsible = self.table.is_responsible(&position);
                 // A replica may answer for the responsible peer, an old copy that has its time here behind it may not.
                 let replica = replica == 0
@@ -83,9 +85,11 @@ impl Chord {
             Request::Store { key, replica, ref entries, ref route } => {
                 let position = self.config.space.replica_position(&key, replica);
                 if *route == Route::Here || self.table.is_responsible(&position) {
-                    let response = self.keep(now, key, replica, entries);
+                    // Of what neighbours pass on nobody knows the source.
+                    let source = (*route != Route::Here).then(|| subscriber(from.addr.ip()));
+                    let (response, batch) = self.keep(now, key, replica, entries, source);
                     let kept = matches!(response, Response::Stored { .. });
-                    self.reply(token, response);
+                    self.acknowledge(now, batch.filter(|_| kept), Waiter::Reply(token, response));
                     if kept && *route == Route::Here {
                         self.shown(now, &from.id, (key, replica), entries.len());
                     }
@@ -96,18 +100,30 @@ impl Chord {
         }
     }
 
-    /// Verifies and keeps entries that somebody sent.
-    pub(super) fn keep(&mut self, now: Instant, key: Id, replica: u8, entries: &[SignedEntry]) -> Response {
+    /// Verifies and keeps entries that somebody sent, written from `source` as far as that is known; the batch that has them on the
+    /// disk.
+    pub(super) fn keep(
+        &mut self,
+        now: Instant,
+        key: Id,
+        replica: u8,
+        entries: &[SignedEntry],
+        source: Option<IpAddr>,
+    ) -> (Response, Option<u64>) {
         let unix = self.unix(now);
         let mut current = Vec::new();
-        let (mut invalid, mut full) = (false, false);
+        let (mut invalid, mut full, mut batch) = (false, false, None);
         for entry in entries {
             if !self.verify.verify(entry, &key, unix) {
                 self.counters.invalid += 1;
                 invalid = true;
                 continue;
             }
-            match self.store.put((key, replica), entry.clone(), &self.config, now) {
+            let verdict = self.store.put((key, replica), entry.clone(), source, &self.config, now, unix);
+            if self.store.is_kept() {
+                batch = batch.max(self.store.held(&(key, replica), &entry.dictionary_key()).map(|h| h.batch));
+            }
+            match verdict {
                 // The writer writes to the successors too; whom it did not know of gets it from here.
                 Kept::New => self.sooner(Timer::Maintain, now + REPLICATE),
                 Kept::Same => {}
@@ -126,7 +142,7 @@ impl Chord {
                 }
             }
         }
-        if !current.is_empty() {
+        let response = if !current.is_empty() {
             Response::Refused { current }
         } else if invalid {
             Response::Failed(Failure::Invalid)
@@ -136,7 +152,8 @@ impl Chord {
             Response::Failed(Failure::Bad)
         } else {
             Response::Stored { links: self.short_links() }
-        }
+        };
+        (response, batch)
     }
 
     pub(super) fn reply(&mut self, token: Token, response: Response) {

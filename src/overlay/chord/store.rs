@@ -1,12 +1,16 @@
 //! The records held: dictionaries of signed entries, bounded, with lifetimes and sequence numbers.
 //!
-//! Only verified entries come in here. An entry that takes back (a tombstone) is kept like any other until its lifetime
-//! ends, so that what it took back cannot return.
+//! Only verified entries come in here. How long an entry lives is settled when it comes in, on the monotonic clock: a wall
+//! clock that is set afterwards expires nothing and revives nothing. What takes back (a tombstone) is kept like any other, for
+//! the longest life of its kind, so that what it took back cannot return.
 
 use super::Config;
 use crate::core::{Id, Instant, UnixTime};
 use crate::identity::{DictionaryKey, PublicKey, SignedEntry};
+use crate::overlay::Change;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
 
 /// Pairs of conflicting entries kept as proof.
 const PROOFS: usize = 16;
@@ -30,10 +34,24 @@ pub(super) enum Kept {
     Full,
 }
 
+/// An entry with what this holder knows of it.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub entry: SignedEntry,
+    /// The end of its life.
+    pub until: Instant,
+    /// The batch that keeps it on the disk.
+    pub batch: u64,
+    /// What it says, in short ([`version`]).
+    pub version: [u8; 16],
+    /// Where it was written from, when it came from the writer.
+    source: Option<IpAddr>,
+}
+
 /// One resource.
 #[derive(Default, Debug)]
 pub(super) struct Resource {
-    entries: Vec<(DictionaryKey, SignedEntry)>,
+    entries: BTreeMap<DictionaryKey, Held>,
     /// Successors that acknowledged a replica, by the first bytes of their peer-IDs.
     pub placed: Vec<u32>,
     /// Where this peer is not responsible: the responsible peer that showed last that it holds all of this.
@@ -50,64 +68,149 @@ pub(super) struct Resource {
 pub(super) struct Store {
     resources: BTreeMap<Slot, Resource>,
     signers: BTreeMap<PublicKey, u32>,
+    sources: BTreeMap<IpAddr, u32>,
     entries: usize,
     proofs: Vec<[SignedEntry; 2]>,
+    /// What has changed since the last batch; `None` where nothing is kept over a restart.
+    journal: Option<Vec<Change>>,
+    /// The number of the next batch.
+    pub batch: u64,
 }
 
 impl Store {
-    /// Takes a verified entry.
-    pub fn put(&mut self, slot: Slot, entry: SignedEntry, config: &Config, now: Instant) -> Kept {
+    /// From here on what changes is noted for the disk.
+    pub fn keep_journal(&mut self) {
+        self.journal.get_or_insert_default();
+        self.batch = self.batch.max(1);
+    }
+
+    /// True where what is held is kept over a restart.
+    pub fn is_kept(&self) -> bool {
+        self.journal.is_some()
+    }
+
+    /// The changes since the last time, and the number of their batch; `None` when there are none.
+    pub fn take_journal(&mut self) -> Option<(u64, Vec<Change>)> {
+        let changes = self.journal.as_mut().filter(|j| !j.is_empty()).map(std::mem::take)?;
+        self.batch += 1;
+        Some((self.batch - 1, changes))
+    }
+
+    /// Takes a verified entry at the wall-clock time `unix`. `source` is where its writer sits, when it came from the writer.
+    pub fn put(
+        &mut self,
+        slot: Slot,
+        entry: SignedEntry,
+        source: Option<IpAddr>,
+        config: &Config,
+        now: Instant,
+        unix: UnixTime,
+    ) -> Kept {
         let key = entry.dictionary_key();
-        let bytes = |r: &Resource| r.entries.iter().map(|(_, e)| e.encoded().len()).sum::<usize>();
-        let heavy = self.resources.get(&slot).map_or(0, bytes) + entry.encoded().len() > config.max_resource_bytes;
-        if let Some(resource) = self.resources.get_mut(&slot) {
-            resource.sent = now;
-            if let Some((_, held)) = resource.entries.iter_mut().find(|(k, _)| *k == key) {
-                let verdict = compare(held, &entry);
-                match &verdict {
-                    Kept::New if heavy && entry.encoded().len() > held.encoded().len() => return Kept::Full,
-                    Kept::New => {
-                        *held = entry;
-                        resource.renewed();
+        let size = entry.encoded().len();
+        let rules = key.kind.rules();
+        let held = self.resources.get(&slot).and_then(|r| r.entries.get(&key));
+        if let Some(held) = held {
+            match compare(&held.entry, &entry) {
+                Kept::New => {}
+                verdict => {
+                    if let Kept::Conflict(first) = &verdict
+                        && self.proofs.len() < PROOFS
+                    {
+                        self.proofs.push([first.clone(), entry]);
                     }
-                    Kept::Conflict(first) if self.proofs.len() < PROOFS => self.proofs.push([first.clone(), entry]),
-                    _ => {}
+                    if let Some(resource) = self.resources.get_mut(&slot) {
+                        resource.sent = now;
+                    }
+                    return verdict;
                 }
-                return verdict;
             }
         }
-        let signed = self.signers.get(&key.device).copied().unwrap_or(0);
+        let before = held.map_or(0, |h| h.entry.encoded().len());
+        let (mut all, mut alike, mut of_user) = (0, 0, 0);
+        for (k, h) in self.resources.get(&slot).iter().flat_map(|r| &r.entries) {
+            let size = h.entry.encoded().len();
+            all += size;
+            alike += if k.kind == key.kind { size } else { 0 };
+            of_user += usize::from(k.kind == key.kind && k.user == key.user);
+        }
+        // What replaces an entry without growing finds room always.
+        let grows = size > before;
+        let heavy = all - before + size > config.max_resource_bytes || alike - before + size > rules.share;
+        let signed = self.signers.get(&key.device).copied().unwrap_or(0) as usize;
+        let sourced = source.and_then(|s| self.sources.get(&s)).copied().unwrap_or(0) as usize;
         let in_resource = self.resources.get(&slot).map_or(0, |r| r.entries.len());
-        if self.entries >= config.max_entries
-            || heavy
+        let crowded = self.entries >= config.max_entries
             || in_resource >= config.max_resource_entries
-            || signed as usize >= config.max_signer_entries
-        {
+            || of_user >= rules.most
+            || signed >= config.max_signer_entries
+            || sourced >= config.max_source_entries;
+        if grows && heavy || held.is_none() && crowded {
             return Kept::Full;
         }
-        self.entries += 1;
-        *self.signers.entry(key.device).or_insert(0) += 1;
-        let fresh = || Resource { scatter: now + config.scatter, sent: now, ..Resource::default() };
+        if let Some(old) = self.resources.get_mut(&slot).and_then(|r| r.entries.remove(&key)) {
+            self.count_out(&key, &old);
+        }
+        self.count_in(&key, source);
+        self.note(Change::Put { key: slot.0, replica: slot.1, entry: entry.clone() });
+        let life = Duration::from_secs(entry.expires().secs().saturating_sub(unix.secs()));
+        let version = version(&slot, &key, &entry);
+        let held = Held { entry, until: now + life, batch: self.batch, version, source };
+        let fresh = || Resource { scatter: now + config.scatter, ..Resource::default() };
         let resource = self.resources.entry(slot).or_insert_with(fresh);
-        resource.entries.push((key, entry));
-        resource.renewed();
+        resource.sent = now;
+        resource.entries.insert(key, held);
+        resource.placed.clear();
+        (resource.confirmed, resource.doubtful) = (None, None);
         Kept::New
     }
 
-    /// The unexpired entries of a resource, in the order in which they came.
-    pub fn get(&self, slot: &Slot, unix: UnixTime) -> Vec<SignedEntry> {
-        let entries = self.resources.get(slot).map_or(&[][..], |r| &r.entries);
-        entries.iter().filter(|(_, e)| e.entry().expires() > unix).map(|(_, e)| e.clone()).collect()
+    /// The unexpired entries of a resource, in the order of their dictionary keys.
+    pub fn get(&self, slot: &Slot, now: Instant) -> Vec<SignedEntry> {
+        self.live(slot, now).map(|(_, h)| h.entry.clone()).collect()
+    }
+
+    /// The unexpired entries of a resource with what is known of them.
+    pub fn live(&self, slot: &Slot, now: Instant) -> impl Iterator<Item = (&DictionaryKey, &Held)> {
+        self.resources.get(slot).into_iter().flat_map(|r| &r.entries).filter(move |(_, h)| h.until > now)
+    }
+
+    /// One entry.
+    pub fn held(&self, slot: &Slot, key: &DictionaryKey) -> Option<&Held> {
+        self.resources.get(slot)?.entries.get(key)
     }
 
     /// Drops what has reached the end of its life; how many entries.
-    pub fn expire(&mut self, unix: UnixTime) -> u64 {
-        self.forget(|_, e| e.entry().expires() <= unix)
+    pub fn expire(&mut self, now: Instant) -> u64 {
+        let ended = |(slot, resource): (&Slot, &Resource)| {
+            let dead = resource.entries.iter().filter(|(_, h)| h.until <= now).map(|(key, _)| *key);
+            dead.map(|key| (*slot, key)).collect::<Vec<_>>()
+        };
+        let ended: Vec<_> = self.resources.iter().flat_map(ended).collect();
+        for (slot, key) in &ended {
+            self.remove_entry(slot, key);
+        }
+        ended.len() as u64
     }
 
     /// Drops a resource.
     pub fn remove(&mut self, slot: &Slot) {
-        self.forget(|s, _| s == slot);
+        let keys: Vec<_> = self.resources.get(slot).map_or_else(Vec::new, |r| r.entries.keys().copied().collect());
+        for key in keys {
+            self.remove_entry(slot, &key);
+        }
+    }
+
+    /// Drops everything; `forget`: on the disk too.
+    pub fn clear(&mut self, forget: bool) {
+        let journal = self.journal.take().map(|mut journal| {
+            if forget {
+                journal.clear();
+                journal.push(Change::Clear);
+            }
+            journal
+        });
+        *self = Store { journal, batch: self.batch, ..Store::default() };
     }
 
     /// The resources held.
@@ -124,27 +227,37 @@ impl Store {
         (self.resources.len(), self.entries)
     }
 
-    fn forget(&mut self, which: impl Fn(&Slot, &SignedEntry) -> bool) -> u64 {
-        let mut gone = 0;
-        let (signers, entries) = (&mut self.signers, &mut self.entries);
-        self.resources.retain(|slot, resource| {
-            resource.entries.retain(|(key, entry)| {
-                if !which(slot, entry) {
-                    return true;
-                }
-                gone += 1;
-                *entries -= 1;
-                if let Some(n) = signers.get_mut(&key.device) {
-                    *n -= 1;
-                    if *n == 0 {
-                        signers.remove(&key.device);
-                    }
-                }
-                false
-            });
-            !resource.entries.is_empty()
-        });
-        gone
+    /// Notes a change for the disk.
+    pub fn note(&mut self, change: Change) {
+        if let Some(journal) = &mut self.journal {
+            journal.push(change);
+        }
+    }
+
+    fn remove_entry(&mut self, slot: &Slot, key: &DictionaryKey) {
+        let Some(resource) = self.resources.get_mut(slot) else { return };
+        let Some(held) = resource.entries.remove(key) else { return };
+        if resource.entries.is_empty() {
+            self.resources.remove(slot);
+        }
+        self.count_out(key, &held);
+        self.note(Change::Remove { key: slot.0, replica: slot.1, entry: *key });
+    }
+
+    fn count_in(&mut self, key: &DictionaryKey, source: Option<IpAddr>) {
+        self.entries += 1;
+        *self.signers.entry(key.device).or_insert(0) += 1;
+        if let Some(source) = source {
+            *self.sources.entry(source).or_insert(0) += 1;
+        }
+    }
+
+    fn count_out(&mut self, key: &DictionaryKey, held: &Held) {
+        self.entries -= 1;
+        less(&mut self.signers, &key.device);
+        if let Some(source) = &held.source {
+            less(&mut self.sources, source);
+        }
     }
 }
 
@@ -153,94 +266,46 @@ impl Resource {
     pub fn len(&self) -> usize {
         self.entries.len()
     }
+}
 
-    /// Nobody else is known to hold what it says now.
-    fn renewed(&mut self) {
-        self.placed.clear();
-        (self.confirmed, self.doubtful) = (None, None);
+fn less<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) {
+    if let Some(n) = counts.get_mut(key) {
+        *n -= 1;
+        if *n == 0 {
+            counts.remove(key);
+        }
     }
 }
 
 /// Which of two entries of one dictionary key counts, as seen by who holds `held`. A later signature under the same number
-/// and with the same body is a refresh.
+/// and with the same body is a refresh. Of a kind whose entries stand for themselves, taking back comes under the same number.
 pub(super) fn compare(held: &SignedEntry, offered: &SignedEntry) -> Kept {
     let (h, o) = (held.entry(), offered.entry());
+    let taken_back = h.kind.rules().many && h.is_removal() != o.is_removal();
     match o.sequence.cmp(&h.sequence) {
         std::cmp::Ordering::Greater => Kept::New,
         std::cmp::Ordering::Less => Kept::Stale(held.clone()),
+        std::cmp::Ordering::Equal if taken_back && o.is_removal() => Kept::New,
+        std::cmp::Ordering::Equal if taken_back => Kept::Same,
         std::cmp::Ordering::Equal if o.body != h.body => Kept::Conflict(held.clone()),
-        std::cmp::Ordering::Equal if o.expires() > h.expires() => Kept::New,
+        std::cmp::Ordering::Equal if offered.expires() > held.expires() => Kept::New,
         std::cmp::Ordering::Equal => Kept::Same,
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::Rng;
-    use crate::identity::{Entry, EntryKind, Identity};
-
-    const UNIX: UnixTime = UnixTime(1_800_000_000);
-
-    fn device(seed: u64) -> Identity {
-        Identity::open("lab", "bob", UNIX, &mut Rng::from_seed(seed)).expect("a good name")
-    }
-
-    fn entry(device: &Identity, kind: u16, sequence: u64, issued: u64, body: &[u8]) -> SignedEntry {
-        let entry = Entry {
-            kind: EntryKind::Other(kind),
-            aor: device.aor(),
-            device: device.device_key(),
-            sequence,
-            issued: UnixTime(UNIX.secs() + issued),
-            lifetime: 100,
-            body: body.to_vec(),
-        };
-        device.sign_entry(entry).expect("its own")
-    }
-
-    #[test]
-    fn the_later_one_counts() {
-        let (config, mut store, slot, bob) = (Config::default(), Store::default(), (Id::default(), 0), device(1));
-        let mut put = |e: &SignedEntry| store.put(slot, e.clone(), &config, Instant::ZERO);
-        let (first, second) = (entry(&bob, 7, 1, 0, b"a"), entry(&bob, 7, 2, 0, b"b"));
-        assert_eq!(put(&second), Kept::New);
-        assert_eq!(put(&second), Kept::Same);
-        assert_eq!(put(&first), Kept::Stale(second.clone()));
-        assert_eq!(put(&entry(&bob, 7, 2, 50, b"other")), Kept::Conflict(second.clone()));
-        // The same said again later is a refresh; the earlier saying does no harm.
-        assert_eq!(put(&entry(&bob, 7, 2, 50, b"b")), Kept::New);
-        assert_eq!(put(&second), Kept::Same);
-        assert_eq!(store.proofs.len(), 1);
-        assert_eq!(store.get(&slot, UnixTime(UNIX.secs() + 120)).len(), 1);
-        assert_eq!(store.get(&slot, UnixTime(UNIX.secs() + 150)).len(), 0);
-        assert_eq!(store.expire(UnixTime(UNIX.secs() + 150)), 1);
-        assert_eq!((store.len(), store.signers.len()), ((0, 0), 0));
-    }
-
-    #[test]
-    fn everything_has_a_bound() {
-        let base = Config::default();
-        let fill = |config: &Config, slots: u64, kinds: u16, body: usize| {
-            let (mut store, bob) = (Store::default(), device(1));
-            for s in 0..slots {
-                for kind in 2..2 + kinds {
-                    store.put((Id::from_u64(s), 0), entry(&bob, kind, 1, 0, &vec![0; body]), config, Instant::ZERO);
-                }
-            }
-            store.len().1
-        };
-        assert_eq!(fill(&Config { max_resource_entries: 5, ..base.clone() }, 2, 9, 1), 10);
-        assert_eq!(fill(&Config { max_entries: 7, ..base.clone() }, 3, 4, 1), 7);
-        assert_eq!(fill(&Config { max_signer_entries: 6, ..base.clone() }, 3, 4, 1), 6);
-        assert!(fill(&Config { max_resource_bytes: 10_000, ..base.clone() }, 1, 9, 3000) == 2);
-        // A full resource still takes what replaces an entry without growing.
-        let (mut store, bob) = (Store::default(), device(1));
-        let config = Config { max_resource_entries: 1, ..base };
-        for sequence in 1..4 {
-            let e = entry(&bob, 2, sequence, 0, b"x");
-            assert_eq!(store.put((Id::default(), 0), e, &config, Instant::ZERO), Kept::New);
-        }
-        assert_eq!(store.put((Id::default(), 0), entry(&bob, 3, 1, 0, b"x"), &config, Instant::ZERO), Kept::Full);
-    }
+/// What an entry says where it lies, for comparing with other holders: dictionary key, sequence number and life. Two bodies
+/// under one number are the same here: each holder keeps the one that it has, and no repair goes on about it for ever.
+fn version(slot: &Slot, key: &DictionaryKey, entry: &SignedEntry) -> [u8; 16] {
+    let e = entry.entry();
+    let mut hash = blake3::Hasher::new();
+    hash.update(&slot.0.0).update(&[slot.1, u8::from(e.is_removal())]).update(&key.kind.number().to_be_bytes());
+    hash.update(&key.user).update(&key.device.0);
+    hash.update(&e.sequence.to_be_bytes()).update(&entry.expires().secs().to_be_bytes());
+    let mut short = [0; 16];
+    short.copy_from_slice(&hash.finalize().as_bytes()[..16]);
+    short
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

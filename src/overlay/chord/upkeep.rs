@@ -226,13 +226,18 @@ impl Chord {
     }
 
     pub(super) fn finish_leave(&mut self, now: Instant) {
+        let handed_over = self.state == (State::Leaving { told: true }) && self.table.successor().is_some();
         for id in self.ops.keys().copied().collect::<Vec<_>>() {
             self.on_op_deadline(now, id);
         }
         self.state = State::Outside;
         self.joining = None;
         self.table.clear();
-        self.store = super::Store::default();
+        self.acknowledge_all(now);
+        // Whoever was alone, or could not hand everything over, still has it the next time.
+        if handed_over {
+            self.store.clear(true);
+        }
         self.rpcs.clear();
         self.pushes.clear();
         (self.pushing, self.farewells, self.stabilising) = (0, 0, false);

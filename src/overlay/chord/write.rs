@@ -2,6 +2,7 @@
 //! acknowledged, or all that the ring has.
 
 use super::Chord;
+use super::durable::Waiter;
 use super::lookup::{Found, Goal, Op};
 use super::rpc::Why;
 use super::store::Slot;
@@ -76,13 +77,15 @@ impl Chord {
         holders.truncate(1 + self.config.successor_replicas);
         write.alone = holders.len() == 1 && found.owner.id == self.table.me.id;
         write.owner = Some(found.owner.id).filter(|id| *id != self.table.me.id);
-        let mut refused = None;
+        let (mut refused, mut own) = (None, None);
         for (i, holder) in holders.into_iter().enumerate() {
             let Goal::Put { write, .. } = &mut op.goal else { return };
             if holder.id == self.table.me.id {
-                match self.keep(now, key, 0, std::slice::from_ref(&entry)) {
+                let (response, batch) = self.keep(now, key, 0, std::slice::from_ref(&entry), None);
+                match response {
                     Response::Stored { .. } => {
-                        write.ack(holder.id);
+                        own = Some(batch);
+                        write.waiting += 1;
                         if write.alone
                             && let Some(resource) = self.store.resource_mut(&(key, 0))
                         {
@@ -104,6 +107,27 @@ impl Chord {
         match refused {
             Some(current) => self.write_refused(now, id, op, current),
             None => self.advance_write(now, id, op),
+        }
+        if let Some(batch) = own {
+            self.acknowledge(now, batch, Waiter::Write(id));
+        }
+    }
+
+    /// What this peer itself holds of a put is on its disk.
+    pub(super) fn on_own_write(&mut self, now: Instant, id: u64) {
+        let me = self.table.me;
+        let Some(mut op) = self.ops.remove(&id) else { return };
+        if let Goal::Put { write, .. } = &mut op.goal {
+            write.waiting = write.waiting.saturating_sub(1);
+            write.ack(me.id);
+        }
+        self.advance_write(now, id, op);
+    }
+
+    /// What this peer itself holds as a scattered copy is on its disk.
+    pub(super) fn on_own_copy(&mut self, now: Instant, id: u64) {
+        if let Some(op) = self.ops.remove(&id) {
+            self.placed(now, id, op, Some(self.table.me.id));
         }
     }
 
@@ -142,9 +166,9 @@ impl Chord {
         let Goal::Place { slot, entries, .. } = &op.goal else { return };
         let (slot, entries): (Slot, _) = (*slot, entries.clone());
         if found.owner.id == self.table.me.id {
-            self.keep(now, slot.0, slot.1, &entries);
-            self.placed(now, id, op, Some(found.owner.id));
-            return;
+            let (_, batch) = self.keep(now, slot.0, slot.1, &entries, None);
+            self.ops.insert(id, op);
+            return self.acknowledge(now, batch, Waiter::Place(id));
         }
         let request = Request::Store { key: slot.0, replica: slot.1, entries, route: Route::Iterative };
         self.ops.insert(id, op);
@@ -166,7 +190,7 @@ impl Chord {
                     // A copy newer than ours: what we hold of the resource itself is behind as well.
                     let (key, _) = *slot;
                     if self.store.resource_mut(&(key, 0)).is_some() {
-                        self.keep(now, key, 0, &current);
+                        self.keep(now, key, 0, &current, None);
                     }
                     let slot = *slot;
                     self.confirm_placed(&slot, &from.id);
