@@ -4,7 +4,6 @@
 //! time, and the same test has the same history every time.
 
 mod raw;
-mod records;
 mod world;
 
 mod calls;
@@ -12,8 +11,11 @@ mod dialogs;
 mod forks;
 mod joining;
 mod people;
+mod mailbox;
+mod messages;
 mod phone_mode;
 mod phones;
+mod records;
 mod requests;
 mod security;
 mod voice;

@@ -76,7 +76,7 @@ fn an_unknown_method_and_options() {
     }
     let request = talk.request(&world, Method::Options);
     let ok = talk.ask(&mut world, &request);
-    assert_eq!((ok.status(), ok.header("Accept")), (200, Some("application/sdp")));
+    assert_eq!((ok.status(), ok.header("Accept")), (200, Some("application/sdp, text/plain")));
     assert!(ok.header("Allow").unwrap().contains("BYE"));
     talk.uri = format!("sip:{}", world.hosts[0].sip);
     let request = talk.request(&world, Method::Options);

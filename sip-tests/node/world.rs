@@ -63,6 +63,8 @@ pub struct Host {
     pub saved: Vec<Saved>,
     /// The host cache as it was kept last.
     pub cache: Bytes,
+    /// The latest file of messages.
+    pub messages: Vec<u8>,
     /// What left the node, in order, in a word each: to see that something was kept before something was sent.
     pub log: Vec<String>,
     pub media_fails: bool,
@@ -249,6 +251,7 @@ impl World {
         let mut setup = Setup::new(h.config.clone(), h.identity.clone(), h.sip, h.overlay, unix);
         let entries = h.disk.records.iter().map(|((key, replica, _), e)| (*key, *replica, e.clone())).collect();
         setup.known_peers = known_peers;
+        setup.messages = h.messages.clone();
         setup.stored = Some(Stored { entries, unix: h.disk.unix });
         (h.dead, h.stopped, h.wake) = (false, false, None);
         (h.events, h.log, h.saved) = (Vec::new(), Vec::new(), Vec::new());
@@ -330,6 +333,7 @@ impl World {
             media: Vec::new(),
             saved: Vec::new(),
             cache,
+            messages: Vec::new(),
             log: Vec::new(),
             media_fails: false,
             media_delay: Duration::ZERO,
@@ -470,6 +474,9 @@ impl World {
                 self.hosts[host].identity = Some(*identity);
             }
             Output::Save { what, bytes } => {
+                if what == Saved::Messages {
+                    self.hosts[host].messages = bytes.to_vec();
+                }
                 if what == Saved::Hosts {
                     self.hosts[host].cache = bytes.clone();
                 }

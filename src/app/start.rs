@@ -95,6 +95,8 @@ fn said(event: &Event) -> String {
         Event::Ringing { call } => format!("call {call}: rings"),
         Event::Answered { call, setup_ms, codec } => format!("call {call}: answered after {setup_ms:.0} ms, {codec}"),
         Event::Dtmf { call, digit } => format!("call {call}: digit {digit}"),
+        Event::Message { message } => super::cli::message_line(message),
+        Event::MessageState { message } => super::cli::message_line(message),
         Event::Ended { call, report } => {
             format!("call {call}: {} after {:.1} s, {}", report.result, report.talk_s, report.reason)
         }

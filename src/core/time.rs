@@ -72,6 +72,19 @@ impl fmt::Debug for Instant {
 pub struct UnixTime(pub u64);
 
 impl UnixTime {
+    /// Year, month and day in UTC, by the Gregorian calendar.
+    pub const fn civil(self) -> (u64, u64, u64) {
+        // Days are counted from 1 March of the year 0, so that the leap day is a year's last.
+        let days = self.0 / 86_400 + 719_468;
+        let (era, of_era) = (days / 146_097, days % 146_097);
+        let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * year + year / 4 - year / 100);
+        let month = (5 * of_year + 2) / 153;
+        let day = of_year - (153 * month + 2) / 5 + 1;
+        let month = if month < 10 { month + 3 } else { month - 9 };
+        (era * 400 + year + (month <= 2) as u64, month, day)
+    }
+
     /// Seconds since 1970-01-01 UTC.
     pub const fn secs(self) -> u64 {
         self.0

@@ -40,7 +40,7 @@ impl Entry {
     /// a copy that was away comes back to find it.
     pub fn expires(&self) -> UnixTime {
         let lifetime = Duration::from_secs(u64::from(self.lifetime));
-        self.issued + if self.is_removal() { lifetime.max(self.kind.rules().longest) } else { lifetime }
+        self.issued + if self.is_removal() { lifetime.max(self.kind.rules().known) } else { lifetime }
     }
 
     /// True when it takes back instead of saying something.

@@ -18,6 +18,8 @@ pub enum Purpose {
     Revocation,
     /// A device's request for certificates.
     Certify,
+    /// A message between people ([`Letter`](super::Letter)).
+    Letter,
 }
 
 impl Purpose {
@@ -29,6 +31,7 @@ impl Purpose {
             Purpose::Media => "chordial call keys v1",
             Purpose::Revocation => "chordial revocation v1",
             Purpose::Certify => "chordial request for certificates v1",
+            Purpose::Letter => "chordial message v1",
         }
     }
 
@@ -68,6 +71,11 @@ impl KeyPair {
         PublicKey(self.0.verifying_key().to_bytes())
     }
 
+    /// The X25519 secret that goes with [`PublicKey::agreement`]: the scalar of RFC 8032 section 5.1.5, unclamped.
+    pub(super) fn agreement(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.0.to_scalar_bytes())
+    }
+
     /// Signs `bytes` for one purpose.
     pub fn sign(&self, purpose: Purpose, bytes: &[u8]) -> [u8; 64] {
         self.0.sign(&purpose.message(bytes)).to_bytes()
@@ -90,6 +98,13 @@ impl PublicKey {
         VerifyingKey::from_bytes(&self.0)
             .and_then(|key| key.verify_strict(&purpose.message(bytes), &Signature::from_bytes(signature)))
             .is_ok()
+    }
+
+    /// The same key as X25519 has it: the Montgomery u-coordinate by the birational map of RFC 7748 section 4.1. `None` for
+    /// what is no key or one of small order.
+    pub(super) fn agreement(&self) -> Option<[u8; 32]> {
+        let key = VerifyingKey::from_bytes(&self.0).ok().filter(|key| !key.is_weak())?;
+        Some(key.to_montgomery().to_bytes())
     }
 
     /// The first 8 bytes of the key's BLAKE3, to tell two claimants of one name apart; not a proof of anything.

@@ -39,6 +39,12 @@ impl EntryKind {
     /// 13: the manifest of a blob.
     pub const MANIFEST: EntryKind = EntryKind::Other(13);
 
+    /// 14: a device of the AOR's, its key and what it has taken out of the mailbox ([`DeviceBody`](super::DeviceBody)).
+    pub const DEVICE: EntryKind = EntryKind::Other(14);
+    /// 15: messages that wait for the AOR, by the device that wrote them ([`WaitingBody`](super::WaitingBody)).
+    pub const WAITING: EntryKind = EntryKind::Other(15);
+    /// 16: a piece of a sealed message that waits, under an AOR made from its number.
+    pub const PIECE: EntryKind = EntryKind::Other(16);
     /// 40: what a caller says of one request that others forward (SPEC section 7). It travels with the request; no holder
     /// takes it.
     pub const CALLER: EntryKind = EntryKind::Other(40);
@@ -92,6 +98,9 @@ pub struct KindRules {
     /// Bytes of one resource that all entries of this kind together may take, so that what strangers leave there never keeps
     /// out what the AOR's own devices say.
     pub share: usize,
+    /// For how long what was taken back stays known, where its own life is shorter. The longest life, so that a copy which was
+    /// away does not bring it back, unless that would do no harm.
+    pub known: Duration,
     /// Each entry stands for itself, named by its sequence number, and is never replaced, only taken back: one device has many.
     /// Else one entry a device.
     pub many: bool,
@@ -106,7 +115,13 @@ const fn row(name: &'static str, writers: MayWrite, longest: u64, largest: usize
         MayWrite::Member => 24 * KIB,
         _ => 48 * KIB,
     };
-    KindRules { name, writers, longest: Duration::from_secs(longest), largest, most, share, many: false }
+    let longest = Duration::from_secs(longest);
+    KindRules { name, writers, longest, largest, most, share, known: longest, many: false }
+}
+
+/// Something that comes back does no harm: readers know what they have read.
+const fn harmless(row: KindRules) -> KindRules {
+    KindRules { known: Duration::from_secs(HOUR), ..row }
 }
 
 const fn many(row: KindRules) -> KindRules {
@@ -114,7 +129,7 @@ const fn many(row: KindRules) -> KindRules {
 }
 
 /// By number, from 1.
-const RULES: [KindRules; 13] = [
+const RULES: [KindRules; 16] = [
     row("contact", MayWrite::Own, 7 * DAY, 2 * KIB, 16),
     row("credential share", MayWrite::Own, 400 * DAY, 4 * KIB, 8),
     many(row("mailbox item", MayWrite::Member, 30 * DAY, 4 * KIB, 8)),
@@ -128,6 +143,9 @@ const RULES: [KindRules; 13] = [
     row("revocation", MayWrite::Own, 3700 * DAY, 4 * KIB, 8),
     row("settings", MayWrite::Own, 400 * DAY, 6 * KIB, 16),
     many(row("manifest", MayWrite::Own, 400 * DAY, 6 * KIB, 16)),
+    row("device", MayWrite::Own, 7 * DAY, 4 * KIB, 16),
+    harmless(row("waiting messages", MayWrite::Member, 7 * DAY, 2 * KIB, 4)),
+    harmless(row("message piece", MayWrite::Member, 7 * DAY, 6 * KIB, 1)),
 ];
 
 /// Kinds of later versions.
@@ -154,8 +172,11 @@ mod tests {
             (EntryKind::REVOCATION, "revocation"),
             (EntryKind::SETTINGS, "settings"),
             (EntryKind::MANIFEST, "manifest"),
+            (EntryKind::DEVICE, "device"),
+            (EntryKind::WAITING, "waiting messages"),
+            (EntryKind::PIECE, "message piece"),
             (EntryKind::Other(0), "unknown"),
-            (EntryKind::Other(14), "unknown"),
+            (EntryKind::Other(17), "unknown"),
             (EntryKind::Other(u16::MAX), "unknown"),
         ] {
             assert_eq!(kind.rules().name, name);

@@ -13,6 +13,9 @@
 //! Each kind of signature covers a text of its own in front of the bytes ([`Purpose`]), so that no signature can be
 //! shown for another. Ed25519 is checked strictly (RFC 8032, small-order keys refused).
 //!
+//! What is meant for a device's eyes is sealed to its key ([`seal`]); what people write to each other is signed by the sender's
+//! device first ([`Letter`]).
+//!
 //! What counts no more is said by signed [`Revocation`]s, which every peer keeps ([`Revocations`]) and every [`Verifier`] heeds.
 //! Certificates are renewed by any enroller ([`CertifyRequest`]) in the year before they run out; enrollers keep one [`Book`].
 //!
@@ -35,6 +38,8 @@ mod entry;
 mod error;
 mod key;
 mod kind;
+mod letter;
+mod mailbox;
 mod name;
 mod own;
 mod owner;
@@ -42,6 +47,7 @@ mod reconcile;
 mod recovery;
 mod revocation;
 mod throttle;
+mod seal;
 
 pub use backup::{BackupError, open_backup, seal_backup};
 pub use book::{BOOK_TYPE, Book, BookAsk, BookDevice, MAX_BOOK};
@@ -57,6 +63,8 @@ pub use entry::{DictionaryKey, Entry, SignedEntry};
 pub use error::{EnrolError, IdentityError, RecordError};
 pub use key::{KeyPair, PublicKey, Purpose};
 pub use kind::{EntryKind, KindRules, MayWrite};
+pub use letter::{Letter, LetterId, MAX_TEXT, SignedLetter};
+pub use mailbox::{DeviceBody, MAX_ACKS, MAX_WAITING, Waiting, WaitingBody};
 pub use name::{aor, canonical_overlay, canonical_user, resource_key, split_aor};
 pub use own::Identity;
 pub use owner::{OWNER_TYPE, OwnerAnswer, OwnerAsk};
@@ -66,6 +74,7 @@ pub use revocation::{
     MAX_OFFICE_REVOCATIONS, MAX_REVOCATIONS_PER_USER, MAX_USER_REVOCATIONS, Noted, REVOCATIONS_TYPE, Revocation,
     Revocations, Revoked, RevokedKey,
 };
+pub use seal::{MAX_RECIPIENTS, SealError, open, seal};
 
 use std::time::Duration;
 

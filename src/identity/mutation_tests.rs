@@ -139,3 +139,57 @@ fn damaged_enrolment() {
         let _ = Identity::from_bytes(&damage(file.reveal(), rng), NOW);
     }
 }
+
+#[test]
+fn damaged_messages_and_seals() {
+    let rng = &mut Rng::from_seed(5);
+    let [open, desk] = identities();
+    for signer in [open, desk] {
+        let letter = Letter {
+            id: LetterId::generate(rng),
+            from: signer.aor(),
+            to: format!("sip:carol@{}", signer.overlay()),
+            sent_ms: NOW.secs() * 1000,
+            text: "Meet me at the usual place.".into(),
+        };
+        let signed = SignedLetter::sign(letter, &signer).expect("own");
+        let good = signed.encode();
+        assert!(signed.verify(&signer.anchor, NOW).is_ok());
+        let mut decoded = 0;
+        for _ in 0..10_000 {
+            let bytes = damage(&good, rng);
+            let Ok(read) = SignedLetter::decode(&bytes) else { continue };
+            assert_eq!(read.encode(), bytes, "accepted encodings are canonical");
+            if bytes != good {
+                decoded += 1;
+                assert!(read.verify(&signer.anchor, NOW).is_err(), "{bytes:02x?}");
+            }
+        }
+        assert!(decoded > 300, "{decoded} reach the signature check");
+        // The seal around it: what was changed does not open, and what opens is what was sealed.
+        let sealed = seal("message", &[signer.device_key()], &good, rng).expect("a key");
+        let mut opened = 0;
+        for _ in 0..3_000 {
+            let bytes = damage(&sealed, rng);
+            if let Ok(content) = super::open("message", &signer.device, &bytes) {
+                opened += 1;
+                assert_eq!((&*content, &bytes), (&good, &sealed));
+            }
+        }
+        assert!(opened < 300, "{opened} of 3,000 were damaged to the same bytes");
+    }
+    let contact = ContactBody { peer_id: crate::core::Id::from_u64(9), addrs: vec![], user_agent: "x".into() };
+    let device = DeviceBody { contact, acks: vec![LetterId([3; 16]); 4] }.encode();
+    let item = Waiting { id: LetterId([4; 16]), pieces: 3, hash: [5; 32] };
+    let item = WaitingBody { messages: vec![item; 3] }.encode();
+    for _ in 0..10_000 {
+        let bytes = damage(&device, rng);
+        if let Ok(read) = DeviceBody::decode(&bytes) {
+            assert_eq!(read.encode(), bytes);
+        }
+        let bytes = damage(&item, rng);
+        if let Ok(read) = WaitingBody::decode(&bytes) {
+            assert_eq!(read.encode(), bytes);
+        }
+    }
+}

@@ -16,6 +16,8 @@ use thiserror::Error;
 pub const IDENTITY: &str = "identity.cbor";
 /// Accounts of standard phones (`pbx::Accounts`).
 pub const PHONES: &str = "phones.toml";
+/// Messages received, sent and waiting.
+pub const MESSAGES: &str = "messages.json";
 /// What is revoked (`identity::Revocations`).
 pub const REVOCATIONS: &str = "revocations.cbor";
 /// Overlay addresses that came with the enrolment, one IP:PORT a line.

@@ -187,6 +187,7 @@ impl Driver {
                         Saved::Phones => disk::PHONES,
                         Saved::Revocations => disk::REVOCATIONS,
                         Saved::Hosts => disk::HOSTS,
+                        Saved::Messages => disk::MESSAGES,
                     };
                     self.data.write(name, &bytes)?;
                 }

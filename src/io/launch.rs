@@ -167,6 +167,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let password = password(&config)?;
     let (mut identity, accounts) = (identity, accounts(&config, &data)?);
     delegate(identity.as_mut(), &accounts, &data, unix)?;
+    let messages = messages(&data)?;
     let server = Server::bind(data.path())?;
     let (endpoint, wire) = open(&config, identity.as_ref())?;
     let towards = config.overlay.bootstrap.iter().find_map(|b| match b {
@@ -194,6 +195,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     setup.voice_fingerprint = fingerprint;
     (setup.sip_listen, setup.overlay_listen) = (sip_listen, overlay_listen);
     (setup.accounts, setup.password, setup.known_peers) = (accounts, password, known_peers(&data)?);
+    setup.messages = messages;
     let (reports, recorded) = mpsc::channel(64);
     let mut records = None;
     if setup.identity.is_some() {
@@ -378,6 +380,15 @@ fn revocations(data: &DataDir, identity: Option<&Identity>, unix: UnixTime) -> R
     let path = || data.path().join(disk::REVOCATIONS).display().to_string();
     Revocations::from_bytes(&bytes, &identity.anchor, unix)
         .map_err(|source| LaunchError::Identity { path: path(), source })
+}
+
+fn messages(data: &DataDir) -> Result<Vec<u8>, LaunchError> {
+    let bytes = data.read(disk::MESSAGES)?.unwrap_or_default();
+    crate::node::check_messages(&bytes).map_err(|fault| {
+        let path = data.path().join(disk::MESSAGES);
+        setting(format!("{}: {fault}", path.display()), "correct the file, or move it away to begin without messages")
+    })?;
+    Ok(bytes)
 }
 
 fn known_peers(data: &DataDir) -> Result<Vec<SocketAddr>, LaunchError> {

@@ -10,7 +10,7 @@ use crate::pbx::Target as Place;
 use crate::pbx::router::QueryId;
 use crate::sip::msg::Uri;
 use crate::sip::tx;
-use crate::ua::{self, CallId, Direction, Hop, MediaPlan, Report, State, Summary, Target, UaEvent};
+use crate::ua::{self, CallId, Direction, Hop, MediaPlan, Report, RequestKey, State, Summary, Target, UaEvent};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -140,6 +140,12 @@ impl Node {
         while let Some(output) = self.ua.poll_output() {
             busy = true;
             match output {
+                // RFC 3428 section 8: what is larger goes over a stream or not at all.
+                ua::Output::Request { key: key @ RequestKey::Message(_), message, hop }
+                    if self.is_too_large(&message, &hop) =>
+                {
+                    self.ua.on_failure(now, key, 513);
+                }
                 ua::Output::Request { key, message, hop } => {
                     match self.send_request(now, message, &hop, Owner::Ua(key)) {
                         Sent::Tx(tx) => self.ua.sent(key, tx),
@@ -206,6 +212,8 @@ impl Node {
                 self.event(None, Event::Registered { aor });
             }
             UaEvent::Unregistered => self.leave(now),
+            UaEvent::Message { tx, request, .. } => self.on_ua_message(now, tx, &request),
+            UaEvent::MessageAnswered { key, status, reason } => self.on_message_answered(now, key, status, &reason),
             UaEvent::RegistrationFailed { status, reason } => {
                 let aor = self.ua.profile().aor.clone();
                 self.event(None, Event::RegistrationFailed { aor, status, why: reason });

@@ -203,7 +203,7 @@ impl Node {
                 let what = format!("the administrator's device does not let this one sign for {}", phone.user);
                 Err(CommandError::new(what, self.how_to_allow()))
             }
-            false => self.make_account(&phone.user, &phone.label, &phone.password),
+            false => self.make_account(now, &phone.user, &phone.label, &phone.password),
         };
         self.reply(phone.request, answer);
     }
@@ -279,13 +279,20 @@ impl Node {
     }
 
     /// Makes the account of a phone that this device may sign for.
-    pub(super) fn make_account(&mut self, user: &str, label: &str, password: &str) -> Result<Reply, CommandError> {
+    pub(super) fn make_account(
+        &mut self,
+        now: Instant,
+        user: &str,
+        label: &str,
+        password: &str,
+    ) -> Result<Reply, CommandError> {
         let added = self.registrar.accounts_mut().add(user, label, password);
         added.map_err(|fault| {
             CommandError::new(format!("the account {user} was not made: {fault}"), "change it and try again")
         })?;
         self.save_identity();
         self.save_phones();
+        self.mailbox_of_phone(now, &self.domain.aor(&user.to_ascii_lowercase()));
         Ok(Reply::Done { done: format!("{user} may register at {}", self.setup.sip_listen) })
     }
 }

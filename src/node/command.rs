@@ -55,7 +55,7 @@ impl Node {
                 }
             }
             Command::PhoneList => Ok(Reply::Phones { phones: self.phones(now) }),
-            Command::PhoneRemove { user } => self.phone_remove(&user),
+            Command::PhoneRemove { user } => self.phone_remove(now, &user),
             Command::Invite { user, extension } => self.invite(now, &user, extension.as_deref()),
             Command::Devices => return self.devices(now, request, None),
             Command::DeviceAdd { label, with_key } => self.device_add(now, label, with_key),
@@ -64,6 +64,13 @@ impl Node {
             Command::OfficeRevoke { target } => self.office_revoke(now, &target),
             Command::OfficeAdapters { device, allow } => self.office_adapters(&device, allow),
             Command::OwnerAdd { user, sheet } => return self.owner_add(now, request, &user, &sheet),
+            Command::Message { .. }
+            | Command::Messages { .. }
+            | Command::MessageRead { .. }
+            | Command::MessageDelete { .. } => match self.message_command(now, request, command) {
+                Some(answer) => answer,
+                None => return,
+            },
             Command::Stop => {
                 self.stopping = Some(request);
                 for call in self.ua.summaries(now) {
@@ -250,14 +257,15 @@ impl Node {
             )));
         }
         self.book_changed(now);
-        Some(self.make_account(user, &phone.label, &phone.password))
+        Some(self.make_account(now, user, &phone.label, &phone.password))
     }
 
-    fn phone_remove(&mut self, user: &str) -> Answer {
+    fn phone_remove(&mut self, now: Instant, user: &str) -> Answer {
         if !self.registrar.accounts_mut().remove(user) {
             return Err(CommandError::new(format!("there is no account {user}"), "see `chordial phone list`"));
         }
         self.registrar.forget(user);
+        self.forget_mailbox(now, user);
         self.save_phones();
         Ok(done(format!("removed {user}")))
     }

@@ -61,6 +61,30 @@ pub enum Command {
     },
     /// The calls under way and the latest ended ones. Answered by [`Reply::Calls`].
     Calls,
+    /// Send a message. Answered by [`Reply::Sent`] when it was delivered or waits for somebody who is absent.
+    Message {
+        /// Extension, user name, AOR or `sip:` URI.
+        target: String,
+        /// The text.
+        text: String,
+    },
+    /// The messages that were received and sent. Answered by [`Reply::Messages`].
+    Messages {
+        /// Those that were received and not read yet alone.
+        #[serde(default)]
+        unread: bool,
+    },
+    /// One message with its whole text, which counts as read from then on. Answered by [`Reply::Messages`].
+    MessageRead {
+        /// Its number in `messages`; the oldest unread one when absent.
+        #[serde(default)]
+        message: Option<u64>,
+    },
+    /// Take a message out of the history. Answered by [`Reply::Done`].
+    MessageDelete {
+        /// Its number in `messages`.
+        message: u64,
+    },
     /// Make an account for a standard phone. Answered by [`Reply::Done`].
     PhoneAdd {
         /// User name.
@@ -148,6 +172,16 @@ pub enum Reply {
         calls: Vec<CallStatus>,
         /// Ended, latest first, 50 at most.
         ended: Vec<CallReport>,
+    },
+    /// To [`Command::Message`].
+    Sent {
+        /// What became of it.
+        sent: Box<MessageEntry>,
+    },
+    /// To [`Command::Messages`] and [`Command::MessageRead`].
+    Messages {
+        /// Oldest first.
+        messages: Vec<MessageEntry>,
     },
     /// To [`Command::PhoneList`].
     Phones {
@@ -279,6 +313,69 @@ pub enum Event {
         /// How it went.
         report: Box<CallReport>,
     },
+    /// A message has come.
+    Message {
+        /// It.
+        message: Box<MessageEntry>,
+    },
+    /// Something became of a message of ours after its command was answered.
+    MessageState {
+        /// It.
+        message: Box<MessageEntry>,
+    },
+}
+
+/// Where a message stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MessageState {
+    /// Received and not read.
+    #[default]
+    Unread,
+    /// Received and read.
+    Read,
+    /// On its way; not known what became of it.
+    Sent,
+    /// It waits for a recipient who is absent.
+    Waits,
+    /// A device of the recipient has it.
+    Delivered,
+    /// It was refused, or nobody was found.
+    Failed,
+    /// It waited for seven days and nobody fetched it.
+    Expired,
+}
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MessageEntry {
+    /// Its number.
+    pub number: u64,
+    /// 32 hexadecimal digits, the same at both ends.
+    pub id: String,
+    /// `in` or `out`.
+    pub direction: String,
+    /// Who wrote it.
+    pub from: String,
+    /// To whom.
+    pub to: String,
+    /// When it was written, seconds since 1970.
+    pub sent: u64,
+    /// The text; in a list its first 200 characters.
+    pub text: String,
+    /// Where it stands.
+    pub state: MessageState,
+    /// It was sealed to the recipient's devices all the way.
+    pub sealed: bool,
+    /// Who wrote it is proven by the sender's signature: the short fingerprint of the user's key; else empty.
+    #[serde(default)]
+    pub verified: String,
+    /// SIP status of what became of it; 0 where none is known.
+    #[serde(default)]
+    pub status: u16,
+    /// Why, for a person.
+    #[serde(default)]
+    pub reason: String,
 }
 
 /// One device of a user.

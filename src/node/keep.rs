@@ -88,11 +88,15 @@ impl Node {
         let (aor, device) = (&e.aor, e.device);
         let (what, next) = match own {
             true => (
-                format!("another program writes {aor} with this device's key {device}: a copy of this data directory runs"),
+                format!(
+                    "another program writes {aor} with this device's key {device}: a copy of this data directory runs"
+                ),
                 "stop one of the two and enrol it as a device of its own in an empty data directory",
             ),
             false => (
-                format!("two programs write {aor} with one device key, {device}: a copied data directory, or a hostile device"),
+                format!(
+                    "two programs write {aor} with one device key, {device}: a copied data directory, or a hostile device"
+                ),
                 "tell its owner; the copy has to be enrolled as a device of its own",
             ),
         };

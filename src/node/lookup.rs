@@ -4,7 +4,9 @@ use super::Node;
 use super::publish::Write;
 use super::ring::State;
 use crate::core::Instant;
-use crate::identity::{ContactBody, Entry, EntryKind, PublicKey, RecoverySheet, SignedEntry, resource_key, split_aor};
+use crate::identity::{
+    ContactBody, Entry, EntryKind, LetterId, PublicKey, RecoverySheet, SignedEntry, resource_key, split_aor,
+};
 use crate::node::control::{CommandError, Event, LookupReport, Reply, RequestId};
 use crate::overlay::{self, Command, Mode, OpId, PeerRef, PutError, Trace};
 use crate::sip::msg::Message;
@@ -57,6 +59,34 @@ pub(super) enum Op {
         user: String,
         sheet: Box<RecoverySheet>,
     },
+    /// The recipient of a message that is being sent.
+    Letter {
+        sending: u64,
+    },
+    /// The mailbox of an address that is served here.
+    Mailbox {
+        aor: String,
+    },
+    /// The recipient of a message that waits.
+    Poll {
+        id: String,
+    },
+    /// A piece of a message that waits.
+    Piece {
+        device: PublicKey,
+        id: LetterId,
+        n: u8,
+    },
+    /// The note of what waits for an address.
+    Notice(Write),
+    /// A piece of a message is left in a mailbox.
+    Leave {
+        id: String,
+    },
+    /// A device entry.
+    Device(Write),
+    /// Taken back, or written again: nobody waits.
+    Mend,
 }
 
 /// What a lookup found, made into places to ring.
@@ -99,6 +129,26 @@ impl Node {
         self.begin_op(now, Op::Vouch { tx }, aor, Mode::Sure);
     }
 
+    /// Looks up whom a message is for.
+    pub(super) fn lookup_for_letter(&mut self, now: Instant, sending: u64, aor: &str) {
+        self.begin_op(now, Op::Letter { sending }, aor, Mode::Auto);
+    }
+
+    /// Looks at the record of somebody who has a message waiting.
+    pub(super) fn lookup_for_poll(&mut self, now: Instant, id: String, aor: &str) {
+        self.begin_op(now, Op::Poll { id }, aor, Mode::Auto);
+    }
+
+    /// Reads a mailbox.
+    pub(super) fn lookup_for_mailbox(&mut self, now: Instant, aor: &str) {
+        self.begin_op(now, Op::Mailbox { aor: aor.to_owned() }, aor, Mode::Auto);
+    }
+
+    /// Reads a piece of a message that waits.
+    pub(super) fn lookup_for_piece(&mut self, now: Instant, place: &str, device: PublicKey, id: LetterId, n: u8) {
+        self.begin_op(now, Op::Piece { device, id, n }, place, Mode::Auto);
+    }
+
     pub(super) fn on_get_done(&mut self, now: Instant, op: OpId, entries: &[SignedEntry], trace: &Trace) {
         let found = self.found(entries);
         match self.ring.ops.remove(&op) {
@@ -110,7 +160,11 @@ impl Node {
             Some(Op::Route { query, aor }) => self.on_route_found(now, query, &aor, &found),
             Some(Op::Vouch { tx }) => self.on_vouched(now, tx, entries),
             Some(Op::Way { number }) => self.on_way(now, number, &found),
-            Some(Op::Write(_)) | None => {}
+            Some(Op::Letter { sending }) => self.on_recipient_found(now, sending, entries),
+            Some(Op::Mailbox { aor }) => self.on_mailbox(now, &aor, entries),
+            Some(Op::Poll { id }) => self.on_polled(now, &id, entries),
+            Some(Op::Piece { device, id, n }) => self.on_piece(now, (device, id, n), entries),
+            Some(Op::Write(_) | Op::Leave { .. } | Op::Device(_) | Op::Notice(_) | Op::Mend) | None => {}
             Some(op) => self.on_people_found(now, op, entries),
         }
     }
@@ -143,7 +197,11 @@ impl Node {
             Some(Op::Route { query, aor }) => self.on_route_failed(now, query, &aor),
             Some(Op::Vouch { tx }) => self.on_vouched(now, tx, &[]),
             Some(Op::Way { number }) => self.on_way(now, number, &Found::default()),
-            Some(Op::Write(_)) | None => {}
+            Some(Op::Letter { sending }) => self.on_recipient_failed(now, sending, why),
+            // Both are done again in time.
+            Some(Op::Mailbox { .. } | Op::Poll { .. }) => {}
+            Some(Op::Piece { device, id, n }) => self.on_piece(now, (device, id, n), &[]),
+            Some(Op::Write(_) | Op::Leave { .. } | Op::Device(_) | Op::Notice(_) | Op::Mend) | None => {}
             Some(op) => self.on_people_found(now, op, &[]),
         }
     }
@@ -167,7 +225,8 @@ impl Node {
     }
 
     fn lookup_report(&self, aor: String, entries: &[SignedEntry], found: &Found, trace: &Trace) -> LookupReport {
-        let bodies = entries.iter().filter_map(|e| ContactBody::decode(&e.entry().body).ok());
+        let contacts = entries.iter().filter(|e| e.entry().kind == EntryKind::Contact);
+        let bodies = contacts.filter_map(|e| ContactBody::decode(&e.entry().body).ok());
         let user = split_aor(&aor).map_or("", |(user, _)| user);
         let contacts: Vec<_> = bodies
             .filter_map(|b| Some(self.contact_uri(Some(user), &PeerRef { id: b.peer_id, addr: *b.addrs.first()? })))
@@ -233,7 +292,13 @@ impl Node {
     }
 
     pub(super) fn on_put_done(&mut self, now: Instant, op: OpId, result: Result<(), PutError>) {
-        let Some(Op::Write(write)) = self.ring.ops.remove(&op) else { return };
+        let (write, mail) = match self.ring.ops.remove(&op) {
+            Some(Op::Write(write)) => (write, None),
+            Some(Op::Device(write)) => (write, Some(EntryKind::DEVICE)),
+            Some(Op::Notice(write)) => (write, Some(EntryKind::WAITING)),
+            Some(Op::Leave { id }) => return self.on_left(now, id, &result),
+            _ => return,
+        };
         let (written, past) = match &result {
             Ok(()) => (true, None),
             Err(PutError::Stale(entry) | PutError::Conflict(entry)) => (false, Some(entry.entry().sequence)),
@@ -241,6 +306,11 @@ impl Node {
         };
         if let Err(fault) = &result {
             tracing::debug!(aor = %write.aor, %fault, "not written");
+        }
+        match mail {
+            Some(EntryKind::DEVICE) => return self.mail.mailbox.devices.done(now, &write, written, past),
+            Some(_) => return self.on_noted(now, &write, &result, past),
+            None => {}
         }
         let was = self.publisher.is_written(&write.aor);
         self.publisher.done(now, &write, written, past);

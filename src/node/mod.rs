@@ -25,19 +25,27 @@
 //! | `certify` | certificates asked of enrollers, and what enrollers grant |
 //! | `office` | an administrator's commands, and the book shared among enrollers |
 //! | `devices` | the devices of this node's user |
+//! | `message` | messages that go out |
+//! | `deliver` | messages that come in, for the user here and for phones |
+//! | `mailbox` | messages that wait in the overlay for somebody who is absent |
+//! | `fetch` | what waits there for whom this node serves |
+//! | `archive` | what is kept of messages over a restart |
 //! | `exchange` | what nodes ask each other beside overlay and calls |
 //! | `command` | what a person or a script asks |
 
+mod archive;
 mod attach;
 mod calls;
 mod certify;
 mod command;
 pub mod control;
+mod deliver;
 mod detour;
 mod devices;
 mod discovery;
 mod enrol;
 mod exchange;
+mod fetch;
 mod flows;
 mod keep;
 mod host_cache;
@@ -45,6 +53,8 @@ mod join;
 mod lookup;
 mod office;
 mod people;
+mod mailbox;
+mod message;
 mod publish;
 mod receive;
 mod ring;
@@ -252,6 +262,8 @@ pub enum Saved {
     Hosts,
     /// What is revoked.
     Revocations,
+    /// Messages: what was received and sent, what waits.
+    Messages,
 }
 
 /// What is to be done outside.
@@ -359,6 +371,7 @@ pub struct Node {
     calls: calls::Calls,
     vouch: vouch::Vouching,
     exchanges: exchange::Exchanges,
+    mail: message::Mail,
     warnings: keep::Warnings,
     attach: attach::Attachments,
     detours: detour::Detours,
@@ -369,6 +382,14 @@ pub struct Node {
     out: VecDeque<Output>,
     counters: BTreeMap<&'static str, u64>,
     stopping: Option<RequestId>,
+}
+
+/// Checks a file of messages before a node is started with it.
+///
+/// # Errors
+/// What is wrong with it, for a person.
+pub fn check_messages(bytes: &[u8]) -> Result<(), String> {
+    archive::Archive::read(bytes).map(|_| ())
 }
 
 impl Node {
@@ -394,6 +415,8 @@ impl Node {
             calls: calls::Calls::default(),
             vouch: vouch::Vouching::default(),
             exchanges: exchange::Exchanges::default(),
+            // Whoever starts a node has checked the file.
+            mail: message::Mail::new(archive::Archive::read(&setup.messages).unwrap_or_default()),
             warnings: keep::Warnings::default(),
             attach: attach::Attachments::default(),
             detours: detour::Detours::default(),
@@ -460,6 +483,7 @@ impl Node {
         self.people_timeout(now);
         self.certify_timeout(now);
         self.office_timeout(now);
+        self.on_mail_timeout(now);
         self.settle(now);
     }
 
@@ -482,6 +506,7 @@ impl Node {
                 self.next_people_timeout(),
                 self.next_certify_timeout(),
                 self.next_office_timeout(),
+                self.next_mail_timeout(),
             ])
             .flatten()
             .min()
@@ -508,10 +533,14 @@ impl Node {
             quiet &= !self.settle_ua(now);
             quiet &= !self.settle_pbx(now);
             quiet &= !self.write_due(now);
+            quiet &= !self.write_mail(now);
             quiet &= !self.leave_when_done(now);
             if quiet {
                 break;
             }
+        }
+        if let Some(file) = self.mail.archive.take_file() {
+            self.out.push_back(Output::Save { what: Saved::Messages, bytes: Bytes::from(file) });
         }
         for wire in std::mem::take(&mut self.wire) {
             self.out.push_back(match wire {

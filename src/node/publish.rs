@@ -21,6 +21,8 @@ struct Published {
     in_flight: bool,
     /// Written since the node last joined, in the form that is wanted.
     written: bool,
+    /// What is to be said has changed while a write was under way.
+    changed: bool,
     due: Instant,
     backoff: Duration,
     /// To be written again as soon as the write under way has ended.
@@ -66,6 +68,7 @@ impl Publisher {
                     wanted: true,
                     in_flight: false,
                     written: false,
+                    changed: false,
                     due: now,
                     backoff: RETRY_MIN,
                     again: false,
@@ -104,6 +107,13 @@ impl Publisher {
         }
     }
 
+    /// What is said of `aor` has changed and is to be written again.
+    pub fn renew(&mut self, now: Instant, aor: &str) {
+        if let Some(p) = self.aors.get_mut(aor) {
+            (p.written, p.due, p.backoff, p.changed) = (false, now, RETRY_MIN, p.in_flight);
+        }
+    }
+
     /// The next write that is due; it counts as under way until [`Publisher::done`].
     pub fn poll(&mut self, now: Instant) -> Option<Write> {
         let (aor, p) = self.aors.iter_mut().find(|(_, p)| !p.in_flight && p.due <= now)?;
@@ -127,7 +137,7 @@ impl Publisher {
         } else if !written {
             p.due = now + p.backoff;
             p.backoff = (p.backoff * 2).min(RETRY_MAX);
-        } else if p.wanted != write.reachable {
+        } else if p.wanted != write.reachable || std::mem::take(&mut p.changed) {
             p.due = now;
         } else if !p.wanted {
             self.aors.remove(&write.aor);

@@ -184,13 +184,22 @@ impl Node {
     ) -> Option<tx::ClientTxId> {
         let size = message.to_bytes().len() + VIA_SIZE;
         let flow = self.flow_to(hop, size)?;
-        let small = self.flow_to(hop, 0).filter(|small| small.transport != flow.transport);
+        let small = match message.method() {
+            Method::Message => None,
+            _ => self.flow_to(hop, 0).filter(|small| small.transport != flow.transport),
+        };
         let copy = small.map(|small| (message.clone(), small));
         let tx = self.send_on(now, message, flow, branch, owner)?;
         if let Some(copy) = copy {
             self.large.insert(tx, copy);
         }
         Some(tx)
+    }
+
+    /// True for a request that would have to go in a datagram and is larger than may.
+    pub(super) fn is_too_large(&mut self, message: &Message, hop: &Hop) -> bool {
+        let size = message.to_bytes().len() + VIA_SIZE;
+        size > limits::SIP_UDP_REQUEST && self.flow_to(hop, size).is_some_and(|f| f.transport == Transport::Udp)
     }
 
     fn send_on(

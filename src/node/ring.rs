@@ -293,6 +293,7 @@ impl Node {
         let first = self.ring.state != State::In;
         self.ring.state = State::In;
         self.publisher.rewrite(now);
+        self.mailbox_joined(now);
         let peers = self.overlay.as_ref().map_or(0, |o| o.status().successors.len());
         if peers > 0 {
             self.race_won();

@@ -36,7 +36,11 @@ impl Node {
             }
             let unix = self.unix(now);
             let reply = self.registrar.on_register(now, unix, &message, &flow);
+            let registered = reply.status() == 200 && message.has(HeaderName::Contact);
             self.tx.respond(now, tx, reply);
+            if registered {
+                self.on_phone_registered(now, &message);
+            }
             return;
         }
         if link && !internal && !self.is_vouched(now, tx, &message, flow, merged) {
@@ -72,6 +76,10 @@ impl Node {
                 }
             }
         };
+        let pager = *message.method() == Method::Message && message.to_tag().is_none();
+        if pager && !internal && self.takes_message(now, tx, &message, &origin, merged) {
+            return;
+        }
         if !internal && self.is_for_ua(now, &message) {
             if merged && message.to_tag().is_none() {
                 return self.answer(now, tx, &message, 482, "Loop Detected (merged request)");
@@ -119,6 +127,9 @@ impl Node {
                 registrar::Output::Unreachable { aor, user } => (user, aor, false),
             };
             if !self.is_own(&user) {
+                if reachable {
+                    self.mailbox_of_phone(now, &aor);
+                }
                 self.publisher.want(now, unix, &aor, reachable);
             }
         }

@@ -38,6 +38,8 @@ pub struct Setup {
     pub password: Option<Redacted<String>>,
     /// Addresses to join by that came with the enrolment.
     pub known_peers: Vec<SocketAddr>,
+    /// The file of messages, as [`Saved::Messages`](super::Saved) had it; empty at first.
+    pub messages: Vec<u8>,
     /// Records kept from the last time; none where nobody keeps any.
     pub stored: Option<Stored>,
     /// What was wrong with what was kept, for the owner.
@@ -78,6 +80,7 @@ impl Setup {
             accounts: Accounts::new(&name),
             password: None,
             known_peers: Vec::new(),
+            messages: Vec::new(),
             stored: None,
             damage: None,
             hosts: Vec::new(),
@@ -293,6 +296,7 @@ impl Node {
         }
         self.begin_people(now);
         self.begin_office(now);
+        self.begin_mailbox(now);
         self.begin_ring(now);
         if let (None, Some(registrar)) = (&self.identity, self.setup.registrar_uri()) {
             let expires = self.setup.config.account.expires;

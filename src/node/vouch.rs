@@ -164,9 +164,11 @@ impl Node {
     /// The caller's registration was looked up.
     pub(super) fn on_vouched(&mut self, now: Instant, tx: ServerTxId, entries: &[SignedEntry]) {
         let Some(Waiting { message, flow, merged, device, aor }) = self.vouch.waiting.remove(&tx) else { return };
-        if entries.iter().any(|e| e.entry().device == device && !e.entry().is_removal()) {
+        // Kinds that anybody may write under an address prove nothing about it.
+        let own = |e: &&SignedEntry| [EntryKind::Contact, EntryKind::DEVICE].contains(&e.entry().kind);
+        if entries.iter().filter(own).any(|e| e.entry().device == device && !e.entry().is_removal()) {
             self.vouch.remember(device, aor, now + GOOD_FOR);
-            self.vouch.let_in(&message, entries.iter().map(|e| e.entry().device).collect());
+            self.vouch.let_in(&message, entries.iter().filter(own).map(|e| e.entry().device).collect());
             return self.route_on(now, tx, message, flow, true, merged);
         }
         self.count("callers that a peer may not speak for");

@@ -21,12 +21,13 @@ impl Ua {
         match (request.method().clone(), within, request.to_tag().is_some()) {
             (Method::Options, _, _) => {
                 let mut ok = self.reply(request, 200, "OK");
-                ok.push(HeaderName::Accept, "application/sdp");
+                ok.push(HeaderName::Accept, "application/sdp, text/plain");
                 ok.push(HeaderName::Allow, ALLOW);
                 self.respond(tx, ok);
             }
             (Method::Invite, Some(id), _) => self.on_reinvite(now, tx, id, request, flow),
             (Method::Bye, Some(id), _) => self.on_bye(now, tx, id, request),
+            (Method::Message, Some(_), _) | (Method::Message, None, false) => self.on_message(now, tx, request, link),
             (Method::Bye, None, _) | (_, None, true) => {
                 let gone = self.reply(request, 481, "Call/Transaction Does Not Exist");
                 self.respond(tx, gone);
@@ -42,7 +43,7 @@ impl Ua {
 
     /// What RFC 3261 section 8.2 has a UAS refuse before it looks closer.
     fn refusal(&mut self, request: &Message) -> Option<Message> {
-        let known = [Method::Invite, Method::Bye, Method::Options, Method::Cancel, Method::Ack];
+        let known = [Method::Invite, Method::Bye, Method::Options, Method::Cancel, Method::Ack, Method::Message];
         if !known.contains(request.method()) {
             let mut no = self.reply(request, 405, "Method Not Allowed");
             no.push(HeaderName::Allow, ALLOW);

@@ -1,5 +1,5 @@
 //! L3: the user agent. Calls (RFC 3261 sections 8, 9, 13, 14, 15) of one user: placed to one or more
-//! devices at once, received, answered, held by the other end, ended; OPTIONS; and the registration of a
+//! devices at once, received, answered, held by the other end, ended; OPTIONS; messages (RFC 3428); and the registration of a
 //! plain SIP phone with an outside registrar.
 //!
 //! [`Ua`] is handed requests and responses that the transaction layer has sorted, and says what to send and
@@ -13,6 +13,7 @@ mod account;
 mod call;
 mod incoming;
 mod media;
+pub mod message;
 mod outgoing;
 
 pub use account::{Account, AccountConfig};
@@ -28,7 +29,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Methods that this user agent takes.
-pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS";
+pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, MESSAGE";
 
 /// Who this user agent is and how it behaves.
 #[derive(Debug, Clone)]
@@ -104,6 +105,8 @@ pub enum RequestKey {
     InDialog(CallId),
     /// The account's REGISTER.
     Register,
+    /// A MESSAGE.
+    Message(message::MessageKey),
 }
 
 /// What the user agent wants done.
@@ -201,6 +204,24 @@ pub enum UaEvent {
         /// How it went.
         report: Box<Report>,
     },
+    /// A MESSAGE has come: it is answered in its transaction by whoever hears of it.
+    Message {
+        /// Its transaction.
+        tx: ServerTxId,
+        /// The request.
+        request: Box<Message>,
+        /// It came by a peer's link.
+        link: bool,
+    },
+    /// A MESSAGE of ours has its answer.
+    MessageAnswered {
+        /// Which.
+        key: message::MessageKey,
+        /// Final status; 408 or 503 where nobody answered.
+        status: u16,
+        /// The reason phrase.
+        reason: String,
+    },
     /// The account is registered for this long.
     Registered {
         /// Until it has to be renewed.
@@ -243,6 +264,7 @@ pub struct Ua {
     calls: BTreeMap<CallId, Call>,
     next_call: u64,
     account: Option<Account>,
+    messages: message::Messages,
     timers: TimerQueue<Timer>,
     out: VecDeque<Output>,
 }
@@ -257,6 +279,7 @@ impl Ua {
             calls: BTreeMap::new(),
             next_call: 1,
             account: None,
+            messages: message::Messages::default(),
             timers: TimerQueue::new(),
             out: VecDeque::new(),
         }
@@ -322,6 +345,7 @@ impl Ua {
         match key {
             RequestKey::Invite(call, leg) => self.on_invite_response(now, call, leg, tx, response),
             RequestKey::Register => self.on_register_response(now, response),
+            RequestKey::Message(key) => self.on_message_response(key, response),
             RequestKey::InDialog(_) => {}
         }
     }
@@ -335,6 +359,14 @@ impl Ua {
                 self.on_leg_failed(now, call, leg, status, reason.to_owned());
             }
             RequestKey::Register => self.on_register_failed(now, 0, "no answer".to_owned()),
+            RequestKey::Message(key) => {
+                let reason = match status {
+                    408 => "Request Timeout",
+                    513 => "Message Too Large",
+                    _ => "Service Unavailable",
+                };
+                self.message_answered(key, status, reason);
+            }
             RequestKey::InDialog(_) => {}
         }
     }

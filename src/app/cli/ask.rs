@@ -1,6 +1,6 @@
 //! The commands that the running program carries out.
 
-use super::args::{CallArgs, LookupArgs, PhoneAddArgs};
+use super::args::{CallArgs, LookupArgs, MessageArgs, PhoneAddArgs};
 use super::{password, print};
 use crate::app::Failure;
 use crate::io::audio::SourceSpec;
@@ -36,6 +36,23 @@ pub async fn lookup(data: &Path, args: LookupArgs, json: bool) -> Result<(), Fai
         print::out(print::reply(&reply).trim_end());
     }
     if report.found { Ok(()) } else { Err(not_found(report)) }
+}
+
+/// `message`: done when it was delivered, or waits for somebody who is absent.
+pub async fn message(data: &Path, args: MessageArgs, json: bool) -> Result<(), Failure> {
+    let text = match args.text.as_slice() {
+        [one] if one == "-" => io::read_to_string(io::stdin())
+            .map_err(|e| Failure::said(format!("standard input: {e}"), "write the text as UTF-8"))?,
+        words => words.join(" "),
+    };
+    let reply = request(data, &Command::Message { target: args.target, text }, json).await?;
+    let Reply::Sent { sent } = &reply else { return Err(unexpected()) };
+    if json {
+        print::out(&json!(sent).to_string());
+    } else {
+        print::out(print::reply(&reply).trim_end());
+    }
+    Ok(())
 }
 
 /// `phone add`.

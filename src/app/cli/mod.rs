@@ -8,10 +8,10 @@ mod print;
 
 pub use args::{
     Adapters, ArchiveArgs, CallArgs, Cli, Command, CreateArgs, DemoArgs, Devices, DtmfArgs, InviteArgs, JoinArgs,
-    LookupArgs, Office, Owner, Phone, PhoneAddArgs, RecoverArgs, SimArgs, StartArgs, WhichCall,
+    LookupArgs, MessageArgs, Messages, Office, Owner, Phone, PhoneAddArgs, RecoverArgs, SimArgs, StartArgs, WhichCall,
 };
 pub use ask::spinner;
-pub use print::{out, table};
+pub use print::{message_line, out, table};
 
 use super::{Failure, demo, start};
 use crate::node::control;
@@ -68,6 +68,15 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Hangup(w) => client(ask::one(&data()?, control::Command::Hangup { call: w.call }, json)),
         Command::Dtmf(args) => {
             let command = control::Command::Dtmf { call: args.call, digits: args.digits };
+            client(ask::one(&data()?, command, json))
+        }
+        Command::Message(args) => client(ask::message(&data()?, args, json)),
+        Command::Messages { what } => {
+            let command = match what.unwrap_or(Messages::List { unread: false }) {
+                Messages::List { unread } => control::Command::Messages { unread },
+                Messages::Read { message } => control::Command::MessageRead { message },
+                Messages::Delete { message } => control::Command::MessageDelete { message },
+            };
             client(ask::one(&data()?, command, json))
         }
         Command::Status => client(ask::one(&data()?, control::Command::Status, json)),

@@ -1,8 +1,9 @@
 //! Answers for a person: aligned, short, the most important first.
 
+use crate::core::UnixTime;
 use crate::node::control::{
-    CallReport, CallStatus, DeviceStatus, LookupReport, OfficeDevice, OfficeReport, PeerStatus, PhoneStatus, Reply,
-    Status,
+    CallReport, CallStatus, DeviceStatus, LookupReport, MessageEntry, MessageState, OfficeDevice, OfficeReport,
+    PeerStatus, PhoneStatus, Reply, Status,
 };
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -30,6 +31,12 @@ pub fn reply(reply: &Reply) -> String {
         }
         Reply::Devices { devices } => table(devices.iter().map(device_row)),
         Reply::Office(report) => office(report),
+        Reply::Sent { sent } => match sent.state {
+            MessageState::Delivered => format!("delivered to {}", sent.to),
+            _ => format!("waits for {}; it is kept for seven days", sent.to),
+        },
+        Reply::Messages { messages } if messages.is_empty() => "no messages".into(),
+        Reply::Messages { messages } => messages.iter().map(|m| message_line(m) + "\n").collect(),
         Reply::Done { done } => done.clone(),
     }
 }
@@ -117,6 +124,39 @@ pub fn call_line(r: &CallReport) -> String {
     }
     let _ = write!(text, "; path {}, security {}", r.path, r.security);
     text
+}
+
+/// A message in a line; a text of several lines follows indented.
+pub fn message_line(m: &MessageEntry) -> String {
+    let (arrow, other) = if m.direction == "in" { ("from", &m.from) } else { ("to", &m.to) };
+    let state = match m.state {
+        MessageState::Unread => "unread",
+        MessageState::Read => "read",
+        MessageState::Sent => "sent",
+        MessageState::Waits => "waits",
+        MessageState::Delivered => "delivered",
+        MessageState::Failed => "failed",
+        MessageState::Expired => "expired",
+    };
+    let how = match (m.direction.as_str(), m.sealed, m.verified.is_empty()) {
+        ("in", true, false) => format!("sealed, signed by {}", m.verified),
+        ("in", ..) => "in clear, sender not proven".into(),
+        (_, true, _) => "sealed".into(),
+        _ => "in clear".into(),
+    };
+    // What others write does not steer the terminal.
+    let plain = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
+    let text: String = m.text.chars().map(plain).collect();
+    let text = text.trim_end().replace('\n', "\n    ");
+    let gap = if text.contains('\n') { "\n    " } else { " " };
+    let why = if m.reason.is_empty() { String::new() } else { format!(", {} {}", m.status, m.reason) };
+    format!("message {} {arrow} {other} ({state}{why}; {}; {how}):{gap}{text}", m.number, when(m.sent))
+}
+
+/// A second since 1970 as `2027-01-15 08:00 UTC`.
+fn when(secs: u64) -> String {
+    let (year, month, day) = UnixTime(secs).civil();
+    format!("{year}-{month:02}-{day:02} {:02}:{:02} UTC", secs / 3600 % 24, secs / 60 % 60)
 }
 
 fn status(s: &Status) -> String {

@@ -66,6 +66,14 @@ pub enum Command {
     Hangup(WhichCall),
     /// Send DTMF digits in a call.
     Dtmf(DtmfArgs),
+    /// Send TARGET a message; for who is absent it waits up to seven days.
+    Message(MessageArgs),
+    /// The messages received and sent. Without a word: list.
+    Messages {
+        /// What with them.
+        #[command(subcommand)]
+        what: Option<Messages>,
+    },
     /// Who, where and with whom the running program is.
     Status,
     /// The peers that it knows.
@@ -296,6 +304,40 @@ pub struct DtmfArgs {
     /// The call's number as `calls` shows it. Default: the only one.
     #[arg(long, value_name = "CALL")]
     pub call: Option<u64>,
+}
+
+/// Of `message`.
+#[derive(Debug, Args)]
+pub struct MessageArgs {
+    /// User name, address (user@overlay) or sip: URI.
+    #[arg(value_name = "TARGET")]
+    pub target: String,
+    /// The text, in one or several words; "-" reads it from standard input.
+    #[arg(value_name = "TEXT", required = true, num_args = 1..)]
+    pub text: Vec<String>,
+}
+
+/// `messages ...`.
+#[derive(Debug, Subcommand)]
+pub enum Messages {
+    /// List them, oldest first.
+    List {
+        /// Only those that were received and not read.
+        #[arg(long)]
+        unread: bool,
+    },
+    /// Show one with its whole text.
+    Read {
+        /// Its number in the list. Default: the oldest unread one.
+        #[arg(value_name = "N")]
+        message: Option<u64>,
+    },
+    /// Take one out of the list.
+    Delete {
+        /// Its number in the list.
+        #[arg(value_name = "N")]
+        message: u64,
+    },
 }
 
 /// Of `lookup`.
