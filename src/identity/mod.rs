@@ -13,8 +13,8 @@
 //! Each kind of signature covers a text of its own in front of the bytes ([`Purpose`]), so that no signature can be
 //! shown for another. Ed25519 is checked strictly (RFC 8032, small-order keys refused).
 //!
-//! Left out, each to come with the work that needs it: revocation, renewal of certificates before they run out, the
-//! password login, enrolment by a short code between two screens, asking an enroller for adapter certificates over a link.
+//! Left out, each to come with the work that needs it: revocation, renewal of certificates before they run out,
+//! enrolment by a short code between two screens, asking an enroller for adapter certificates over a link.
 
 mod armour;
 mod cbor;
@@ -27,6 +27,7 @@ mod enroller;
 mod entry;
 mod error;
 mod key;
+pub mod login;
 mod name;
 mod own;
 mod recovery;
