@@ -3,10 +3,10 @@
 use crate::raw::{Talk, Way, register, sdp};
 use crate::world::{START, World};
 use chordial::core::{Rng, Transport, UnixTime};
-use chordial::identity::{ENROLMENT_TYPE, Identity, InviteCode, JoinAnswer, JoinRequest, Joining};
+use chordial::identity::{ENROLMENT_TYPE, Identity, InviteCode, JoinAnswer, JoinRequest, Joining, KeyPair};
 use chordial::node::control::{Command, Event, Reply};
 use chordial::overlay::carry::Carry;
-use chordial::overlay::{PeerRef, Request, Route};
+use chordial::overlay::{Links, PeerRef, Request, Route};
 use chordial::sip::msg::{Message, Method};
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,10 +92,13 @@ fn a_stranger_on_a_link_may_not_call_nor_ask() {
 
 /// An overlay request that asks for an entry, as `claimed` writes it.
 fn overlay_request(world: &mut World, claimed: PeerRef) -> Message {
-    let carry = Carry::new("chordial", claimed, 600);
+    overlay_message(world, "chordial", claimed, &Request::Query { target: claimed.id, route: Route::Here })
+}
+
+fn overlay_message(world: &mut World, overlay: &str, claimed: PeerRef, request: &Request) -> Message {
+    let carry = Carry::new(overlay, claimed, 600);
     let to = world.hosts[0].overlay;
-    let mut message =
-        carry.encode_request(&Request::Query { target: claimed.id, route: Route::Here }, to, &mut Rng::from_seed(9));
+    let mut message = carry.encode_request(request, to, &mut Rng::from_seed(9));
     let n = world.now.as_micros();
     let addr = world.raws[world.raws.len() - 1].addr;
     message.push_front("Via", format_args!("SIP/2.0/UDP {addr};branch=z9hG4bKov{n};rport"));
@@ -135,6 +138,32 @@ fn an_overlay_request_needs_a_link_and_the_peer_id_of_its_certificate() {
     let no = talk.finally(&mut world, &request);
     assert!(no.status() >= 400, "{}", no.status());
     assert!(world.hosts[0].counter(world.now, "overlay requests refused") >= 1);
+}
+
+#[test]
+fn a_device_that_no_enroller_placed_is_not_admitted_to_the_ring() {
+    let mut world = office(10);
+    let founder = world.hosts[0].identity.clone().unwrap();
+    let key = KeyPair::generate(&mut world.rng);
+    let chain = founder.add_device(key.public(), "mobile", START).unwrap();
+    let mobile = Identity::of_device(key, None, chain, founder.anchor.clone(), START).unwrap();
+    let (raw, way) = on_link(&mut world, Some(&mobile));
+    let me = PeerRef { id: mobile.peer_id(), addr: world.raws[raw].addr };
+    let talk = Talk::new(&world, raw, way, "sip:a@b", "sip:a@b", "sip:a@b");
+    for request in [Request::Register { expires: 600 }, Request::Leave { links: Links::default() }] {
+        world.run(seconds(1));
+        let request = overlay_message(&mut world, "office.example", me, &request);
+        talk.send(&mut world, &request);
+        assert_eq!(talk.finally(&mut world, &request).status(), 403);
+    }
+    assert_eq!(world.hosts[0].counter(world.now, "peers without a place refused"), 2);
+    // It may ask, as a member.
+    world.run(seconds(1));
+    let query = Request::Query { target: me.id, route: Route::Here };
+    let request = overlay_message(&mut world, "office.example", me, &query);
+    talk.send(&mut world, &request);
+    assert_eq!(talk.finally(&mut world, &request).status(), 404);
+    assert!(world.hosts[0].node.status(world.now).overlay.successors.is_empty());
 }
 
 #[test]

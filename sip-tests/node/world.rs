@@ -45,6 +45,8 @@ pub struct Host {
     pub sip: SocketAddr,
     pub overlay: SocketAddr,
     pub verified: Option<Arc<Verified>>,
+    /// As it was started.
+    pub identity: Option<Identity>,
     wake: Option<Instant>,
     /// In the order in which they came: events, replies, saves, media commands.
     pub events: Vec<(Option<RequestId>, Event)>,
@@ -169,7 +171,7 @@ impl World {
         let (sip, overlay) = (format!("{ip}:5060").parse().unwrap(), format!("{ip}:5061").parse().unwrap());
         let unix = START + self.now.since(Instant::ZERO);
         let verified = identity.as_ref().map(|i| Arc::new(i.verified(unix).unwrap()));
-        let mut setup = Setup::new(config, identity, sip, overlay, unix);
+        let mut setup = Setup::new(config, identity.clone(), sip, overlay, unix);
         setup.password = password;
         let node = Node::new(self.now, setup, self.rng.fork());
         self.hosts.push(Host {
@@ -177,6 +179,7 @@ impl World {
             sip,
             overlay,
             verified,
+            identity,
             wake: None,
             events: Vec::new(),
             replies: BTreeMap::new(),

@@ -1,8 +1,12 @@
 //! Chains of certificates, what they are checked against, and a memory of those that were good.
 //!
-//! A chain is an array of certificates in a fixed order. Office: `[enroller, user, device, peer, adapter?]`, the first issued
-//! by the root, user, peer and adapter by that enroller, the device by the user; peer and adapter are about the device's
-//! key. Open: `[user, device]`, the user's issued by itself.
+//! A chain is an array of certificates in a fixed order. Office: `[enroller, user, device, peer?, adapter?, enroller*]`: enrollers
+//! are issued by the root, the user by the first enroller, the device by the user; peer and adapter are about the device's key
+//! and issued by any enroller of the chain. Enrollers beyond the first are there for peer or adapter alone, none twice.
+//! Open: `[user, device]`, the user's issued by itself.
+//!
+//! A device of an office without a peer certificate has no place on the ring ([`Verified::has_place`]): its user has signed it, and
+//! no enroller has drawn a peer-ID for it yet. It calls and is called by way of others.
 
 use super::cbor::{Reader, Writer, canonical};
 use super::{CLOCK_SKEW, Certificate, Claims, IdentityError, PublicKey, Purpose, RecordError, SignedEntry, split_aor};
@@ -12,7 +16,7 @@ use std::sync::Arc;
 
 const WHAT: &str = "chain";
 /// Most certificates in a chain.
-const MAX_CERTIFICATES: u64 = 5;
+const MAX_CERTIFICATES: u64 = 7;
 /// Largest encoding of a chain, in bytes.
 const MAX_CHAIN: usize = 6 * 1024;
 
@@ -92,8 +96,13 @@ pub struct Verified {
     pub aliases: Vec<String>,
     /// The label that the user gave the device.
     pub label: String,
-    /// The device's place on the ring.
+    /// The device's place on the ring; without one, the SHA-1 of its key, by which it is known all the same.
     pub peer_id: Id,
+    /// True when the device may take that place: an enroller drew it, or the overlay is open. Who chose its own key, and so its
+    /// own number, never joins an office's ring.
+    pub has_place: bool,
+    /// The enrollers' keys that the chain leans on, the user's first; empty in an open overlay.
+    pub enrollers: Vec<PublicKey>,
     /// The phone accounts that the device may sign for.
     pub adapter_for: Vec<String>,
     /// From when all certificates count, tolerance included.
@@ -251,29 +260,36 @@ fn office(chain: &[Certificate], root: PublicKey) -> Result<Verified, IdentityEr
     let enroller = expect(chain, 0, "enroller", |c| matches!(c, Claims::Enroller))?;
     let user = expect(chain, 1, "user", |c| matches!(c, Claims::User(_)))?;
     let device = expect(chain, 2, "device", |c| matches!(c, Claims::Device(_)))?;
-    let peer = expect(chain, 3, "peer", |c| matches!(c, Claims::Peer(_)))?;
-    let adapter = match chain.len() {
-        0..=4 => None,
-        _ => Some(expect(chain, 4, "adapter", |c| matches!(c, Claims::Adapter(_)))?),
-    };
-    if chain.len() > 5 {
-        return Err(IdentityError::Malformed(WHAT));
-    }
+    let mut rest = chain.get(3..).unwrap_or_default().iter().peekable();
+    let peer = rest.next_if(|c| matches!(c.claims, Claims::Peer(_)));
+    let adapter = rest.next_if(|c| matches!(c.claims, Claims::Adapter(_)));
+    let about_device = || [peer, adapter].into_iter().flatten();
     issued_by(enroller, root)?;
     issued_by(user, enroller.subject)?;
     issued_by(device, user.subject)?;
-    for about_device in [Some(peer), adapter].into_iter().flatten() {
-        issued_by(about_device, enroller.subject)?;
-        if about_device.subject != device.subject {
-            return Err(IdentityError::Shape(about_device.claims.kind_name()));
+    let mut enrollers = vec![enroller.subject];
+    for further in rest {
+        let needed = about_device().any(|c| c.issuer == further.subject) && !enrollers.contains(&further.subject);
+        if further.claims != Claims::Enroller || !needed {
+            return Err(IdentityError::Malformed(WHAT));
+        }
+        issued_by(further, root)?;
+        enrollers.push(further.subject);
+    }
+    for certificate in about_device() {
+        if !enrollers.contains(&certificate.issuer) {
+            return Err(IdentityError::Issuer(certificate.claims.kind_name()));
+        }
+        if certificate.subject != device.subject {
+            return Err(IdentityError::Shape(certificate.claims.kind_name()));
         }
     }
-    let Claims::Peer(peer_id) = &peer.claims else { return Err(IdentityError::Shape("peer")) };
+    let place = peer.and_then(|p| if let Claims::Peer(id) = &p.claims { Some(*id) } else { None });
     let adapter_for = match adapter.map(|a| &a.claims) {
         Some(Claims::Adapter(names)) => names.clone(),
         _ => Vec::new(),
     };
-    verified(chain, user, device, *peer_id, adapter_for)
+    verified(chain, user, device, place, enrollers, adapter_for)
 }
 
 fn open(chain: &[Certificate]) -> Result<Verified, IdentityError> {
@@ -284,7 +300,12 @@ fn open(chain: &[Certificate]) -> Result<Verified, IdentityError> {
     }
     issued_by(user, user.subject)?;
     issued_by(device, user.subject)?;
-    verified(chain, user, device, Id::sha1(&device.subject.0), Vec::new())
+    verified(chain, user, device, Some(key_peer_id(&device.subject)), Vec::new(), Vec::new())
+}
+
+/// The peer-ID of a device to which no enroller has given one: SHA-1 of its key.
+fn key_peer_id(device: &PublicKey) -> Id {
+    Id::sha1(&device.0)
 }
 
 fn expect<'c>(
@@ -304,7 +325,8 @@ fn verified(
     chain: &[Certificate],
     user: &Certificate,
     device: &Certificate,
-    peer_id: Id,
+    place: Option<Id>,
+    enrollers: Vec<PublicKey>,
     adapter_for: Vec<String>,
 ) -> Result<Verified, IdentityError> {
     let Claims::User(names) = &user.claims else { return Err(IdentityError::Shape("user")) };
@@ -318,7 +340,9 @@ fn verified(
         user: name.clone(),
         aliases: aliases.to_vec(),
         label: label.clone(),
-        peer_id,
+        peer_id: place.unwrap_or_else(|| key_peer_id(&device.subject)),
+        has_place: place.is_some(),
+        enrollers,
         adapter_for,
         valid_from: UnixTime(from),
         valid_until: until,

@@ -33,6 +33,7 @@ pub struct Identity {
     adapters: Vec<Certificate>,
     names: Vec<String>,
     peer_id: Id,
+    has_place: bool,
 }
 
 impl Identity {
@@ -77,6 +78,52 @@ impl Identity {
         let mut identity = Identity::assemble(device, Some(user_key), chain, anchor, now)?;
         identity.enroller = Some(enroller);
         Ok(identity)
+    }
+
+    /// A further device of a user, signed by the user's key: no administrator is needed. `above` is what stands over the device in the
+    /// user's chains: `[enroller, user]` in an office, `[user]` in an open overlay. In an office the new device has no
+    /// place on the ring until an enroller gives it one ([`Identity::has_place`]).
+    pub fn sign_in(
+        user_key: KeyPair,
+        above: &[Certificate],
+        anchor: TrustAnchor,
+        device: KeyPair,
+        label: &str,
+        now: UnixTime,
+    ) -> Result<Identity, IdentityError> {
+        let label = Claims::Device(label.to_owned());
+        let about_device = Certificate::issue(&user_key, device.public(), anchor.overlay(), label, now)?;
+        let chain = Chain::new(above.iter().cloned().chain([about_device]).collect());
+        Identity::assemble(device, Some(user_key), chain, anchor, now)
+    }
+
+    /// Signs `device` as a further device of this identity's user; its chain, for [`Identity::of_device`]. `NotOurs` where
+    /// this device does not hold the user's key.
+    pub fn add_device(&self, device: PublicKey, label: &str, now: UnixTime) -> Result<Chain, IdentityError> {
+        let user_key = self.user_key.as_ref().ok_or(IdentityError::NotOurs)?;
+        let label = Claims::Device(label.to_owned());
+        let about_device = Certificate::issue(user_key, device, self.overlay(), label, now)?;
+        let chain = Chain::new(self.above_device().iter().cloned().chain([about_device]).collect());
+        self.anchor.verify_chain(&chain, now)?;
+        Ok(chain)
+    }
+
+    /// The identity of a device that another one of the user signed, with the user's key where it was handed over.
+    pub fn of_device(
+        device: KeyPair,
+        user_key: Option<KeyPair>,
+        chain: Chain,
+        anchor: TrustAnchor,
+        now: UnixTime,
+    ) -> Result<Identity, IdentityError> {
+        Identity::assemble(device, user_key, chain, anchor, now)
+    }
+
+    /// The certificates above the device's: `[enroller, user]` in an office, `[user]` in an open overlay.
+    pub fn above_device(&self) -> &[Certificate] {
+        let all = self.chain.certificates();
+        let device = all.iter().position(|c| matches!(c.claims, Claims::Device(_)));
+        all.get(..device.unwrap_or_default()).unwrap_or_default()
     }
 
     /// Reads an identity file and checks its chain at `now`.
@@ -216,9 +263,14 @@ impl Identity {
         format!("sip:{}@{}", self.user(), self.overlay())
     }
 
-    /// The device's place on the ring.
+    /// The device's place on the ring, or by what it is known without one.
     pub fn peer_id(&self) -> Id {
         self.peer_id
+    }
+
+    /// True when this device may take its place on the ring ([`Verified::has_place`]).
+    pub fn has_place(&self) -> bool {
+        self.has_place
     }
 
     /// The device's public key.
@@ -243,8 +295,9 @@ impl Identity {
         }
         let mut names = vec![verified.user];
         names.extend(verified.aliases);
-        let (peer_id, adapters, enroller) = (verified.peer_id, Vec::new(), None);
-        Ok(Identity { device, user_key, chain, anchor, enroller, adapters, names, peer_id })
+        let (peer_id, has_place) = (verified.peer_id, verified.has_place);
+        let (adapters, enroller) = (Vec::new(), None);
+        Ok(Identity { device, user_key, chain, anchor, enroller, adapters, names, peer_id, has_place })
     }
 
     fn self_certified(

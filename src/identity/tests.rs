@@ -182,8 +182,11 @@ fn chains_of_a_wrong_shape_are_refused() {
     assert!(verify(good.clone()).is_ok());
     for n in 0..good.len() {
         let mut missing = good.clone();
-        missing.remove(n);
-        assert!(verify(missing).is_err());
+        let gone = missing.remove(n);
+        match gone.claims {
+            Claims::Peer(_) => assert!(!verify(missing).expect("an ordinary node's").has_place),
+            _ => assert!(verify(missing).is_err()),
+        }
         for m in 0..n {
             let mut swapped = good.clone();
             swapped.swap(n, m);
@@ -362,4 +365,58 @@ fn unknown_kinds_travel() {
     let entry = bob.sign_entry(Entry { kind: EntryKind::Other(9), ..entry_for(&bob) }).expect("own");
     assert_eq!(check(&bob, &entry, NOW), Ok(()));
     assert_eq!(EntryKind::from_number(EntryKind::Contact.number()), EntryKind::Contact);
+}
+
+/// A further device of `user`, signed by the user's key, and as whom its chain shows it.
+fn further(user: &Identity, seed: u64) -> (KeyPair, Chain) {
+    let device = KeyPair::generate(&mut rng(seed));
+    let chain = user.add_device(device.public(), "mobile", NOW).expect("holds the user's key");
+    (device, chain)
+}
+
+#[test]
+fn the_users_key_signs_a_further_device_which_has_no_place_on_the_ring() {
+    let (mut anna, _) = office(1);
+    let bob = joined(&mut anna, "bob", 2);
+    let (key, chain) = further(&bob, 3);
+    let verified = anna.anchor.verify_chain(&chain, NOW).expect("no administrator is needed");
+    assert_eq!((verified.user.as_str(), verified.label.as_str(), verified.has_place), ("bob", "mobile", false));
+    assert_eq!(verified.peer_id, Id::sha1(&key.public().0));
+    let mobile = Identity::of_device(key, None, chain, bob.anchor.clone(), NOW).expect("its own chain");
+    assert!(!mobile.has_place() && bob.has_place() && open("x", 1).has_place());
+    // It speaks for its user, beside the first device.
+    let entries = [&bob, &mobile].map(|d| d.sign_entry(entry_for(d)).expect("own name"));
+    assert!(entries.iter().all(|e| check(&anna, e, NOW).is_ok()));
+    assert_ne!(entries[0].dictionary_key(), entries[1].dictionary_key());
+    // Without the user's key it signs nobody.
+    assert_eq!(mobile.add_device(KeyPair::generate(&mut rng(9)).public(), "x", NOW), Err(IdentityError::NotOurs));
+    let kept = Identity::from_bytes(mobile.to_bytes().reveal(), NOW).expect("as written");
+    assert_eq!((kept.peer_id(), kept.has_place()), (mobile.peer_id(), false));
+    // With it, a device is made of what is above it alone.
+    let user_key = bob.user_key.clone().expect("the first device holds it");
+    let (above, device) = (bob.above_device(), KeyPair::generate(&mut rng(4)));
+    let again = Identity::sign_in(user_key, above, bob.anchor.clone(), device, "tablet", NOW).expect("good key");
+    assert_eq!((again.user(), again.has_place()), ("bob", false));
+    let (wrong, device) = (KeyPair::generate(&mut rng(5)), KeyPair::generate(&mut rng(6)));
+    assert!(Identity::sign_in(wrong, above, bob.anchor.clone(), device, "tablet", NOW).is_err());
+}
+
+#[test]
+fn peer_and_adapter_may_come_from_another_enroller_of_the_chain() {
+    let (mut anna, sheet) = office(1);
+    let bob = joined(&mut anna, "bob", 2);
+    let (key, chain) = further(&bob, 3);
+    let (mut second, stranger) = (Identity::restore(&sheet, "ed", None, NOW, &mut rng(7)).expect("sheet"), office(8).0);
+    let issuer = |identity: &Identity| identity.enroller.as_ref().expect("enrols").certificate().clone();
+    let adapter = second.enroller.as_mut().expect("enrols").delegate(key.public(), &["201"], NOW).expect("free");
+    let with = |more: &[Certificate]| {
+        let all = chain.certificates().iter().chain(more).cloned().collect();
+        anna.anchor.verify_chain(&Chain::new(all), NOW)
+    };
+    let good = with(&[adapter.clone(), issuer(&second)]).expect("the root signed both");
+    assert_eq!((good.adapter_for.as_slice(), good.enrollers.len()), (&["201".to_owned()][..], 2));
+    assert_eq!(with(&[adapter.clone()]), Err(IdentityError::Issuer("adapter")));
+    assert_eq!(with(&[issuer(&second)]), Err(IdentityError::Malformed("chain")));
+    assert_eq!(with(&[adapter.clone(), issuer(&second), issuer(&second)]), Err(IdentityError::Malformed("chain")));
+    assert!(with(&[adapter, issuer(&second), issuer(&stranger)]).is_err());
 }

@@ -102,6 +102,9 @@ impl Node {
         }
         let unix = self.unix(now);
         self.overlay_input(now, overlay::Input::Clock { unix });
+        if self.identity.as_ref().is_some_and(|identity| !identity.has_place()) {
+            return; // No enroller has given it a place on the ring yet; nobody would admit it.
+        }
         self.ring.attempts = 0;
         self.ring.untried = self.addresses_to_join_by();
         self.ring.state = State::Joining;
@@ -183,6 +186,12 @@ impl Node {
                 return self.answer(now, tx, &message, 493, reason);
             }
         };
+        // Whoever chose its own number may ask and write, and has no say about the ring.
+        let placed = self.flows.peer(&flow).is_none_or(|peer| peer.has_place);
+        if !placed && matches!(request, overlay::Request::Register { .. } | overlay::Request::Leave { .. }) {
+            self.count("peers without a place refused");
+            return self.answer(now, tx, &message, 403, "No place on the ring");
+        }
         let token = Token(self.ring.next());
         self.ring.by_tx.insert(tx, token);
         self.ring.tokens.insert(token, (tx, message));
@@ -217,6 +226,11 @@ impl Node {
         }
         let Some(Rpc { kind, peer, addr, flow }) = self.ring.rpcs.remove(&rpc) else { return };
         let Some(carry) = &self.carry else { return };
+        if self.flows.peer(&flow).is_some_and(|peer| !peer.has_place) {
+            // Somebody named it as a peer; it is none.
+            self.count("peers without a place refused");
+            return self.overlay_input(now, overlay::Input::RpcFailed { rpc });
+        }
         let decoded = carry.decode_response(message, kind);
         // Who answers is whom the link proves, or whom we asked.
         let proven = self.flows.peer(&flow).map(|p| p.peer_id).or(peer);
