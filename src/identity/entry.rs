@@ -11,6 +11,9 @@ use std::time::Duration;
 
 const WHAT: &str = "entry";
 
+/// The longest life of entries that outlast a holiday: 400 days.
+pub const LONG_ENTRY_LIFETIME: Duration = Duration::from_secs(400 * 24 * 3600);
+
 /// What an entry is about.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum EntryKind {
@@ -27,6 +30,31 @@ impl EntryKind {
             EntryKind::Contact => 1,
             EntryKind::Other(n) => n,
         }
+    }
+
+    /// The longest life of an entry of this kind. What a user would miss after a holiday with all devices off (the password
+    /// log-in, contacts and settings) lives longer than what somebody renews every day.
+    pub const fn max_lifetime(self) -> Duration {
+        match self {
+            EntryKind::Other(2 | 12) => LONG_ENTRY_LIFETIME,
+            _ => super::MAX_ENTRY_LIFETIME,
+        }
+    }
+
+    /// Where a user's entries of this kind lie beside `sip:USER@OVERLAY`: behind a plus sign in resources of their own, which the
+    /// user's devices may write though they are nobody's name.
+    pub const fn private_suffix(self) -> Option<&'static str> {
+        match self {
+            EntryKind::Other(2) => Some("+login"),
+            EntryKind::Other(12) => Some("+settings"),
+            _ => None,
+        }
+    }
+
+    /// True when `name` is one of `user`'s own resources for this kind: the suffix, and for a kind of several parts their number.
+    pub fn is_private_to(self, name: &str, user: &str) -> bool {
+        let rest = self.private_suffix().and_then(|suffix| name.strip_prefix(user)?.strip_prefix(suffix));
+        rest.is_some_and(|rest| rest.is_empty() || matches!(rest.as_bytes(), [b'-', b'0'..=b'9']))
     }
 
     /// The kind of a number.

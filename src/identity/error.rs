@@ -79,7 +79,7 @@ pub enum RecordError {
     /// Issued in the future, beyond the tolerated difference of clocks.
     #[error("entry is issued in the future")]
     Future,
-    /// Lives for no time or for longer than [`MAX_ENTRY_LIFETIME`](super::MAX_ENTRY_LIFETIME).
+    /// Lives for no time or for longer than its kind may ([`EntryKind::max_lifetime`](super::EntryKind::max_lifetime)).
     #[error("entry's lifetime is out of bounds")]
     Lifetime,
     /// Past its life.

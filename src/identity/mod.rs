@@ -38,7 +38,7 @@ pub use code::{InviteCode, MAX_CODE_ADDRS, RootFingerprint};
 pub use contact::ContactBody;
 pub use enrol::{ENROLMENT_TYPE, JoinAnswer, JoinRequest, Joining};
 pub use enroller::{Enroller, INVITE_LIFETIME, MAX_INVITES, MAX_SOURCES, MAX_WRONG_CODES, Member, THROTTLE_WINDOW};
-pub use entry::{DictionaryKey, Entry, EntryKind, SignedEntry};
+pub use entry::{DictionaryKey, Entry, EntryKind, LONG_ENTRY_LIFETIME, SignedEntry};
 pub use error::{EnrolError, IdentityError, RecordError};
 pub use key::{KeyPair, PublicKey, Purpose};
 pub use name::{aor, canonical_overlay, canonical_user, resource_key, split_aor};
@@ -51,7 +51,7 @@ use std::time::Duration;
 /// its last, and an entry may have been issued this much in the future. The end of an entry's life is not stretched.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(300);
 
-/// The longest life of a record entry.
+/// The longest life of a record entry of most kinds ([`EntryKind::max_lifetime`]).
 pub const MAX_ENTRY_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The life of a certificate issued here.

@@ -232,7 +232,7 @@ impl Identity {
         if overlay != self.overlay() {
             return Err(IdentityError::Overlay);
         }
-        if !self.names.iter().any(|n| n == user) {
+        if !self.names.iter().any(|n| n == user) && !entry.kind.is_private_to(user, self.user()) {
             return Err(IdentityError::NotOurs);
         }
         SignedEntry::sign(entry, &self.device, self.chain.clone())

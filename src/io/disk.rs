@@ -2,7 +2,7 @@
 //! readable by its owner only (0700), and so is every file in it (0600). A file is replaced as a whole:
 //! written beside, flushed to the disk, renamed; a reader sees the old bytes or the new ones.
 //!
-//! It holds bytes and knows nothing of what they mean: [`IDENTITY`], [`PHONES`] and [`PEERS`] are
+//! It holds bytes and knows nothing of what they mean: [`IDENTITY`], [`PHONES`], [`PEERS`] and the others are
 //! encoded by those who own the types. One running program owns a directory by its [`Lock`].
 
 use std::ffi::OsString;
@@ -18,6 +18,11 @@ pub const IDENTITY: &str = "identity.cbor";
 pub const PHONES: &str = "phones.toml";
 /// Overlay addresses of peers known from the last time, one IP:PORT a line.
 pub const PEERS: &str = "peers.txt";
+
+/// Keys of password shares held for others (`identity::login::ShareBook`).
+pub const SHARES: &str = "shares.cbor";
+/// How often passwords were tried (`identity::login::Attempts`).
+pub const ATTEMPTS: &str = "attempts.cbor";
 
 /// Why the data directory could not be used.
 #[derive(Debug, Error)]

@@ -171,6 +171,8 @@ impl Driver {
                         Saved::Identity => disk::IDENTITY,
                         Saved::Phones => disk::PHONES,
                         Saved::Peers => disk::PEERS,
+                        Saved::Shares => disk::SHARES,
+                        Saved::Attempts => disk::ATTEMPTS,
                     };
                     self.data.write(name, &bytes)?;
                 }

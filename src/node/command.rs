@@ -49,6 +49,7 @@ impl Node {
             Command::PhoneList => Ok(Reply::Phones { phones: self.phones(now) }),
             Command::PhoneRemove { user } => self.phone_remove(&user),
             Command::Invite { user } => self.invite(now, &user),
+            Command::Password { parts } => return self.set_password(now, request, parts.reveal()),
             Command::Stop => {
                 self.stopping = Some(request);
                 for call in self.ua.summaries(now) {

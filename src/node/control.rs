@@ -1,6 +1,7 @@
 //! What a person or a script can ask of a running node, and what it answers. The same types travel as
 //! JSON lines over the control socket (SPEC section 8); `app` sees nothing else of the node.
 
+use crate::core::Redacted;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use thiserror::Error;
@@ -83,6 +84,12 @@ pub enum Command {
         /// User name.
         user: String,
     },
+    /// Set the user's password for logging in on other devices. Answered by [`Reply::Password`].
+    Password {
+        /// What was made of it where it was typed (`identity::login::PasswordParts`), in hexadecimal: as secret as the password.
+        #[serde(with = "secret")]
+        parts: Redacted<String>,
+    },
     /// Leave the overlay and end the program. Answered by [`Reply::Done`].
     Stop,
 }
@@ -120,6 +127,13 @@ pub enum Reply {
         code: String,
         /// Seconds until it expires.
         expires: u64,
+    },
+    /// To [`Command::Password`].
+    Password {
+        /// Supernodes that hold a share of the key.
+        holders: u32,
+        /// How many of them have to answer.
+        needed: u32,
     },
     /// It was done.
     Done {
@@ -378,4 +392,18 @@ pub struct PhoneStatus {
     pub label: String,
     /// Contacts registered now.
     pub contacts: Vec<String>,
+}
+
+/// Secrets on the control socket, which is the owner's alone; they print nowhere else.
+mod secret {
+    use crate::core::Redacted;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(secret: &Redacted<String>, serializer: S) -> Result<S::Ok, S::Error> {
+        secret.reveal().serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Redacted<String>, D::Error> {
+        String::deserialize(deserializer).map(Redacted::new)
+    }
 }

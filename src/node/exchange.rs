@@ -4,6 +4,7 @@
 
 use super::{Node, Owner};
 use crate::core::{Flow, Instant};
+use crate::identity::login::{SHARE_TYPE, ShareAnswer};
 use crate::sip::msg::{HeaderName, Message, Method};
 use crate::sip::tx::ServerTxId;
 use crate::ua::Hop;
@@ -14,7 +15,10 @@ const UNDER_WAY: usize = 512;
 
 /// What one of our requests was for; its answer comes back with it.
 #[derive(Debug)]
-pub(super) enum Asked {}
+pub(super) enum Asked {
+    /// Something about password log-ins.
+    Login(super::login::LoginAsked),
+}
 
 /// Our requests that wait for an answer.
 #[derive(Debug, Default)]
@@ -76,16 +80,25 @@ impl Node {
     }
 
     /// An exchange of ours has ended.
-    fn on_exchanged(&mut self, _now: Instant, asked: Asked, _answer: Answer) {
-        match asked {}
+    fn on_exchanged(&mut self, now: Instant, asked: Asked, answer: Answer) {
+        match asked {
+            Asked::Login(asked) => {
+                let answer = if answer.status == 200 { ShareAnswer::decode(&answer.body).ok() } else { None };
+                self.on_share_answer(now, asked, answer);
+            }
+        }
     }
 
     /// A member's request; false when it is none of these. The link's other end is `self.flows.peer(&flow)`.
-    pub(super) fn on_exchange(&mut self, _now: Instant, _tx: ServerTxId, message: &Message, _flow: Flow) -> bool {
+    pub(super) fn on_exchange(&mut self, now: Instant, tx: ServerTxId, message: &Message, flow: Flow) -> bool {
         if *message.method() != Method::Register {
             return false;
         }
         // One row for each type: `if message.content_is(TYPE) { self.on_...(now, tx, message, flow); return true; }`
+        if message.content_is(SHARE_TYPE) {
+            self.on_share_request(now, tx, message, flow);
+            return true;
+        }
         false
     }
 

@@ -1,6 +1,7 @@
 //! Lookups and writes: what the node asks the overlay for whoever needs it, and what comes of the answer.
 
 use super::Node;
+use super::login::LoginOp;
 use super::publish::Write;
 use super::ring::State;
 use crate::core::Instant;
@@ -20,6 +21,7 @@ pub(super) enum Op {
     Route { query: crate::pbx::router::QueryId, aor: String },
     Vouch { tx: ServerTxId },
     Write(Write),
+    Login(LoginOp),
 }
 
 /// What a lookup found, made into places to ring.
@@ -32,7 +34,7 @@ pub(super) struct Found {
 }
 
 impl Node {
-    fn begin_op(&mut self, now: Instant, op: Op, aor: &str, mode: Mode) {
+    pub(super) fn begin_op(&mut self, now: Instant, op: Op, aor: &str, mode: Mode) {
         let id = OpId(self.ring.next());
         self.ring.ops.insert(id, op);
         let get = Command::Get { op: id, key: resource_key(aor), aor: Some(Arc::from(aor)), mode };
@@ -70,6 +72,8 @@ impl Node {
             Some(Op::Call { call, aor }) => self.on_callee_found(now, call, &aor, &found, u32::from(trace.hops)),
             Some(Op::Route { query, aor }) => self.on_route_found(now, query, &aor, &found),
             Some(Op::Vouch { tx }) => self.on_vouched(now, tx, entries),
+            Some(Op::Login(LoginOp::Front(front, _))) => self.on_front_credential(now, front, Some(entries)),
+            Some(Op::Login(LoginOp::Keep(job, _))) => self.on_keep_read(now, job, Some(entries)),
             Some(Op::Write(_)) | None => {}
         }
     }
@@ -84,6 +88,8 @@ impl Node {
             Some(Op::Call { call, .. }) => self.ua.give_up(now, call, 503, format!("the lookup failed: {why}")),
             Some(Op::Route { query, aor }) => self.on_route_failed(now, query, &aor),
             Some(Op::Vouch { tx }) => self.on_vouched(now, tx, &[]),
+            Some(Op::Login(LoginOp::Front(front, _))) => self.on_front_credential(now, front, None),
+            Some(Op::Login(LoginOp::Keep(job, _))) => self.on_keep_read(now, job, None),
             Some(Op::Write(_)) | None => {}
         }
     }
@@ -169,7 +175,11 @@ impl Node {
     }
 
     pub(super) fn on_put_done(&mut self, now: Instant, op: OpId, result: Result<(), PutError>) {
-        let Some(Op::Write(write)) = self.ring.ops.remove(&op) else { return };
+        let write = match self.ring.ops.remove(&op) {
+            Some(Op::Write(write)) => write,
+            Some(Op::Login(LoginOp::Keep(job, _))) => return self.on_keep_written(now, job, &result),
+            _ => return,
+        };
         let (written, past) = match &result {
             Ok(()) => (true, None),
             Err(PutError::Stale(entry) | PutError::Conflict(entry)) => (false, Some(entry.entry().sequence)),

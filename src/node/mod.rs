@@ -15,6 +15,7 @@
 //! | `route` | the registrar and the proxy for standard phones |
 //! | `vouch` | whether a peer may speak for the caller that a request names |
 //! | `enrol` | invites, and strangers who redeem them |
+//! | `login` | password log-in: strangers who try, shares held for others, this user's own |
 //! | `exchange` | what nodes ask each other beside overlay and calls |
 //! | `command` | what a person or a script asks |
 
@@ -25,6 +26,7 @@ mod discovery;
 mod enrol;
 mod exchange;
 mod flows;
+mod login;
 mod lookup;
 mod publish;
 mod receive;
@@ -196,6 +198,10 @@ pub enum Saved {
     Phones,
     /// Addresses of peers to join by, one IP:PORT a line.
     Peers,
+    /// Keys of password shares held for others: secret.
+    Shares,
+    /// How often passwords were tried.
+    Attempts,
 }
 
 /// What is to be done outside.
@@ -292,6 +298,7 @@ pub struct Node {
     calls: calls::Calls,
     vouch: vouch::Vouching,
     exchanges: exchange::Exchanges,
+    login: login::Login,
     wire: Vec<Wire>,
     out: VecDeque<Output>,
     counters: BTreeMap<&'static str, u64>,
@@ -321,6 +328,7 @@ impl Node {
             calls: calls::Calls::default(),
             vouch: vouch::Vouching::default(),
             exchanges: exchange::Exchanges::default(),
+            login: login::Login::new(setup.shares.as_deref(), setup.attempts.as_deref()),
             wire: Vec::new(),
             out: VecDeque::new(),
             counters: BTreeMap::new(),
@@ -365,6 +373,7 @@ impl Node {
             overlay.handle_timeout(now);
         }
         self.ring_timeout(now);
+        self.login_timeout(now);
         self.settle(now);
     }
 
@@ -378,7 +387,7 @@ impl Node {
         let overlay = self.overlay.as_ref().and_then(|o| o.poll_timeout());
         let times =
             [self.tx.poll_timeout(), self.ua.poll_timeout(), self.registrar.poll_timeout(), self.router.poll_timeout()];
-        times.into_iter().chain([overlay, self.next_ring_timeout(), self.unheard.next()]).flatten().min()
+        times.into_iter().chain([overlay, self.next_ring_timeout(), self.unheard.next(), self.next_login()]).flatten().min()
     }
 
     /// The wall-clock time at `now`.

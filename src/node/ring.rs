@@ -306,7 +306,7 @@ impl Node {
                 self.on_neighbours(now);
             }
             O::Drop { peer } => self.close_links(&peer.id),
-            O::FindDone { .. } => {}
+            O::FindDone { op, result, .. } => self.on_find_done(now, op, result.ok()),
             O::Conflict { entries, .. } => {
                 self.count("two entries under one sequence number");
                 let aor = &entries[0].entry().aor;
@@ -339,6 +339,7 @@ impl Node {
         let first = self.ring.state != State::In;
         self.ring.state = State::In;
         self.publisher.rewrite(now);
+        self.login_joined(now);
         self.remember_peers();
         let peers = self.overlay.as_ref().map_or(0, |o| o.status().successors.len());
         if first || peers > 0 {

@@ -34,6 +34,10 @@ pub struct Setup {
     pub password: Option<Redacted<String>>,
     /// Peers known from the last time.
     pub known_peers: Vec<SocketAddr>,
+    /// Keys of password shares held for others, as they were saved.
+    pub shares: Option<Vec<u8>>,
+    /// How often passwords were tried, as it was saved.
+    pub attempts: Option<Vec<u8>>,
     /// Where standard phones are served, as the socket says.
     pub sip_listen: SocketAddr,
     /// Where links are taken, as the socket says.
@@ -64,6 +68,8 @@ impl Setup {
             accounts: Accounts::new(&name),
             password: None,
             known_peers: Vec::new(),
+            shares: None,
+            attempts: None,
             sip_listen: sip,
             overlay_listen: overlay,
             sip,

@@ -25,6 +25,13 @@ pub fn reply(reply: &Reply) -> String {
         Reply::Invite { code, expires } => {
             format!("{code}\nworks once, for {}; on the other device: chordial join CODE", span(*expires))
         }
+        Reply::Password { holders, needed } => {
+            let spare = match holders - needed.min(holders) {
+                0 => "all of them have to run".into(),
+                n => format!("any {needed} open it, {} may be gone", n),
+            };
+            format!("password set; {} hold a share of your key, {spare}", count(*holders as usize, "supernode"))
+        }
         Reply::Done { done } => done.clone(),
     }
 }

@@ -6,7 +6,7 @@
 
 use super::super::cbor::{Reader, Writer, canonical};
 use super::super::{
-    Certificate, Chain, Claims, Identity, IdentityError, KeyPair, PublicKey, TrustAnchor, canonical_overlay, canonical_user,
+    Certificate, Claims, Identity, IdentityError, KeyPair, PublicKey, TrustAnchor, canonical_overlay, canonical_user,
 };
 use super::oprf::Blinding;
 use super::{Cost, ELEMENT, SHARES, credential, mask, oprf_input, share, xor};
@@ -168,11 +168,8 @@ impl Recovered {
 
     /// Makes and signs a device of the user. Until an enroller gives it a place on the ring it is an ordinary node.
     pub fn device(&self, label: &str, now: UnixTime, rng: &mut Rng) -> Result<Identity, IdentityError> {
-        let device = KeyPair::generate(rng);
-        let label = Claims::Device(label.to_owned());
-        let certificate = Certificate::issue(&self.key, device.public(), &self.user.overlay, label, now)?;
-        let chain = Chain::new(vec![self.enroller.clone(), self.user.clone(), certificate]);
-        Identity::assemble(device, Some(self.key.clone()), chain, self.anchor(), now)
+        let (device, above) = (KeyPair::generate(rng), [self.enroller.clone(), self.user.clone()]);
+        Identity::sign_in(self.key.clone(), &above, self.anchor(), device, label, now)
     }
 
     fn check(&self, user: &str, overlay: &str, now: UnixTime) -> Result<(), IdentityError> {

@@ -65,7 +65,9 @@ impl PasswordParts {
         let mut writer = Writer::array(3);
         writer.uint(1).bytes(&self.owned.encode());
         writer.nested(SHARES);
-        self.masked.iter().for_each(|m| drop(writer.bytes(m)));
+        for masked in &self.masked {
+            writer.bytes(masked);
+        }
         let bytes = Zeroizing::new(writer.finish());
         Zeroizing::new(bytes.iter().map(|b| format!("{b:02x}")).collect())
     }
@@ -107,7 +109,9 @@ impl Owned {
         let mut writer = Writer::array(3);
         writer.uint(1).bytes(&*self.sealing);
         writer.nested(SHARES);
-        self.keys.iter().for_each(|k| drop(writer.bytes(&*k.to_bytes())));
+        for key in &self.keys {
+            writer.bytes(&*key.to_bytes());
+        }
         Zeroizing::new(writer.finish())
     }
 
