@@ -9,6 +9,7 @@ mod world;
 mod calls;
 mod dialogs;
 mod forks;
+mod login;
 mod phone_mode;
 mod phones;
 mod requests;

@@ -53,6 +53,8 @@ pub struct Host {
     pub replies: BTreeMap<RequestId, Result<Reply, CommandError>>,
     pub media: Vec<MediaCommand>,
     pub saved: Vec<Saved>,
+    /// What was kept last of each.
+    pub files: Vec<(Saved, Bytes)>,
     /// What left the node, in order, in a word each: to see that something was kept before something was sent.
     pub log: Vec<String>,
     pub media_fails: bool,
@@ -185,6 +187,7 @@ impl World {
             replies: BTreeMap::new(),
             media: Vec::new(),
             saved: Vec::new(),
+            files: Vec::new(),
             log: Vec::new(),
             media_fails: false,
             media_delay: Duration::ZERO,
@@ -311,7 +314,9 @@ impl World {
                 assert!(before.is_none(), "{request:?} was answered twice");
             }
             Output::Event { request, event } => self.hosts[host].events.push((request, event)),
-            Output::Save { what, .. } => {
+            Output::Save { what, bytes } => {
+                self.hosts[host].files.retain(|(kept, _)| *kept != what);
+                self.hosts[host].files.push((what, bytes));
                 self.hosts[host].log.push(format!("save {what:?}"));
                 self.hosts[host].saved.push(what);
             }
@@ -455,6 +460,25 @@ impl World {
         for conn in conns {
             self.close(here, conn);
         }
+    }
+
+    /// Starts a killed node again, with what it had kept, at its old address.
+    pub fn restart(&mut self, host: usize) {
+        let h = &self.hosts[host];
+        let identity = h.identity.clone().expect("a peer");
+        let mut config = Config::default();
+        config.overlay.name = identity.overlay().to_owned();
+        config.user.name = identity.user().to_owned();
+        let others = self.hosts.iter().enumerate().filter(|(i, h)| *i != host && !h.dead);
+        config.overlay.bootstrap = others.map(|(_, h)| h.overlay).take(1).collect();
+        let unix = START + self.now.since(Instant::ZERO);
+        let mut setup = Setup::new(config, Some(identity), h.sip, h.overlay, unix);
+        let file = |what| h.files.iter().find(|(kept, _)| *kept == what).map(|(_, bytes)| bytes.to_vec());
+        (setup.shares, setup.attempts) = (file(Saved::Shares), file(Saved::Attempts));
+        let node = Node::new(self.now, setup, self.rng.fork());
+        let h = &mut self.hosts[host];
+        (h.node, h.dead, h.wake) = (node, false, None);
+        self.drain(host);
     }
 
     pub fn command(&mut self, host: usize, command: Command) -> RequestId {

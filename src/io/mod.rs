@@ -5,6 +5,7 @@ pub mod discovery;
 pub mod disk;
 pub mod driver;
 pub mod launch;
+pub mod login;
 pub mod media;
 pub mod office;
 pub mod seed;

@@ -387,7 +387,11 @@ impl Node {
         let overlay = self.overlay.as_ref().and_then(|o| o.poll_timeout());
         let times =
             [self.tx.poll_timeout(), self.ua.poll_timeout(), self.registrar.poll_timeout(), self.router.poll_timeout()];
-        times.into_iter().chain([overlay, self.next_ring_timeout(), self.unheard.next(), self.next_login()]).flatten().min()
+        times
+            .into_iter()
+            .chain([overlay, self.next_ring_timeout(), self.unheard.next(), self.next_login()])
+            .flatten()
+            .min()
     }
 
     /// The wall-clock time at `now`.

@@ -3,12 +3,13 @@
 mod args;
 mod ask;
 mod audio;
+mod login;
 mod password;
 mod print;
 
 pub use args::{
-    CallArgs, Cli, Command, CreateArgs, DemoArgs, DtmfArgs, InviteArgs, JoinArgs, LookupArgs, Office, Phone,
-    PhoneAddArgs, SimArgs, StartArgs, WhichCall,
+    CallArgs, Cli, Command, CreateArgs, DemoArgs, DtmfArgs, InviteArgs, JoinArgs, LoginArgs, LookupArgs, Office,
+    PasswordArgs, Phone, PhoneAddArgs, SimArgs, StartArgs, WhichCall,
 };
 pub use ask::spinner;
 pub use print::{out, table};
@@ -35,6 +36,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Office(Office::Invite(args)) | Command::Invite(args) => {
             client(ask::one(&data()?, control::Command::Invite { user: args.user }, json))
         }
+        Command::Login(args) => login::log_in(&data()?, &args, json),
+        Command::Password(args) => client(login::set_password(&data()?, &args, json)),
         Command::Phone(Phone::Add(args)) => client(ask::phone_add(&data()?, args, json)),
         Command::Phone(Phone::List) => client(ask::one(&data()?, control::Command::PhoneList, json)),
         Command::Phone(Phone::Remove { user }) => {

@@ -142,8 +142,7 @@ impl LoginAttempt {
             credential::open(&key, &aor, &answer.sealed)
         });
         let opened = opened.ok_or(LoginError::Wrong)?;
-        let recovered =
-            Recovered { key: opened.key, root: opened.root, enroller: opened.enroller, user: opened.user };
+        let recovered = Recovered { key: opened.key, root: opened.root, enroller: opened.enroller, user: opened.user };
         recovered.check(&self.user, &self.overlay, now)?;
         Ok(recovered)
     }

@@ -165,8 +165,10 @@ mod tests {
         ];
         for (input, blinded, evaluation, output) in vectors {
             let result = OprfClient::<Ristretto255>::blind(input, &mut Fixed(blind)).expect("input");
-            let blinding =
-                Blinding { state: result.state, blinded: result.message.serialize().as_slice().try_into().expect("32") };
+            let blinding = Blinding {
+                state: result.state,
+                blinded: result.message.serialize().as_slice().try_into().expect("32"),
+            };
             assert_eq!(blinding.blinded(), hex(blinded));
             let evaluated = key.evaluate(&blinding.blinded()).expect("element");
             assert_eq!(evaluated, hex(evaluation));

@@ -38,9 +38,8 @@ impl Set {
     /// As four holders would answer.
     fn answer(&self, request: &LoginRequest) -> LoginAnswer {
         let request = LoginRequest::decode(&request.encode()).expect("own request");
-        let share = |n: usize| {
-            (self.credential.masked[n], self.owned.keys[n].evaluate(&request.blinded).expect("an element"))
-        };
+        let share =
+            |n: usize| (self.credential.masked[n], self.owned.keys[n].evaluate(&request.blinded).expect("an element"));
         let answer = LoginAnswer { sealed: self.credential.sealed.clone(), shares: std::array::from_fn(share) };
         LoginAnswer::decode(&answer.encode()).expect("own answer")
     }
@@ -136,7 +135,8 @@ fn a_false_office_is_not_accepted() {
     let own = PasswordParts::make("bob", "office", "his guess", CHEAP, &mut set.rng).expect("parts");
     let [enroller, user] = mallory.above_device() else { panic!("an office") };
     let key = mallory.user_key.clone().expect("founder");
-    let (false_credential, owned) = Credential::new(&own, &key, enroller, user, NOW, &mut set.rng).expect("certificates");
+    let (false_credential, owned) =
+        Credential::new(&own, &key, enroller, user, NOW, &mut set.rng).expect("certificates");
     let evaluate = |n: usize| owned.keys[n].evaluate(&attempt.request().blinded).expect("element");
     let answer = LoginAnswer {
         sealed: false_credential.sealed.clone(),
@@ -159,7 +159,9 @@ fn what_is_sealed_must_hold_together() {
     let key = bob.user_key.clone().expect("founder");
     let [enroller, user] = bob.above_device() else { panic!("an office") };
     let [enroller2, user2] = other.above_device() else { panic!("an office") };
-    for (enroller, user, good) in [(enroller, user, true), (enroller2, user, false), (enroller, user2, false), (enroller2, user2, false)] {
+    for (enroller, user, good) in
+        [(enroller, user, true), (enroller2, user, false), (enroller, user2, false), (enroller2, user2, false)]
+    {
         let owned = set.owned.clone();
         set.credential.seal(&owned, &key, enroller, user, &mut set.rng).expect("fits");
         assert!(set.credential.is_about(&owned, "sip:bob@office", enroller, user));
@@ -281,8 +283,7 @@ fn the_vector_of_rfc_9106() {
     builder.m_cost(32).t_cost(3).p_cost(4).output_len(32);
     builder.data(argon2::AssociatedData::new(&[4; 12]).expect("short"));
     let params = builder.build().expect("in bounds");
-    let argon =
-        argon2::Argon2::new_with_secret(&[3; 8], argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
+    let argon = argon2::Argon2::new_with_secret(&[3; 8], argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
     let mut tag = [0; 32];
     argon.expect("short").hash_password_into(&[1; 32], &[2; 16], &mut tag).expect("in bounds");
     let hex: String = tag.iter().map(|b| format!("{b:02x}")).collect();
@@ -347,7 +348,9 @@ fn damaged_messages_and_files() {
     // A damaged answer opens or does not, and what it opens is the true key.
     for _ in 0..300 {
         let bytes = crate::identity::mutation_tests::damage(&seeds[1], rng);
-        if let Ok(recovered) = LoginAnswer::decode(&bytes).map_err(|_| ()).and_then(|a| attempt.open(&a, CHEAP, NOW).map_err(|_| ())) {
+        if let Ok(recovered) =
+            LoginAnswer::decode(&bytes).map_err(|_| ()).and_then(|a| attempt.open(&a, CHEAP, NOW).map_err(|_| ()))
+        {
             assert_eq!(recovered.anchor(), set.bob.anchor);
         }
     }

@@ -70,8 +70,7 @@ impl Attempts {
     pub fn at_holder(&mut self, user: &str, asker: &Id, source: &[u8], now: UnixTime) -> Result<(), Duration> {
         let whom = key(&[b"user", user.as_bytes()]);
         let from = key(&[b"source", user.as_bytes(), &asker.0, source]);
-        let waits =
-            [Self::wait(&self.users, &whom, USER, now), Self::wait(&self.sources, &from, SOURCE, now)];
+        let waits = [Self::wait(&self.users, &whom, USER, now), Self::wait(&self.sources, &from, SOURCE, now)];
         let wait = waits.into_iter().flatten().max();
         self.refused += u64::from(wait.is_some());
         wait.map_or(Ok(()), Err)?;

@@ -2,7 +2,7 @@
 
 mod mdns;
 
-pub use mdns::{Discovery, DiscoveryError};
+pub use mdns::{Discovery, DiscoveryError, browse};
 
 use crate::core::Id;
 use std::net::{IpAddr, SocketAddr};

@@ -52,6 +52,9 @@ pub enum Trust {
     Anchor(TrustAnchor),
     /// For enrolment: a chain to an office's root with this fingerprint.
     Enrolment(RootFingerprint),
+    /// For who does not know the office yet: a chain of any office, or of any of this name, to whatever root it names.
+    /// It proves nothing but that the other end holds together; what is said there has to prove the rest.
+    AnyOffice(Option<String>),
 }
 
 impl Credentials {
@@ -59,6 +62,11 @@ impl Credentials {
     pub fn of(identity: &Identity) -> Credentials {
         let trust = Trust::Anchor(identity.anchor.clone());
         Credentials { device: identity.device.clone(), chain: Some(identity.chain.clone()), trust }
+    }
+
+    /// Those of who has nothing but a name and a password, or a short code: a key for this link alone.
+    pub fn stranger(device: KeyPair, office: Option<String>) -> Credentials {
+        Credentials { device, chain: None, trust: Trust::AnyOffice(office) }
     }
 
     /// Those of who has a code and nothing else.
@@ -168,6 +176,7 @@ struct Judge {
 enum Known {
     Anchor(Mutex<Verifier>),
     Enrolment(RootFingerprint),
+    AnyOffice(Option<String>),
 }
 
 impl Judge {
@@ -175,6 +184,7 @@ impl Judge {
         let trust = match trust {
             Trust::Anchor(anchor) => Known::Anchor(Mutex::new(Verifier::new(anchor.clone(), REMEMBERED))),
             Trust::Enrolment(root) => Known::Enrolment(*root),
+            Trust::AnyOffice(name) => Known::AnyOffice(name.clone()),
         };
         Judge { trust, provider }
     }
@@ -196,7 +206,11 @@ impl Judge {
             Known::Anchor(verifier) => {
                 verifier.lock().unwrap_or_else(PoisonError::into_inner).verify_chain(&chain, now)?
             }
-            Known::Enrolment(fingerprint) => office_of(&chain, *fingerprint)?.verify_chain(&chain, now)?,
+            Known::Enrolment(fingerprint) => {
+                office_of(&chain, |_, root| RootFingerprint::of(root) == *fingerprint)?.verify_chain(&chain, now)?
+            }
+            Known::AnyOffice(name) => office_of(&chain, |overlay, _| name.as_ref().is_none_or(|name| name == overlay))?
+                .verify_chain(&chain, now)?,
         };
         // The chain must be about the very key that the handshake proves.
         if verified.device == device { Ok(verified) } else { Err(IdentityError::Shape("device").into()) }
@@ -297,11 +311,11 @@ impl ClientCertVerifier for Judge {
     }
 }
 
-/// The office that a chain claims to be of, when its root is the one that the invite names.
-fn office_of(chain: &Chain, fingerprint: RootFingerprint) -> Result<TrustAnchor, Refusal> {
+/// The office that a chain claims to be of, when its name and root are what is looked for.
+fn office_of(chain: &Chain, is_it: impl Fn(&str, &PublicKey) -> bool) -> Result<TrustAnchor, Refusal> {
     let enroller = chain.certificates().first().filter(|c| c.claims == Claims::Enroller);
     let enroller = enroller.ok_or(Refusal::NotTheOffice)?;
-    if RootFingerprint::of(&enroller.issuer) != fingerprint {
+    if !is_it(&enroller.overlay, &enroller.issuer) {
         return Err(Refusal::NotTheOffice);
     }
     Ok(TrustAnchor::Office { overlay: enroller.overlay.clone(), root: enroller.issuer })

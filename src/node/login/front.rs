@@ -2,11 +2,11 @@
 
 use super::{KEEP_ATTEMPTS, LoginAsked, LoginOp, seconds, whole_seconds};
 use crate::core::{Flow, Id, Instant, subscriber};
-use crate::identity::{SignedEntry, TrustAnchor};
 use crate::identity::login::{
     CREDENTIAL, Credential, LOGIN_TYPE, LoginAnswer, LoginRequest, SHARES, ShareAnswer, ShareRequest, THRESHOLD,
     credential_aor, share_position,
 };
+use crate::identity::{SignedEntry, TrustAnchor};
 use crate::node::Node;
 use crate::node::lookup::Op;
 use crate::overlay::{Mode, PeerRef};
@@ -184,7 +184,9 @@ impl Node {
 
     /// Decides what is answered, once nobody is waited for.
     fn front_ready(&mut self, now: Instant, id: u64) {
-        let Some(front) = self.login.fronts.get_mut(&id).filter(|f| f.waiting == 0 && f.ready.is_none()) else { return };
+        let Some(front) = self.login.fronts.get_mut(&id).filter(|f| f.waiting == 0 && f.ready.is_none()) else {
+            return;
+        };
         let Some(decoys) = &self.login.book.decoys else { return };
         let (user, blinded) = (&front.request.user, &front.request.blinded);
         let answered = |share: &&Share| match front.credential {

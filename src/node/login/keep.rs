@@ -182,7 +182,8 @@ impl Node {
             self.login.watch.stale.extend(former.take(STALE));
             match Credential::new(&parts, &key, &enroller, &user, set, &mut self.rng) {
                 Ok(target) => {
-                    self.login.watch = Watch { epoch: target.0.epoch, missed: [0; SHARES], ..std::mem::take(&mut self.login.watch) };
+                    self.login.watch =
+                        Watch { epoch: target.0.epoch, missed: [0; SHARES], ..std::mem::take(&mut self.login.watch) };
                     if let Some(keeping) = self.keeping(job) {
                         (keeping.target, keeping.changed) = (Some(target), true);
                     }
@@ -318,8 +319,11 @@ impl Node {
     /// All positions are known: gives the shares that have no holder to peers that have no share.
     fn choose_holders(&mut self, now: Instant, job: u64) {
         let me = self.overlay.as_ref().map(|o| o.me().id);
+        let around = self.overlay.as_ref().map(|o| o.status().successors).unwrap_or_default();
         let missed = self.login.watch.missed;
         let Some(keeping) = self.keeping(job) else { return };
+        // In a small ring one peer may be responsible for all positions.
+        keeping.candidates.extend(around);
         let Some((credential, _)) = &keeping.target else { return };
         // A holder that one round has missed may come back: it keeps its share.
         let kept: BTreeSet<Id> = (0..SHARES)
@@ -349,8 +353,7 @@ impl Node {
     fn offer(&mut self, now: Instant, job: u64, n: usize) -> bool {
         let Some(keeping) = self.keeping(job) else { return false };
         let (Some((credential, owned)), Some(peer)) = (&keeping.target, keeping.candidates.pop()) else { return false };
-        let request =
-            ShareRequest::Hold { epoch: credential.epoch, number: n as u8, key: owned.keys[n].to_bytes() };
+        let request = ShareRequest::Hold { epoch: credential.epoch, number: n as u8, key: owned.keys[n].to_bytes() };
         self.ask_holder(now, peer, &request, LoginAsked::Keep(job, KeepAsked::Hold(n, peer)));
         true
     }

@@ -142,7 +142,13 @@ impl Node {
             _ => {
                 let hop = Hop::Peer { id: peer.id, addr: peer.addr };
                 let body = request.encode();
-                self.exchange(now, &hop, crate::identity::login::SHARE_TYPE, body, super::exchange::Asked::Login(asked));
+                self.exchange(
+                    now,
+                    &hop,
+                    crate::identity::login::SHARE_TYPE,
+                    body,
+                    super::exchange::Asked::Login(asked),
+                );
             }
         }
     }

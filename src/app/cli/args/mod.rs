@@ -43,6 +43,10 @@ pub enum Command {
     Invite(InviteArgs),
     /// Join an office by the code that its `invite` printed (also: office join).
     Join(JoinArgs),
+    /// Become a device of USER on this machine, by name and password.
+    Login(LoginArgs),
+    /// Set your password for logging in on other machines.
+    Password(PasswordArgs),
     /// Accounts of standard phones.
     #[command(subcommand)]
     Phone(Phone),
@@ -125,6 +129,31 @@ pub struct JoinArgs {
     /// The code, as it was printed.
     #[arg(value_name = "CODE")]
     pub code: String,
+}
+
+/// Of `login`.
+#[derive(Debug, Args)]
+pub struct LoginArgs {
+    /// Your user name and the name of your office.
+    #[arg(value_name = "USER@OFFICE")]
+    pub user: String,
+    /// A peer of the office. Default: one that is found on the local network.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub via: Option<String>,
+    /// What to call this device in lists.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub label: String,
+    /// Read the password from the first line of standard input.
+    #[arg(long)]
+    pub password_stdin: bool,
+}
+
+/// Of `password`.
+#[derive(Debug, Args)]
+pub struct PasswordArgs {
+    /// Read the password from the first line of standard input.
+    #[arg(long)]
+    pub password_stdin: bool,
 }
 
 /// `phone ...`.
