@@ -38,6 +38,17 @@ fn a_user_logs_in_on_a_new_machine_while_the_first_one_is_gone() {
     }
     let via = anna.overlay.to_string();
 
+    // One more joins by six digits: a wrong code first.
+    let (pairing, ok) = anna.json(&["office", "invite", "eve", "--pair"]);
+    let digits = pairing["digits"].as_str().filter(|_| ok).unwrap_or_else(|| panic!("no digits: {pairing}")).to_owned();
+    let wrong = if digits == "000 000" { "000001" } else { "000000" };
+    let refused = told(dir, "eve", &["join", wrong, "--via", &via], "");
+    assert!(!refused.ok() && refused.stderr.contains("the short code was refused"), "{refused:?}");
+    let joined = told(dir, "eve", &["join", &digits, "--via", &via, "--json"], "");
+    assert!(joined.ok() && last_json(&joined)["aor"] == "sip:eve@hq.test", "{joined:?}");
+    let late = told(dir, "late", &["join", &digits, "--via", &via], "");
+    assert!(!late.ok() && late.stderr.contains("waits for a short code"), "{late:?}");
+
     // Too short, then a good one.
     let short = told(dir, "ben", &["password", "--password-stdin"], "short");
     assert!(!short.ok() && short.stderr.contains("fewer than 8"), "{short:?}");

@@ -2,11 +2,12 @@
 //! the user may have got wrong is found here, before a socket is opened.
 
 use super::Failure;
-use super::cli::{CreateArgs, JoinArgs, SimArgs, StartArgs, out, spinner, table};
+use super::cli::{CreateArgs, JoinArgs, SimArgs, StartArgs, addresses, asked, out, spinner, table};
 use crate::config::{Config, ConfigError};
+use crate::identity::ShortCode;
 use crate::io::disk::{DataDir, Lock};
 use crate::io::media::clock;
-use crate::io::{launch, office};
+use crate::io::{launch, office, pairing};
 use crate::node::control::{CommandError, Event};
 use crate::sim;
 use serde_json::json;
@@ -88,6 +89,10 @@ fn said(event: &Event) -> String {
         Event::Incoming { call, from } => format!("call {call}: {from} calls; chordial answer {call} takes it"),
         Event::Ringing { call } => format!("call {call}: rings"),
         Event::Answered { call, setup_ms, codec } => format!("call {call}: answered after {setup_ms:.0} ms, {codec}"),
+        Event::Paired { user, right: true } => format!("a machine has typed in the digits for {user} and joins"),
+        Event::Paired { user, right: false } => {
+            format!("three wrong codes: the invite for {user} is void; somebody may be guessing")
+        }
         Event::Dtmf { call, digit } => format!("call {call}: digit {digit}"),
         Event::Ended { call, report } => {
             format!("call {call}: {} after {:.1} s, {}", report.result, report.talk_s, report.reason)
@@ -125,7 +130,24 @@ pub fn create_office(data: &Path, args: &CreateArgs, json: bool) -> Result<(), F
 pub fn join_office(data: &Path, args: &JoinArgs, json: bool) -> Result<(), Failure> {
     let data = DataDir::open(data)?;
     let _lock = data.lock()?;
-    let joined = office::join(&data, &args.code, "");
+    let joined = match (&args.code, &args.via) {
+        (Some(code), None) if ShortCode::parse(code).is_none() => office::join(&data, code, ""),
+        (code, via) => {
+            let via = via.as_deref().map(addresses).transpose()?.unwrap_or_default();
+            let read = |typed: &str| {
+                let wrong = || Failure::said("a short code has six digits", "read it off the inviter's screen again");
+                ShortCode::parse(typed).ok_or_else(wrong)
+            };
+            let short = match code {
+                Some(code) => read(code)?,
+                None => read(&asked("Code on the inviter's screen: ")?)?,
+            };
+            let bar = if json { indicatif::ProgressBar::hidden() } else { spinner() };
+            let joined = pairing::join(&data, &short, &via, "", |what| bar.set_message(what.to_owned()));
+            bar.finish_and_clear();
+            joined
+        }
+    };
     let identity = joined.map_err(|e| Failure::said(e.to_string(), e.next()))?;
     if json {
         out(&json!({ "joined": identity.overlay(), "aor": identity.aor() }).to_string());

@@ -145,6 +145,12 @@ impl Enroller {
         Ok(certificate)
     }
 
+    /// Takes an invite back that nobody has redeemed; true when there was one.
+    pub fn withdraw(&mut self, code: &InviteCode) -> bool {
+        let open = self.invites.get(&code.name()).is_some_and(|invite| invite.spent.is_none());
+        open && self.invites.remove(&code.name()).is_some()
+    }
+
     /// Forgets a user, so that the name can be given again. What was signed for it stays valid until it runs out.
     pub fn forget(&mut self, user: &str) -> bool {
         self.invites.retain(|_, invite| invite.names[0] != user);

@@ -13,8 +13,7 @@
 //! Each kind of signature covers a text of its own in front of the bytes ([`Purpose`]), so that no signature can be
 //! shown for another. Ed25519 is checked strictly (RFC 8032, small-order keys refused).
 //!
-//! Left out, each to come with the work that needs it: revocation, renewal of certificates before they run out,
-//! enrolment by a short code between two screens, asking an enroller for adapter certificates over a link.
+//! Left out, each to come with the work that needs it: revocation, renewal of certificates before they run out, asking an enroller for adapter certificates over a link.
 
 mod armour;
 mod cbor;
@@ -30,7 +29,9 @@ mod key;
 pub mod login;
 mod name;
 mod own;
+mod pairing;
 mod recovery;
+mod settings;
 
 pub use certificate::{Certificate, Claims};
 pub use chain::{Chain, TrustAnchor, Verified, Verifier};
@@ -43,7 +44,12 @@ pub use error::{EnrolError, IdentityError, RecordError};
 pub use key::{KeyPair, PublicKey, Purpose};
 pub use name::{aor, canonical_overlay, canonical_user, resource_key, split_aor};
 pub use own::Identity;
+pub use pairing::{
+    MAX_PAIRING_TRIES, PAIRING_TYPE, PairingAnswer, PairingInviter, PairingJoiner, PairingKey, PairingRequest,
+    ShortCode,
+};
 pub use recovery::RecoverySheet;
+pub use settings::{MAX_PART, MAX_SETTING, SETTINGS, SETTINGS_PARTS, Settings, settings_aor};
 
 use std::time::Duration;
 

@@ -19,6 +19,8 @@ pub const PHONES: &str = "phones.toml";
 /// Overlay addresses of peers known from the last time, one IP:PORT a line.
 pub const PEERS: &str = "peers.txt";
 
+/// The user's contacts and settings (`identity::Settings`).
+pub const SETTINGS: &str = "settings.cbor";
 /// Keys of password shares held for others (`identity::login::ShareBook`).
 pub const SHARES: &str = "shares.cbor";
 /// How often passwords were tried (`identity::login::Attempts`).

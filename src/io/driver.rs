@@ -171,6 +171,7 @@ impl Driver {
                         Saved::Identity => disk::IDENTITY,
                         Saved::Phones => disk::PHONES,
                         Saved::Peers => disk::PEERS,
+                        Saved::Settings => disk::SETTINGS,
                         Saved::Shares => disk::SHARES,
                         Saved::Attempts => disk::ATTEMPTS,
                     };

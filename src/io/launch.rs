@@ -184,6 +184,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let mut setup = Setup::new(config, identity, sip, overlay, unix);
     (setup.sip_listen, setup.overlay_listen) = (sip_listen, overlay_listen);
     (setup.accounts, setup.password, setup.known_peers) = (accounts, password, known_peers(&data)?);
+    setup.settings = data.read(disk::SETTINGS)?;
     (setup.shares, setup.attempts) = (data.read(disk::SHARES)?, data.read(disk::ATTEMPTS)?);
     let rng = super::seed::rng().map_err(|source| LaunchError::System { what: "reading randomness", source })?;
     let node = Node::new(clock::now(), setup, rng);

@@ -8,6 +8,7 @@ pub mod launch;
 pub mod login;
 pub mod media;
 pub mod office;
+pub mod pairing;
 pub mod seed;
 pub mod transport;
 mod voice;

@@ -45,6 +45,15 @@ pub enum OfficeError {
     /// What the password opened names another root than the link leads to.
     #[error("{0} is not of the office that the password opens")]
     FalseOffice(SocketAddr),
+    /// Nobody on the network shows six digits.
+    #[error("no machine here waits for a short code")]
+    NobodyPairs,
+    /// More than one does.
+    #[error("several machines here wait for a short code: {0}")]
+    SeveralPair(String),
+    /// The digits are wrong, or somebody sits between.
+    #[error("the short code was refused")]
+    WrongDigits,
     /// The enroller says no, and does not say why.
     #[error("the code was refused")]
     Refused,
@@ -81,6 +90,11 @@ impl OfficeError {
             }
             OfficeError::Later(_) => "try again then",
             OfficeError::FalseOffice(_) => "do not go on; name another peer with --via",
+            OfficeError::NobodyPairs => {
+                "run chordial office invite USER --pair there, or name that machine with --via HOST:PORT"
+            }
+            OfficeError::SeveralPair(_) => "name the right one with --via HOST:PORT",
+            OfficeError::WrongDigits => "read them off the screen again; after three wrong ones a new invite is needed",
             OfficeError::Refused => "ask the administrator for a new code; one works once, for a day",
             OfficeError::Foreign(_) => "do not go on; ask the administrator for a new code by another way",
             OfficeError::Disk(_) => "check its owner and mode, or choose another --data",
@@ -107,8 +121,11 @@ pub fn create(data: &DataDir, office: &str, user: &str) -> Result<(Identity, Rec
 /// # Errors
 /// [`OfficeError`].
 pub fn join(data: &DataDir, code: &str, label: &str) -> Result<Identity, OfficeError> {
+    join_by(data, InviteCode::parse(code).map_err(OfficeError::Code)?, label)
+}
+
+pub(super) fn join_by(data: &DataDir, code: InviteCode, label: &str) -> Result<Identity, OfficeError> {
     free(data)?;
-    let code = InviteCode::parse(code).map_err(OfficeError::Code)?;
     let addrs = code.addrs.clone();
     let mut rng = super::seed::rng().map_err(|source| OfficeError::System { what: "reading randomness", source })?;
     let joining = Joining::new(code, label, &mut rng).map_err(OfficeError::Name)?;

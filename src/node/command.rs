@@ -49,6 +49,10 @@ impl Node {
             Command::PhoneList => Ok(Reply::Phones { phones: self.phones(now) }),
             Command::PhoneRemove { user } => self.phone_remove(&user),
             Command::Invite { user } => self.invite(now, &user),
+            Command::Pair { user } => self.pair(now, &user),
+            Command::ContactAdd { name, target } => self.contact_add(now, &name, &target),
+            Command::ContactRemove { name } => self.contact_remove(now, &name),
+            Command::ContactList => return self.contact_list(now, request),
             Command::Password { parts } => return self.set_password(now, request, parts.reveal()),
             Command::Stop => {
                 self.stopping = Some(request);

@@ -90,6 +90,25 @@ pub enum Command {
         #[serde(with = "secret")]
         parts: Redacted<String>,
     },
+    /// Invite `user` by six digits, for a machine beside this one. Answered by [`Reply::Pairing`].
+    Pair {
+        /// User name.
+        user: String,
+    },
+    /// Put a contact under a name; replaces what was there. Answered by [`Reply::Done`].
+    ContactAdd {
+        /// The name, in any case usable as a TARGET.
+        name: String,
+        /// Extension, user name, AOR or `sip:` URI.
+        target: String,
+    },
+    /// Remove a contact. Answered by [`Reply::Done`].
+    ContactRemove {
+        /// The name.
+        name: String,
+    },
+    /// The contacts, as the user's devices have them by now. Answered by [`Reply::Contacts`].
+    ContactList,
     /// Leave the overlay and end the program. Answered by [`Reply::Done`].
     Stop,
 }
@@ -127,6 +146,18 @@ pub enum Reply {
         code: String,
         /// Seconds until it expires.
         expires: u64,
+    },
+    /// To [`Command::Pair`].
+    Pairing {
+        /// The six digits, to be typed in on the other machine.
+        digits: String,
+        /// Seconds until they expire.
+        expires: u64,
+    },
+    /// To [`Command::ContactList`].
+    Contacts {
+        /// By name.
+        contacts: Vec<Contact>,
     },
     /// To [`Command::Password`].
     Password {
@@ -219,6 +250,13 @@ pub enum Event {
         call: u64,
         /// The digit.
         digit: char,
+    },
+    /// A machine has joined by six digits, or three wrong ones have made them void.
+    Paired {
+        /// Who was invited.
+        user: String,
+        /// True when the digits were right; the machine then enrols by itself.
+        right: bool,
     },
     /// The call is over.
     Ended {
@@ -381,6 +419,15 @@ pub struct CallReport {
     pub security: String,
     /// Overlay hops of the lookup that found the callee.
     pub hops: u32,
+}
+
+/// One contact.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Contact {
+    /// What the user calls it.
+    pub name: String,
+    /// Extension, user name, AOR or `sip:` URI.
+    pub target: String,
 }
 
 /// One account of a standard phone.

@@ -1,10 +1,11 @@
-//! Invites, and what whoever shows no chain may ask: to redeem one, and to log in by name and password (SPEC section 5).
+//! Invites, and what whoever shows no chain may ask: to redeem one (by its long code, or by a short one in two steps),
+//! and to log in by name and password (SPEC section 5).
 
 use super::Node;
 use super::control::{CommandError, Reply};
 use crate::core::{Flow, Instant};
 use crate::identity::login::LOGIN_TYPE;
-use crate::identity::{ENROLMENT_TYPE, INVITE_LIFETIME, JoinRequest};
+use crate::identity::{ENROLMENT_TYPE, INVITE_LIFETIME, JoinRequest, PAIRING_TYPE};
 use crate::sip::msg::{Message, Method};
 use crate::sip::tx::ServerTxId;
 
@@ -28,6 +29,9 @@ impl Node {
     pub(super) fn on_stranger(&mut self, now: Instant, tx: ServerTxId, message: Message, flow: Flow) {
         if *message.method() == Method::Register && message.content_is(LOGIN_TYPE) {
             return self.on_login_request(now, tx, &message, flow);
+        }
+        if *message.method() == Method::Register && message.content_is(PAIRING_TYPE) {
+            return self.on_pairing_request(now, tx, &message, flow);
         }
         if *message.method() != Method::Register || !message.content_is(ENROLMENT_TYPE) {
             self.count("requests of strangers refused");

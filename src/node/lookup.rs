@@ -4,6 +4,7 @@ use super::Node;
 use super::login::LoginOp;
 use super::publish::Write;
 use super::ring::State;
+use super::settings::SettingsOp;
 use crate::core::Instant;
 use crate::identity::{ContactBody, Entry, EntryKind, SignedEntry, resource_key, split_aor};
 use crate::node::control::{CommandError, Event, LookupReport, Reply, RequestId};
@@ -22,6 +23,7 @@ pub(super) enum Op {
     Vouch { tx: ServerTxId },
     Write(Write),
     Login(LoginOp),
+    Settings(SettingsOp),
 }
 
 /// What a lookup found, made into places to ring.
@@ -74,6 +76,7 @@ impl Node {
             Some(Op::Vouch { tx }) => self.on_vouched(now, tx, entries),
             Some(Op::Login(LoginOp::Front(front, _))) => self.on_front_credential(now, front, Some(entries)),
             Some(Op::Login(LoginOp::Keep(job, _))) => self.on_keep_read(now, job, Some(entries)),
+            Some(Op::Settings(op)) => self.on_settings_read(now, op, Some(entries)),
             Some(Op::Write(_)) | None => {}
         }
     }
@@ -90,6 +93,7 @@ impl Node {
             Some(Op::Vouch { tx }) => self.on_vouched(now, tx, &[]),
             Some(Op::Login(LoginOp::Front(front, _))) => self.on_front_credential(now, front, None),
             Some(Op::Login(LoginOp::Keep(job, _))) => self.on_keep_read(now, job, None),
+            Some(Op::Settings(op)) => self.on_settings_read(now, op, None),
             Some(Op::Write(_)) | None => {}
         }
     }
@@ -178,6 +182,7 @@ impl Node {
         let write = match self.ring.ops.remove(&op) {
             Some(Op::Write(write)) => write,
             Some(Op::Login(LoginOp::Keep(job, _))) => return self.on_keep_written(now, job, &result),
+            Some(Op::Settings(op)) => return self.on_settings_written(now, op, &result),
             _ => return,
         };
         let (written, past) = match &result {

@@ -16,6 +16,8 @@
 //! | `vouch` | whether a peer may speak for the caller that a request names |
 //! | `enrol` | invites, and strangers who redeem them |
 //! | `login` | password log-in: strangers who try, shares held for others, this user's own |
+//! | `pairing` | strangers who have a short code |
+//! | `settings` | contacts and settings, the same on all devices of the user |
 //! | `exchange` | what nodes ask each other beside overlay and calls |
 //! | `command` | what a person or a script asks |
 
@@ -28,10 +30,12 @@ mod exchange;
 mod flows;
 mod login;
 mod lookup;
+mod pairing;
 mod publish;
 mod receive;
 mod ring;
 mod route;
+mod settings;
 mod setup;
 mod vouch;
 
@@ -198,6 +202,8 @@ pub enum Saved {
     Phones,
     /// Addresses of peers to join by, one IP:PORT a line.
     Peers,
+    /// The user's contacts and settings: private.
+    Settings,
     /// Keys of password shares held for others: secret.
     Shares,
     /// How often passwords were tried.
@@ -299,6 +305,8 @@ pub struct Node {
     vouch: vouch::Vouching,
     exchanges: exchange::Exchanges,
     login: login::Login,
+    settings: settings::Synced,
+    pairing: Option<pairing::Pairing>,
     wire: Vec<Wire>,
     out: VecDeque<Output>,
     counters: BTreeMap<&'static str, u64>,
@@ -329,6 +337,8 @@ impl Node {
             vouch: vouch::Vouching::default(),
             exchanges: exchange::Exchanges::default(),
             login: login::Login::new(setup.shares.as_deref(), setup.attempts.as_deref()),
+            pairing: None,
+            settings: settings::Synced::new(setup.settings.as_deref()),
             wire: Vec::new(),
             out: VecDeque::new(),
             counters: BTreeMap::new(),
@@ -374,6 +384,7 @@ impl Node {
         }
         self.ring_timeout(now);
         self.login_timeout(now);
+        self.settings_timeout(now);
         self.settle(now);
     }
 
@@ -389,7 +400,7 @@ impl Node {
             [self.tx.poll_timeout(), self.ua.poll_timeout(), self.registrar.poll_timeout(), self.router.poll_timeout()];
         times
             .into_iter()
-            .chain([overlay, self.next_ring_timeout(), self.unheard.next(), self.next_login()])
+            .chain([overlay, self.next_ring_timeout(), self.unheard.next(), self.next_login(), self.settings.next()])
             .flatten()
             .min()
     }

@@ -340,6 +340,7 @@ impl Node {
         self.ring.state = State::In;
         self.publisher.rewrite(now);
         self.login_joined(now);
+        self.settings_joined(now);
         self.remember_peers();
         let peers = self.overlay.as_ref().map_or(0, |o| o.status().successors.len());
         if first || peers > 0 {

@@ -34,6 +34,8 @@ pub struct Setup {
     pub password: Option<Redacted<String>>,
     /// Peers known from the last time.
     pub known_peers: Vec<SocketAddr>,
+    /// The user's contacts and settings, as they were saved.
+    pub settings: Option<Vec<u8>>,
     /// Keys of password shares held for others, as they were saved.
     pub shares: Option<Vec<u8>>,
     /// How often passwords were tried, as it was saved.
@@ -68,6 +70,7 @@ impl Setup {
             accounts: Accounts::new(&name),
             password: None,
             known_peers: Vec::new(),
+            settings: None,
             shares: None,
             attempts: None,
             sip_listen: sip,

@@ -63,7 +63,11 @@ pub fn log_in(data: &Path, args: &LoginArgs, json: bool) -> Result<(), Failure> 
     Ok(())
 }
 
-fn addresses(via: &str) -> Result<Vec<SocketAddr>, Failure> {
+/// The addresses of `HOST:PORT`.
+///
+/// # Errors
+/// There are none.
+pub fn addresses(via: &str) -> Result<Vec<SocketAddr>, Failure> {
     let found = via.to_socket_addrs().map(Iterator::collect::<Vec<_>>);
     match found {
         Ok(found) if !found.is_empty() => Ok(found),

@@ -8,10 +8,12 @@ mod password;
 mod print;
 
 pub use args::{
-    CallArgs, Cli, Command, CreateArgs, DemoArgs, DtmfArgs, InviteArgs, JoinArgs, LoginArgs, LookupArgs, Office,
-    PasswordArgs, Phone, PhoneAddArgs, SimArgs, StartArgs, WhichCall,
+    CallArgs, Cli, Command, Contacts, CreateArgs, DemoArgs, DtmfArgs, InviteArgs, JoinArgs, LoginArgs, LookupArgs,
+    Office, PasswordArgs, Phone, PhoneAddArgs, SimArgs, StartArgs, WhichCall,
 };
 pub use ask::spinner;
+pub use login::addresses;
+pub use password::asked;
 pub use print::{out, table};
 
 use super::{Failure, demo, start};
@@ -34,8 +36,19 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Office(Office::Create(args)) => start::create_office(&data()?, &args, json),
         Command::Office(Office::Join(args)) | Command::Join(args) => start::join_office(&data()?, &args, json),
         Command::Office(Office::Invite(args)) | Command::Invite(args) => {
-            client(ask::one(&data()?, control::Command::Invite { user: args.user }, json))
+            let command = match args.pair {
+                true => control::Command::Pair { user: args.user },
+                false => control::Command::Invite { user: args.user },
+            };
+            client(ask::one(&data()?, command, json))
         }
+        Command::Contacts(Contacts::Add { name, target }) => {
+            client(ask::one(&data()?, control::Command::ContactAdd { name, target }, json))
+        }
+        Command::Contacts(Contacts::Remove { name }) => {
+            client(ask::one(&data()?, control::Command::ContactRemove { name }, json))
+        }
+        Command::Contacts(Contacts::List) => client(ask::one(&data()?, control::Command::ContactList, json)),
         Command::Login(args) => login::log_in(&data()?, &args, json),
         Command::Password(args) => client(login::set_password(&data()?, &args, json)),
         Command::Phone(Phone::Add(args)) => client(ask::phone_add(&data()?, args, json)),

@@ -68,6 +68,19 @@ pub fn existing(from_stdin: bool, prompt: &str) -> Result<Zeroizing<String>, Fai
     }
 }
 
+/// Something that is asked for on the terminal and may be seen.
+///
+/// # Errors
+/// There is no terminal.
+pub fn asked(prompt: &str) -> Result<String, Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::said("nobody can be asked for a code here", "name it: chordial join CODE"));
+    }
+    eprint!("{prompt}");
+    let _ = io::stderr().flush();
+    first_line()
+}
+
 /// 20 letters and digits that are told apart on a phone's small screen: 96 bits and more.
 fn make() -> Result<String, Failure> {
     const LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";

@@ -25,6 +25,16 @@ pub fn reply(reply: &Reply) -> String {
         Reply::Invite { code, expires } => {
             format!("{code}\nworks once, for {}; on the other device: chordial join CODE", span(*expires))
         }
+        Reply::Pairing { digits, expires } => {
+            format!(
+                "{digits}\nworks once, for {}; on the other machine, on this network: chordial join",
+                span(*expires)
+            )
+        }
+        Reply::Contacts { contacts } if contacts.is_empty() => {
+            "no contacts; make one with chordial contacts add NAME TARGET".into()
+        }
+        Reply::Contacts { contacts } => table(contacts.iter().map(|c| [c.name.clone(), c.target.clone()])),
         Reply::Password { holders, needed } => {
             let spare = match holders - needed.min(holders) {
                 0 => "all of them have to run".into(),

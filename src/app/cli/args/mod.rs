@@ -50,6 +50,9 @@ pub enum Command {
     /// Accounts of standard phones.
     #[command(subcommand)]
     Phone(Phone),
+    /// Names for TARGETs, the same on all your devices.
+    #[command(subcommand)]
+    Contacts(Contacts),
     /// Call TARGET and report how it went.
     Call(CallArgs),
     /// Accept a ringing call.
@@ -121,14 +124,42 @@ pub struct InviteArgs {
     /// User name of who is to join.
     #[arg(value_name = "USER")]
     pub user: String,
+    /// Show six digits for a machine on the same network, instead of the long code.
+    #[arg(long)]
+    pub pair: bool,
 }
 
 /// Of `join`.
 #[derive(Debug, Args)]
 pub struct JoinArgs {
-    /// The code, as it was printed.
+    /// The code, as it was printed: the long one, or the six digits of `invite --pair`. Default: ask for the digits.
     #[arg(value_name = "CODE")]
-    pub code: String,
+    pub code: Option<String>,
+    /// With six digits: the inviter's machine. Default: the one on the local network that waits for them.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub via: Option<String>,
+}
+
+/// `contacts ...`.
+#[derive(Debug, Subcommand)]
+pub enum Contacts {
+    /// Put TARGET under NAME, which then stands for it in call and the like; replaces what was there.
+    Add {
+        /// What you call them; in any case.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Extension, user name, address (user@overlay) or sip: URI.
+        #[arg(value_name = "TARGET")]
+        target: String,
+    },
+    /// List them.
+    List,
+    /// Remove one.
+    Remove {
+        /// Its name.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
 }
 
 /// Of `login`.
