@@ -93,6 +93,9 @@ impl Node {
         if self.pairing.as_ref().is_some_and(|p| p.until <= now) {
             self.end_pairing();
         }
+        if self.pairing.is_some() && !self.let_stranger(now, tx, message, flow.remote.ip()) {
+            return;
+        }
         let own = self.identity.as_ref().map(|i| i.device_key());
         let (Some(pairing), Some(own)) = (self.pairing.as_mut(), own) else {
             return self.answer(now, tx, message, 404, "Nobody is invited by digits here");

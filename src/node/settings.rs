@@ -94,11 +94,11 @@ impl Node {
             return Err(CommandError::new(what, "take 1 to 64 characters without @ : < > and quotes"));
         }
         // What it stands for has to be something that can be called, and not another contact.
-        if self.contact(target).is_none() {
-            self.callee(target)?;
-        } else {
-            let what = format!("{target} is itself a contact");
-            return Err(CommandError::new(what, "give its address"));
+        match self.contact(target) {
+            Some(other) if other != target => {
+                return Err(CommandError::new(format!("{target} is itself a contact"), "give its address"));
+            }
+            _ => drop(self.callee(target)?),
         }
         for other in self.spellings(name) {
             self.change(now, &other, None)?;

@@ -20,7 +20,7 @@
 //! over the true office's records and still is not taken for it: the root in there is not its own, and the link is checked against
 //! that root before anything is kept. What it gets is at most one guess for each pair of shares, six an attempt.
 //!
-//! **The limits.** Two holders of different shares that collude (or whoever takes over both) can guess offline, at eight
+//! **The limits.** Two holders of different shares that collude (or whoever takes over both) can guess offline, at two
 //! Argon2id runs a guess. One cannot. A device of the user can, and has the user's key already. The new sealing key of a changed password
 //! is worth as much as the holders' forgetting the old `k_i`: each of them drops it when told, and is told again until it has.
 

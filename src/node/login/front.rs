@@ -1,6 +1,6 @@
 //! A stranger tries a password: the second and last thing that whoever shows no chain may ask.
 
-use super::{KEEP_ATTEMPTS, LoginAsked, LoginOp, seconds, whole_seconds};
+use super::{LoginAsked, LoginOp, seconds, whole_seconds};
 use crate::core::{Flow, Id, Instant, subscriber};
 use crate::identity::login::{
     CREDENTIAL, Credential, LOGIN_TYPE, LoginAnswer, LoginRequest, SHARES, ShareAnswer, ShareRequest, THRESHOLD,
@@ -70,12 +70,9 @@ impl Node {
             self.count("login requests that make no sense");
             return self.answer(now, tx, message, 400, "Bad Request");
         };
-        let unix = self.unix(now);
-        if let Err(wait) = self.login.attempts.at_front(flow.remote.ip(), unix) {
-            self.count("password attempts that came too early");
-            return self.answer_later(now, tx, message, wait);
+        if !self.let_stranger(now, tx, message, flow.remote.ip()) {
+            return;
         }
-        self.login.save.get_or_insert(now + KEEP_ATTEMPTS);
         let office = self.identity.as_ref().is_some_and(|i| matches!(i.anchor, TrustAnchor::Office { .. }));
         let in_ring = self.ring.state() == crate::node::ring::State::In && self.login.book.decoys.is_some();
         if !office || !in_ring || self.login.fronts.len() >= FRONTS {
@@ -213,7 +210,7 @@ impl Node {
     }
 
     /// 503 with the seconds to wait (RFC 3261 section 20.33).
-    fn answer_later(&mut self, now: Instant, tx: ServerTxId, message: &Message, wait: Duration) {
+    pub(in crate::node) fn answer_later(&mut self, now: Instant, tx: ServerTxId, message: &Message, wait: Duration) {
         let mut later = Message::reply(message, 503, "Later");
         later.set_to_tag(&self.rng.token(6));
         later.push("Retry-After", seconds(wait));

@@ -302,7 +302,9 @@ impl Node {
         let Some((credential, _)) = &keeping.target else { return };
         let lost = |n: usize| keeping.alive[n].is_none() && (credential.holders[n].is_none() || missed[n] > 1);
         let lacking = (0..SHARES).any(lost);
-        if (0..SHARES).any(|n| keeping.alive[n].is_none()) {
+        // A holder that was missed once is looked for again soon; what lacks a holder altogether has time.
+        let once = (0..SHARES).any(|n| keeping.alive[n].is_none() && credential.holders[n].is_some() && missed[n] == 1);
+        if once {
             self.login_again_at(now + SOON);
         }
         if !lacking {
@@ -446,7 +448,7 @@ impl Node {
                     self.begin_find(now, LoginOp::Keep(keeping.job, KeepOp::Former(id)), id);
                 }
             }
-            if !self.login.watch.stale.is_empty() {
+            if keeping.request.is_some() {
                 self.login_again_at(now + SOON);
             }
         } else if result.is_err() {

@@ -18,9 +18,12 @@ use super::Node;
 use crate::core::{Id, Instant, UnixTime};
 use crate::identity::login::{Attempts, Decoys, ShareAnswer, ShareBook, ShareRequest};
 use crate::overlay::{self, Command, OpId, PeerRef};
+use crate::sip::msg::Message;
+use crate::sip::tx::ServerTxId;
 use crate::ua::Hop;
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 pub(super) use front::FrontOp;
@@ -116,6 +119,24 @@ impl Node {
 
     fn login_again_at(&mut self, at: Instant) {
         self.login.round = Some(self.login.round.map_or(at, |round| round.min(at)));
+    }
+
+    /// Counts something that a stranger asks; false when it was answered that it has to wait.
+    pub(in crate::node) fn let_stranger(
+        &mut self,
+        now: Instant,
+        tx: ServerTxId,
+        message: &Message,
+        from: IpAddr,
+    ) -> bool {
+        let unix = self.unix(now);
+        if let Err(wait) = self.login.attempts.at_front(from, unix) {
+            self.count("requests of strangers that came too early");
+            self.answer_later(now, tx, message, wait);
+            return false;
+        }
+        self.login.save.get_or_insert(now + KEEP_ATTEMPTS);
+        true
     }
 
     /// On disk before whatever follows is said.
