@@ -321,7 +321,7 @@ impl Node {
     /// All positions are known: gives the shares that have no holder to peers that have no share.
     fn choose_holders(&mut self, now: Instant, job: u64) {
         let me = self.overlay.as_ref().map(|o| o.me().id);
-        let around = self.overlay.as_ref().map(|o| o.status().successors).unwrap_or_default();
+        let around = self.overlay.as_ref().map(|o| [o.status().successors, vec![o.me()]].concat()).unwrap_or_default();
         let missed = self.login.watch.missed;
         let Some(keeping) = self.keeping(job) else { return };
         // In a small ring one peer may be responsible for all positions.
