@@ -6,9 +6,12 @@
 
 use chordial::config::Config;
 use chordial::core::{Id, Rng, UnixTime};
+use chordial::identity::login::{
+    CHEAP, Credential, LoginAnswer, LoginAttempt, LoginRequest, PasswordParts, ShareAnswer, ShareRequest,
+};
 use chordial::identity::{
-    Chain, ContactBody, Entry, EntryKind, Identity, InviteCode, JoinAnswer, JoinRequest, Joining, RecoverySheet,
-    SignedEntry, resource_key,
+    Chain, ContactBody, Entry, EntryKind, Identity, InviteCode, JoinAnswer, JoinRequest, Joining, PairingAnswer,
+    PairingInviter, PairingJoiner, PairingRequest, RecoverySheet, Settings, ShortCode, SignedEntry, resource_key,
 };
 use chordial::node::control::Command;
 use chordial::overlay::carry::Carry;
@@ -121,6 +124,43 @@ fn certificates_records_and_enrolment() {
     let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
     feed("invite code", &[code_text.into_bytes()], |b| InviteCode::parse(&text(b)).is_ok());
     feed("recovery sheet", &[sheet.secret_text().into_bytes()], |b| RecoverySheet::parse("acme", &text(b)).is_ok());
+}
+
+#[test]
+fn log_in_pairing_and_settings() {
+    let mut rng = Rng::from_seed(7);
+    let (office, _) = Identity::found("acme", "anna", None, NOW, &mut rng).unwrap();
+    let key = office.user_key.clone().unwrap();
+    let [enroller, user] = office.above_device() else { panic!("an office") };
+    let parts = PasswordParts::make("anna", "acme", "a password", CHEAP, &mut rng).unwrap();
+    let (credential, owned) = Credential::new(&parts, &key, enroller, user, NOW, &mut rng).unwrap();
+    let request = LoginAttempt::new("anna", "acme", "a password", &mut rng).unwrap().request();
+    let shares = std::array::from_fn(|n| (credential.masked[n], owned.keys[n].evaluate(&request.blinded).unwrap()));
+    let answer = LoginAnswer { sealed: credential.sealed.clone(), shares };
+    feed("credential", &[credential.encode()], |b| Credential::decode(b).is_ok_and(|c| c.owned(&key).is_some()));
+    feed("login request", &[request.encode()], |b| LoginRequest::decode(b).is_ok());
+    feed("login answer", &[answer.encode()], |b| LoginAnswer::decode(b).is_ok());
+    let hold = ShareRequest::Hold { epoch: [1; 16], number: 2, key: owned.keys[2].to_bytes() };
+    let evaluate = ShareRequest::Evaluate {
+        user: "anna".into(),
+        epoch: [2; 16],
+        source: vec![10, 0, 0, 1],
+        blinded: request.blinded,
+    };
+    feed("share request", &[hold.encode(), evaluate.encode()], |b| ShareRequest::decode(b).is_ok());
+    feed("share answer", &[ShareAnswer::Bytes([3; 32]).encode()], |b| ShareAnswer::decode(b).is_ok());
+    let hex = parts.to_hex().as_bytes().to_vec();
+    feed("password parts", &[hex], |b| PasswordParts::from_hex(&String::from_utf8_lossy(b)).is_ok());
+    let code = ShortCode::generate(&mut rng);
+    let joiner = PairingJoiner::new(&code, office.device_key(), office.device_key(), &mut rng);
+    let inviter = PairingInviter::new(&code, office.device_key(), &joiner.hello(), &mut rng).unwrap();
+    feed("pairing request", &[joiner.hello().encode()], |b| PairingRequest::decode(b).is_ok());
+    feed("pairing answer", &[inviter.hello().encode()], |b| PairingAnswer::decode(b).is_ok());
+    let mut settings = Settings::default();
+    let part = settings.set("contact/Ben", Some("sip:ben@acme"), [1; 8], NOW).unwrap();
+    let sealed = settings.seal(part, "sip:anna+settings-0@acme", &key, &mut rng).unwrap();
+    feed("sealed settings", &[sealed], |b| Settings::open(b, "sip:anna+settings-0@acme", &key).is_some());
+    feed("settings file", &[settings.to_bytes().to_vec()], |b| Settings::from_bytes(b).is_ok());
 }
 
 #[test]

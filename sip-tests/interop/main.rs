@@ -15,6 +15,7 @@ mod bad_input;
 mod baresip;
 mod capture;
 mod load;
+mod login;
 mod office;
 mod office_people;
 mod phones;

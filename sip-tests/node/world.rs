@@ -643,6 +643,25 @@ impl World {
         }
     }
 
+    /// Starts a killed node again, with what it had kept, at its old address.
+    pub fn restart(&mut self, host: usize) {
+        let h = &self.hosts[host];
+        let identity = h.identity.clone().expect("a peer");
+        let mut config = Config::default();
+        config.overlay.name = identity.overlay().to_owned();
+        config.user.name = identity.user().to_owned();
+        let others = self.hosts.iter().enumerate().filter(|(i, h)| *i != host && !h.dead);
+        config.overlay.bootstrap = others.map(|(_, h)| h.overlay).take(1).collect();
+        let unix = START + self.now.since(Instant::ZERO);
+        let mut setup = Setup::new(config, Some(identity), h.sip, h.overlay, unix);
+        let file = |what| h.files.iter().find(|(kept, _)| *kept == what).map(|(_, bytes)| bytes.to_vec());
+        (setup.shares, setup.attempts) = (file(Saved::Shares), file(Saved::Attempts));
+        let node = Node::new(self.now, setup, self.rng.fork());
+        let h = &mut self.hosts[host];
+        (h.node, h.dead, h.wake) = (node, false, None);
+        self.drain(host);
+    }
+
     pub fn command(&mut self, host: usize, command: Command) -> RequestId {
         self.requests += 1;
         let request = RequestId(self.requests);

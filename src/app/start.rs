@@ -2,11 +2,14 @@
 //! the user may have got wrong is found here, before a socket is opened.
 
 use super::Failure;
-use super::cli::{ArchiveArgs, CreateArgs, JoinArgs, RecoverArgs, SimArgs, StartArgs, out, password, spinner, table};
+use super::cli::{
+    ArchiveArgs, CreateArgs, JoinArgs, RecoverArgs, SimArgs, StartArgs, addresses, asked, out, password, spinner, table,
+};
 use crate::config::{Config, ConfigError};
+use crate::identity::ShortCode;
 use crate::io::disk::{self, DataDir, Lock};
 use crate::io::media::clock;
-use crate::io::{launch, office};
+use crate::io::{launch, office, pairing};
 use crate::node::control::{CommandError, Event};
 use crate::sim;
 use serde_json::json;
@@ -94,6 +97,10 @@ fn said(event: &Event) -> String {
         Event::Revoked { name, key } => format!("{name} ({key}) is revoked and counts no more"),
         Event::Ringing { call } => format!("call {call}: rings"),
         Event::Answered { call, setup_ms, codec } => format!("call {call}: answered after {setup_ms:.0} ms, {codec}"),
+        Event::Paired { user, right: true } => format!("a machine has typed in the digits for {user} and joins"),
+        Event::Paired { user, right: false } => {
+            format!("three wrong codes: the invite for {user} is void; somebody may be guessing")
+        }
         Event::Dtmf { call, digit } => format!("call {call}: digit {digit}"),
         Event::Message { message } => super::cli::message_line(message),
         Event::MessageState { message } => super::cli::message_line(message),
@@ -208,7 +215,24 @@ pub fn restore(data: &Path, args: &ArchiveArgs, json: bool) -> Result<(), Failur
 pub fn join_office(data: &Path, args: &JoinArgs, json: bool) -> Result<(), Failure> {
     let data = DataDir::open(data)?;
     let _lock = data.lock()?;
-    let joined = office::join(&data, &args.code, &args.label);
+    let joined = match (&args.code, &args.via) {
+        (Some(code), None) if ShortCode::parse(code).is_none() => office::join(&data, code, &args.label),
+        (code, via) => {
+            let via = via.as_deref().map(addresses).transpose()?.unwrap_or_default();
+            let read = |typed: &str| {
+                let wrong = || Failure::said("a short code has six digits", "read it off the inviter's screen again");
+                ShortCode::parse(typed).ok_or_else(wrong)
+            };
+            let short = match code {
+                Some(code) => read(code)?,
+                None => read(&asked("Code on the inviter's screen: ")?)?,
+            };
+            let bar = if json { indicatif::ProgressBar::hidden() } else { spinner() };
+            let joined = pairing::join(&data, &short, &via, &args.label, |what| bar.set_message(what.to_owned()));
+            bar.finish_and_clear();
+            joined
+        }
+    };
     let identity = joined.map_err(|e| Failure::said(e.to_string(), e.next()))?;
     if json {
         out(&json!({ "joined": identity.overlay(), "aor": identity.aor() }).to_string());

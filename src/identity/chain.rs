@@ -267,8 +267,9 @@ fn check_signer(verified: &Verified, entry: &SignedEntry) -> Result<(), RecordEr
     if e.device != verified.device {
         return Err(RecordError::Device);
     }
+    let own = |user: &str| verified.speaks_for(user) || e.kind.is_private_to(user, &verified.user);
     let may = match e.kind.rules().writers {
-        MayWrite::Own => split_aor(&e.aor).is_some_and(|(user, _)| verified.speaks_for(user)),
+        MayWrite::Own => split_aor(&e.aor).is_some_and(|(user, _)| own(user)),
         MayWrite::Member => true,
     };
     if !may {

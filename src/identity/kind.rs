@@ -49,6 +49,22 @@ impl EntryKind {
     /// takes it.
     pub const CALLER: EntryKind = EntryKind::Other(40);
 
+    /// Where a user's entries of this kind lie beside `sip:USER@OVERLAY`: behind a plus sign in resources of their own, which the
+    /// user's devices may write though they are nobody's name.
+    pub const fn private_suffix(self) -> Option<&'static str> {
+        match self {
+            EntryKind::CREDENTIAL_SHARE => Some("+login"),
+            EntryKind::SETTINGS => Some("+settings"),
+            _ => None,
+        }
+    }
+
+    /// True when `name` is one of `user`'s own resources for this kind: the suffix, and for a kind of several parts their number.
+    pub fn is_private_to(self, name: &str, user: &str) -> bool {
+        let rest = self.private_suffix().and_then(|suffix| name.strip_prefix(user)?.strip_prefix(suffix));
+        rest.is_some_and(|rest| rest.is_empty() || matches!(rest.as_bytes(), [b'-', b'0'..=b'9']))
+    }
+
     /// The number on the wire.
     pub const fn number(self) -> u16 {
         match self {

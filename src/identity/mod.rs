@@ -19,7 +19,7 @@
 //! What counts no more is said by signed [`Revocation`]s, which every peer keeps ([`Revocations`]) and every [`Verifier`] heeds.
 //! Certificates are renewed by any enroller ([`CertifyRequest`]) in the year before they run out; enrollers keep one [`Book`].
 //!
-//! Left out: enrolment by a short code between two screens; making members whose enroller was revoked whole again without a new
+//! Left out: making members whose enroller was revoked whole again without a new
 //! invite; merging two offices.
 
 mod armour;
@@ -39,15 +39,18 @@ mod error;
 mod key;
 mod kind;
 mod letter;
+pub mod login;
 mod mailbox;
 mod name;
 mod own;
 mod owner;
+mod pairing;
 mod reconcile;
 mod recovery;
 mod revocation;
-mod throttle;
 mod seal;
+mod settings;
+mod throttle;
 
 pub use backup::{BackupError, open_backup, seal_backup};
 pub use book::{BOOK_TYPE, Book, BookAsk, BookDevice, MAX_BOOK};
@@ -75,6 +78,11 @@ pub use revocation::{
     Revocations, Revoked, RevokedKey,
 };
 pub use seal::{MAX_RECIPIENTS, SealError, open, seal};
+pub use pairing::{
+    MAX_PAIRING_TRIES, PAIRING_TYPE, PairingAnswer, PairingInviter, PairingJoiner, PairingKey, PairingRequest,
+    ShortCode,
+};
+pub use settings::{MAX_PART, MAX_SETTING, SETTINGS, SETTINGS_PARTS, Settings, settings_aor};
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use crate::core::{Rng, UnixTime};
 const NOW: UnixTime = UnixTime(1_800_000_000);
 
 /// Damages `bytes` in one to four places: flips, sets, cuts, repeats, inserts.
-fn damage(bytes: &[u8], rng: &mut Rng) -> Vec<u8> {
+pub(super) fn damage(bytes: &[u8], rng: &mut Rng) -> Vec<u8> {
     let mut out = bytes.to_vec();
     for _ in 0..=rng.below(3) {
         let at = rng.below(out.len() as u64 + 1) as usize;

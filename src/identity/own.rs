@@ -385,7 +385,8 @@ impl Identity {
         if overlay != self.overlay() {
             return Err(IdentityError::Overlay);
         }
-        if entry.kind.rules().writers == MayWrite::Own && !self.names.iter().any(|n| n == user) {
+        let mine = self.names.iter().any(|n| n == user) || entry.kind.is_private_to(user, self.user());
+        if entry.kind.rules().writers == MayWrite::Own && !mine {
             return Err(IdentityError::NotOurs);
         }
         SignedEntry::sign(entry, &self.device, self.chain.clone())

@@ -416,6 +416,38 @@ fn unknown_kinds_travel() {
     assert_eq!(EntryKind::from_number(EntryKind::Contact.number()), EntryKind::Contact);
 }
 
+#[test]
+fn a_users_own_resources_are_the_users_alone_and_live_long() {
+    let (mut anna, _) = office(1);
+    let bob = joined(&mut anna, "bob", 2);
+    let entry = |signer: &Identity, kind: u16, name: &str, lifetime: u64| {
+        let aor = format!("sip:{name}@{}", signer.overlay());
+        let kind = EntryKind::Other(kind);
+        signer.sign_entry(Entry { kind, aor, lifetime: lifetime as u32, ..entry_for(signer) })
+    };
+    let (year, week) = (365 * 24 * 3600, MAX_ENTRY_LIFETIME.as_secs());
+    for (kind, name) in [(2, "bob+login"), (12, "bob+settings-0"), (12, "bob+settings-7"), (2, "bob")] {
+        let signed = entry(&bob, kind, name, year).expect("own");
+        assert_eq!(check(&anna, &signed, NOW), Ok(()), "{name}");
+        assert!(entry(&anna, kind, name, year).is_err(), "{name} is not anna's");
+        let too_long = entry(&bob, kind, name, 2 * year).expect("own");
+        assert_eq!(check(&anna, &too_long, NOW), Err(RecordError::Lifetime));
+    }
+    // Each kind has its own, other kinds have none, and what only looks alike is a name like others.
+    for (kind, name) in
+        [(12, "bob+login"), (2, "bob+settings-0"), (9, "bob+login"), (12, "bob+settings-10"), (2, "bob+loginx")]
+    {
+        assert!(entry(&bob, kind, name, week).is_err(), "{kind} {name}");
+    }
+    let contact = entry(&bob, 9, "bob", year).expect("own");
+    assert_eq!(check(&anna, &contact, NOW), Err(RecordError::Lifetime), "other kinds live a week");
+    // A signature by somebody else's device under the name is refused by whoever reads it.
+    let mut mallory = Entry { kind: EntryKind::Other(2), aor: "sip:bob+login@office".into(), ..entry_for(&anna) };
+    mallory.aor = format!("sip:bob+login@{}", anna.overlay());
+    let forged = SignedEntry::sign(mallory, &anna.device, anna.chain.clone()).expect("fits");
+    assert_eq!(check(&anna, &forged, NOW), Err(RecordError::Aor));
+}
+
 /// A further device of `user`, signed by the user's key, and as whom its chain shows it.
 fn further(user: &Identity, seed: u64) -> (KeyPair, Chain) {
     let device = KeyPair::generate(&mut rng(seed));

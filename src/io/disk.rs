@@ -2,7 +2,7 @@
 //! readable by its owner only (0700), and so is every file in it (0600). A file is replaced as a whole:
 //! written beside, flushed to the disk, renamed; a reader sees the old bytes or the new ones.
 //!
-//! It holds bytes and knows nothing of what they mean: [`IDENTITY`], [`PHONES`], [`PEERS`] and [`HOSTS`] are
+//! It holds bytes and knows nothing of what they mean: [`IDENTITY`], [`PHONES`], [`PEERS`] and the others are
 //! encoded by those who own the types. One running program owns a directory by its [`Lock`].
 
 use std::ffi::OsString;
@@ -24,6 +24,13 @@ pub const REVOCATIONS: &str = "revocations.cbor";
 pub const PEERS: &str = "peers.txt";
 /// The host cache (`node::host_cache`).
 pub const HOSTS: &str = "hosts.cbor";
+
+/// The user's contacts and settings (`identity::Settings`).
+pub const SETTINGS: &str = "settings.cbor";
+/// Keys of password shares held for others (`identity::login::ShareBook`).
+pub const SHARES: &str = "shares.cbor";
+/// How often passwords were tried (`identity::login::Attempts`).
+pub const ATTEMPTS: &str = "attempts.cbor";
 
 /// Why the data directory could not be used.
 #[derive(Debug, Error)]

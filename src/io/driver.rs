@@ -188,6 +188,9 @@ impl Driver {
                         Saved::Revocations => disk::REVOCATIONS,
                         Saved::Hosts => disk::HOSTS,
                         Saved::Messages => disk::MESSAGES,
+                        Saved::Settings => disk::SETTINGS,
+                        Saved::Shares => disk::SHARES,
+                        Saved::Attempts => disk::ATTEMPTS,
                     };
                     self.data.write(name, &bytes)?;
                 }

@@ -208,6 +208,8 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     setup.hosts = data.read(disk::HOSTS)?.unwrap_or_default();
     let has_place = setup.identity.as_ref().is_none_or(Identity::has_place);
     setup.revocations = revocations(&data, setup.identity.as_ref(), unix)?;
+    setup.settings = data.read(disk::SETTINGS)?;
+    (setup.shares, setup.attempts) = (data.read(disk::SHARES)?, data.read(disk::ATTEMPTS)?);
     let rng = super::seed::rng().map_err(|source| LaunchError::System { what: "reading randomness", source })?;
     let node = Node::new(clock::now(), setup, rng);
     let status = node.status(clock::now());

@@ -4,6 +4,7 @@ use super::disk::{self, DataDir, DiskError};
 use super::driver::unix_now;
 use super::transport::{BindError, Config, Credentials, Endpoint, Event, Limits};
 use crate::core::{ConnId, Transport};
+use crate::identity::login::LoginError;
 use crate::identity::{
     BackupError, CodeKind, DeviceAnswer, ENROLMENT_TYPE, EnrolError, Identity, IdentityError, InviteCode, JoinAnswer,
     Joining, RecoverySheet, open_backup, seal_backup,
@@ -18,7 +19,7 @@ use tokio::sync::mpsc;
 /// What an archive holds: keys, book, accounts, revocations, peers.
 const BACKED_UP: [&str; 4] = [disk::IDENTITY, disk::PHONES, disk::REVOCATIONS, disk::PEERS];
 /// How long one enroller address may take.
-const ANSWER: Duration = Duration::from_secs(8);
+pub(super) const ANSWER: Duration = Duration::from_secs(8);
 
 /// Why an office was not founded or joined.
 #[derive(Debug, Error)]
@@ -35,6 +36,27 @@ pub enum OfficeError {
     /// Nobody answers at the addresses in the code.
     #[error("no answer from {0}")]
     NoAnswer(String),
+    /// No supernode of the office was found.
+    #[error("no peer of the office {0} was found")]
+    NotFound(String),
+    /// Name or password.
+    #[error("{0}")]
+    Login(LoginError),
+    /// Too many attempts, or not now.
+    #[error("the office wants no further attempt for {0} seconds")]
+    Later(u64),
+    /// What the password opened names another root than the link leads to.
+    #[error("{0} is not of the office that the password opens")]
+    FalseOffice(SocketAddr),
+    /// Nobody on the network shows six digits.
+    #[error("no machine here waits for a short code")]
+    NobodyPairs,
+    /// More than one does.
+    #[error("several machines here wait for a short code: {0}")]
+    SeveralPair(String),
+    /// The digits are wrong, or somebody sits between.
+    #[error("the short code was refused")]
+    WrongDigits,
     /// The enroller says no, and does not say why.
     #[error("the code was refused")]
     Refused,
@@ -74,6 +96,17 @@ impl OfficeError {
             OfficeError::Name(_) => "choose another name",
             OfficeError::Code(_) => "check it for a typing error",
             OfficeError::NoAnswer(_) => "see that the administrator's chordial runs and can be reached from here",
+            OfficeError::NotFound(_) => "name a peer of it with --via HOST:PORT",
+            OfficeError::Login(_) => {
+                "try again; whoever has a device of yours can set a new one with chordial password"
+            }
+            OfficeError::Later(_) => "try again then",
+            OfficeError::FalseOffice(_) => "do not go on; name another peer with --via",
+            OfficeError::NobodyPairs => {
+                "run chordial office invite USER --pair there, or name that machine with --via HOST:PORT"
+            }
+            OfficeError::SeveralPair(_) => "name the right one with --via HOST:PORT",
+            OfficeError::WrongDigits => "read them off the screen again; after three wrong ones a new invite is needed",
             OfficeError::Refused => {
                 "ask for a new code; one works once, an administrator's for a day, a device's for an hour"
             }
@@ -106,8 +139,11 @@ pub fn create(data: &DataDir, office: &str, user: &str) -> Result<(Identity, Rec
 /// # Errors
 /// [`OfficeError`].
 pub fn join(data: &DataDir, code: &str, label: &str) -> Result<Identity, OfficeError> {
+    join_by(data, InviteCode::parse(code).map_err(OfficeError::Code)?, label)
+}
+
+pub(super) fn join_by(data: &DataDir, code: InviteCode, label: &str) -> Result<Identity, OfficeError> {
     free(data)?;
-    let code = InviteCode::parse(code).map_err(OfficeError::Code)?;
     let addrs = code.addrs.clone();
     let mut rng = super::seed::rng().map_err(|source| OfficeError::System { what: "reading randomness", source })?;
     let joining = Joining::new(code, label, &mut rng).map_err(OfficeError::Name)?;
@@ -172,7 +208,7 @@ pub fn restore(data: &DataDir, archive: &[u8], passphrase: &str) -> Result<Ident
     Ok(identity)
 }
 
-fn free(data: &DataDir) -> Result<(), OfficeError> {
+pub(crate) fn free(data: &DataDir) -> Result<(), OfficeError> {
     match data.read(disk::IDENTITY)? {
         Some(_) => Err(OfficeError::Taken(data.path().display().to_string())),
         None => Ok(()),
@@ -186,7 +222,8 @@ async fn redeem(joining: &Joining, addrs: &[SocketAddr], token: &str) -> Result<
     for (n, addr) in addrs.iter().enumerate() {
         let conn = ConnId(n as u64 + 1);
         endpoint.connect(conn, Transport::Tls, *addr, None);
-        endpoint.write(conn, request(joining, *addr, token).to_bytes());
+        let body = joining.request().encode();
+        endpoint.write(conn, request(*addr, token, ENROLMENT_TYPE, body).to_bytes());
         match tokio::time::timeout(ANSWER, answer(&mut events, conn)).await {
             Ok(Some(reply)) if reply.status() == 200 => {
                 return Ok((reply.body().to_vec(), *addr));
@@ -200,7 +237,7 @@ async fn redeem(joining: &Joining, addrs: &[SocketAddr], token: &str) -> Result<
 }
 
 /// The final response on this connection; none when it closes first.
-async fn answer(events: &mut mpsc::Receiver<Event>, wanted: ConnId) -> Option<Message> {
+pub(super) async fn answer(events: &mut mpsc::Receiver<Event>, wanted: ConnId) -> Option<Message> {
     while let Some(event) = events.recv().await {
         match event {
             Event::Frame { conn, bytes } if conn == wanted => match Message::parse_bytes(bytes) {
@@ -208,7 +245,7 @@ async fn answer(events: &mut mpsc::Receiver<Event>, wanted: ConnId) -> Option<Me
                 _ => {}
             },
             Event::ConnectFailed { conn, why } if conn == wanted => {
-                tracing::warn!(%why, "the enroller cannot be reached");
+                tracing::warn!(%why, "it cannot be reached");
                 return None;
             }
             Event::Closed { conn, .. } if conn == wanted => return None,
@@ -218,7 +255,8 @@ async fn answer(events: &mut mpsc::Receiver<Event>, wanted: ConnId) -> Option<Me
     None
 }
 
-fn request(joining: &Joining, addr: SocketAddr, token: &str) -> Message {
+/// What a stranger asks the peer at `addr`.
+pub(super) fn request(addr: SocketAddr, token: &str, content_type: &str, body: Vec<u8>) -> Message {
     let uri = format!("sip:{addr};transport=tls");
     let mut message = Message::request(Method::Register, &uri);
     message.push(HeaderName::Via, Via::new("TLS", "enrolment.invalid", None, &format!("z9hG4bK{token}")));
@@ -227,6 +265,6 @@ fn request(joining: &Joining, addr: SocketAddr, token: &str) -> Message {
     message.push(HeaderName::To, format_args!("<{uri}>"));
     message.push(HeaderName::CallId, token);
     message.push(HeaderName::CSeq, "1 REGISTER");
-    message.set_body(ENROLMENT_TYPE, joining.request().encode());
+    message.set_body(content_type, body);
     message
 }

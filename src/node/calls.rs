@@ -43,10 +43,12 @@ pub(super) enum Callee {
 }
 
 impl Node {
-    /// Reads TARGET: extension, user name, AOR or `sip:` URI; each with `~fingerprint` after the user where several claim
+    /// Reads TARGET: the name of a contact, extension, user name, AOR or `sip:` URI; each with `~fingerprint` after the user where several claim
     /// the name.
     pub(super) fn callee(&self, target: &str) -> Result<Callee, CommandError> {
         let target = target.trim();
+        let named = self.contact(target).map(str::to_owned);
+        let target = named.as_deref().unwrap_or(target);
         let wrong = |what: &str| {
             CommandError::new(
                 format!("{what}: \"{target}\""),

@@ -71,6 +71,11 @@ impl Node {
                 Some(answer) => answer,
                 None => return,
             },
+            Command::Pair { user } => self.pair(now, &user),
+            Command::ContactAdd { name, target } => self.contact_add(now, &name, &target),
+            Command::ContactRemove { name } => self.contact_remove(now, &name),
+            Command::ContactList => return self.contact_list(now, request),
+            Command::Password { parts } => return self.set_password(now, request, parts.reveal()),
             Command::Stop => {
                 self.stopping = Some(request);
                 for call in self.ua.summaries(now) {

@@ -1,6 +1,7 @@
 //! What a person or a script can ask of a running node, and what it answers. The same types travel as
 //! JSON lines over the control socket (SPEC section 8); `app` sees nothing else of the node.
 
+use crate::core::Redacted;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use thiserror::Error;
@@ -147,6 +148,31 @@ pub enum Command {
         /// The secret of the recovery sheet.
         sheet: String,
     },
+    /// Set the user's password for logging in on other devices. Answered by [`Reply::Password`].
+    Password {
+        /// What was made of it where it was typed (`identity::login::PasswordParts`), in hexadecimal: as secret as the password.
+        #[serde(with = "secret")]
+        parts: Redacted<String>,
+    },
+    /// Invite `user` by six digits, for a machine beside this one. Answered by [`Reply::Pairing`].
+    Pair {
+        /// User name.
+        user: String,
+    },
+    /// Put a contact under a name; replaces what was there. Answered by [`Reply::Done`].
+    ContactAdd {
+        /// The name, in any case usable as a TARGET.
+        name: String,
+        /// Extension, user name, AOR or `sip:` URI.
+        target: String,
+    },
+    /// Remove a contact. Answered by [`Reply::Done`].
+    ContactRemove {
+        /// The name.
+        name: String,
+    },
+    /// The contacts, as the user's devices have them by now. Answered by [`Reply::Contacts`].
+    ContactList,
     /// Leave the overlay and end the program. Answered by [`Reply::Done`].
     Stop,
 }
@@ -202,6 +228,25 @@ pub enum Reply {
     },
     /// To [`Command::OfficeUsers`].
     Office(Box<OfficeReport>),
+    /// To [`Command::Pair`].
+    Pairing {
+        /// The six digits, to be typed in on the other machine.
+        digits: String,
+        /// Seconds until they expire.
+        expires: u64,
+    },
+    /// To [`Command::ContactList`].
+    Contacts {
+        /// By name.
+        contacts: Vec<Contact>,
+    },
+    /// To [`Command::Password`].
+    Password {
+        /// Supernodes that hold a share of the key.
+        holders: u32,
+        /// How many of them have to answer.
+        needed: u32,
+    },
     /// It was done.
     Done {
         /// What was done.
@@ -305,6 +350,13 @@ pub enum Event {
         call: u64,
         /// The digit.
         digit: char,
+    },
+    /// A machine has joined by six digits, or three wrong ones have made them void.
+    Paired {
+        /// Who was invited.
+        user: String,
+        /// True when the digits were right; the machine then enrols by itself.
+        right: bool,
     },
     /// The call is over.
     Ended {
@@ -658,6 +710,15 @@ pub struct CallReport {
     pub hops: u32,
 }
 
+/// One contact.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Contact {
+    /// What the user calls it.
+    pub name: String,
+    /// Extension, user name, AOR or `sip:` URI.
+    pub target: String,
+}
+
 /// One account of a standard phone.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PhoneStatus {
@@ -667,4 +728,18 @@ pub struct PhoneStatus {
     pub label: String,
     /// Contacts registered now.
     pub contacts: Vec<String>,
+}
+
+/// Secrets on the control socket, which is the owner's alone; they print nowhere else.
+mod secret {
+    use crate::core::Redacted;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(secret: &Redacted<String>, serializer: S) -> Result<S::Ok, S::Error> {
+        secret.reveal().serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Redacted<String>, D::Error> {
+        String::deserialize(deserializer).map(Redacted::new)
+    }
 }

@@ -1,9 +1,11 @@
-//! Invites, and strangers who redeem them or a device's code: the one thing that whoever shows no chain may ask (SPEC section 5).
+//! Invites, and what whoever shows no chain may ask: to redeem one or a device's code (by its long code, or an invite by a short one
+//! in two steps), and to log in by name and password (SPEC section 5).
 
 use super::Node;
 use super::control::{CommandError, Reply};
 use crate::core::{Flow, Instant};
-use crate::identity::{ENROLMENT_TYPE, INVITE_LIFETIME, JoinRequest};
+use crate::identity::login::LOGIN_TYPE;
+use crate::identity::{ENROLMENT_TYPE, INVITE_LIFETIME, JoinRequest, PAIRING_TYPE};
 use crate::sip::msg::{Message, Method};
 use crate::sip::tx::ServerTxId;
 
@@ -25,6 +27,12 @@ impl Node {
 
     /// A request on a link whose other end has no chain that holds.
     pub(super) fn on_stranger(&mut self, now: Instant, tx: ServerTxId, message: Message, flow: Flow) {
+        if *message.method() == Method::Register && message.content_is(LOGIN_TYPE) {
+            return self.on_login_request(now, tx, &message, flow);
+        }
+        if *message.method() == Method::Register && message.content_is(PAIRING_TYPE) {
+            return self.on_pairing_request(now, tx, &message, flow);
+        }
         if *message.method() != Method::Register || !message.content_is(ENROLMENT_TYPE) {
             self.count("requests of strangers refused");
             return self.answer(now, tx, &message, 403, "Members only");

@@ -5,6 +5,7 @@
 use super::detour::Sent;
 use super::{Node, Owner};
 use crate::core::{Flow, Instant};
+use crate::identity::login::{SHARE_TYPE, ShareAnswer};
 use crate::identity::{BOOK_TYPE, CERTIFY_TYPE, OWNER_TYPE, REVOCATIONS_TYPE};
 use crate::sip::msg::{HeaderName, Message, Method};
 use crate::sip::tx::ServerTxId;
@@ -25,6 +26,8 @@ pub(super) enum Asked {
     Book { to: Hop, rounds: u8 },
     /// Another device to become an enroller.
     Owner(Box<super::office::Owner>),
+    /// Something about password log-ins.
+    Login(super::login::LoginAsked),
 }
 
 /// Our requests that wait for an answer.
@@ -93,6 +96,10 @@ impl Node {
             Asked::Certificates(wanted) => self.on_certificates(now, *wanted, &answer),
             Asked::Book { to, rounds } => self.on_book_answered(now, &to, rounds, &answer),
             Asked::Owner(owner) => self.on_owner_answered(now, *owner, &answer),
+            Asked::Login(asked) => {
+                let answer = if answer.status == 200 { ShareAnswer::decode(&answer.body).ok() } else { None };
+                self.on_share_answer(now, asked, answer);
+            }
         }
     }
 
@@ -100,6 +107,10 @@ impl Node {
     pub(super) fn on_exchange(&mut self, now: Instant, tx: ServerTxId, message: &Message, flow: Flow) -> bool {
         if *message.method() != Method::Register {
             return false;
+        }
+        if message.content_is(SHARE_TYPE) {
+            self.on_share_request(now, tx, message, flow);
+            return true;
         }
         if message.content_is(REVOCATIONS_TYPE) {
             self.on_revocations(now, tx, message, flow);

@@ -1,8 +1,10 @@
 //! Lookups and writes: what the node asks the overlay for whoever needs it, and what comes of the answer.
 
 use super::Node;
+use super::login::LoginOp;
 use super::publish::Write;
 use super::ring::State;
+use super::settings::SettingsOp;
 use crate::core::Instant;
 use crate::identity::{
     ContactBody, Entry, EntryKind, LetterId, PublicKey, RecoverySheet, SignedEntry, resource_key, split_aor,
@@ -87,6 +89,8 @@ pub(super) enum Op {
     Device(Write),
     /// Taken back, or written again: nobody waits.
     Mend,
+    Login(LoginOp),
+    Settings(SettingsOp),
 }
 
 /// What a lookup found, made into places to ring.
@@ -164,6 +168,9 @@ impl Node {
             Some(Op::Mailbox { aor }) => self.on_mailbox(now, &aor, entries),
             Some(Op::Poll { id }) => self.on_polled(now, &id, entries),
             Some(Op::Piece { device, id, n }) => self.on_piece(now, (device, id, n), entries),
+            Some(Op::Login(LoginOp::Front(front, _))) => self.on_front_credential(now, front, Some(entries)),
+            Some(Op::Login(LoginOp::Keep(job, _))) => self.on_keep_read(now, job, Some(entries)),
+            Some(Op::Settings(op)) => self.on_settings_read(now, op, Some(entries)),
             Some(Op::Write(_) | Op::Leave { .. } | Op::Device(_) | Op::Notice(_) | Op::Mend) | None => {}
             Some(op) => self.on_people_found(now, op, entries),
         }
@@ -201,6 +208,9 @@ impl Node {
             // Both are done again in time.
             Some(Op::Mailbox { .. } | Op::Poll { .. }) => {}
             Some(Op::Piece { device, id, n }) => self.on_piece(now, (device, id, n), &[]),
+            Some(Op::Login(LoginOp::Front(front, _))) => self.on_front_credential(now, front, None),
+            Some(Op::Login(LoginOp::Keep(job, _))) => self.on_keep_read(now, job, None),
+            Some(Op::Settings(op)) => self.on_settings_read(now, op, None),
             Some(Op::Write(_) | Op::Leave { .. } | Op::Device(_) | Op::Notice(_) | Op::Mend) | None => {}
             Some(op) => self.on_people_found(now, op, &[]),
         }
@@ -297,6 +307,8 @@ impl Node {
             Some(Op::Device(write)) => (write, Some(EntryKind::DEVICE)),
             Some(Op::Notice(write)) => (write, Some(EntryKind::WAITING)),
             Some(Op::Leave { id }) => return self.on_left(now, id, &result),
+            Some(Op::Login(LoginOp::Keep(job, _))) => return self.on_keep_written(now, job, &result),
+            Some(Op::Settings(op)) => return self.on_settings_written(now, op, &result),
             _ => return,
         };
         let (written, past) = match &result {

@@ -30,6 +30,9 @@
 //! | `mailbox` | messages that wait in the overlay for somebody who is absent |
 //! | `fetch` | what waits there for whom this node serves |
 //! | `archive` | what is kept of messages over a restart |
+//! | `login` | password log-in: strangers who try, shares held for others, this user's own |
+//! | `pairing` | strangers who have a short code |
+//! | `settings` | contacts and settings, the same on all devices of the user |
 //! | `exchange` | what nodes ask each other beside overlay and calls |
 //! | `command` | what a person or a script asks |
 
@@ -47,19 +50,22 @@ mod enrol;
 mod exchange;
 mod fetch;
 mod flows;
-mod keep;
 mod host_cache;
 mod join;
+mod keep;
+mod login;
 mod lookup;
-mod office;
-mod people;
 mod mailbox;
 mod message;
+mod office;
+mod pairing;
+mod people;
 mod publish;
 mod receive;
 mod ring;
 mod role;
 mod route;
+mod settings;
 mod setup;
 mod vouch;
 
@@ -264,6 +270,12 @@ pub enum Saved {
     Revocations,
     /// Messages: what was received and sent, what waits.
     Messages,
+    /// The user's contacts and settings: private.
+    Settings,
+    /// Keys of password shares held for others: secret.
+    Shares,
+    /// How often passwords were tried.
+    Attempts,
 }
 
 /// What is to be done outside.
@@ -378,6 +390,9 @@ pub struct Node {
     people: people::People,
     certifying: certify::Certifying,
     office: office::Office,
+    login: login::Login,
+    settings: settings::Synced,
+    pairing: Option<pairing::Pairing>,
     wire: Vec<Wire>,
     out: VecDeque<Output>,
     counters: BTreeMap<&'static str, u64>,
@@ -423,6 +438,9 @@ impl Node {
             people: people::People::new(std::mem::take(&mut setup.revocations)),
             certifying: certify::Certifying::default(),
             office: office::Office::default(),
+            login: login::Login::new(setup.shares.as_deref(), setup.attempts.as_deref()),
+            pairing: None,
+            settings: settings::Synced::new(setup.settings.as_deref()),
             wire: Vec::new(),
             out: VecDeque::new(),
             counters: BTreeMap::new(),
@@ -484,6 +502,8 @@ impl Node {
         self.certify_timeout(now);
         self.office_timeout(now);
         self.on_mail_timeout(now);
+        self.login_timeout(now);
+        self.settings_timeout(now);
         self.settle(now);
     }
 
@@ -507,6 +527,8 @@ impl Node {
                 self.next_certify_timeout(),
                 self.next_office_timeout(),
                 self.next_mail_timeout(),
+                self.next_login(),
+                self.settings.next(),
             ])
             .flatten()
             .min()

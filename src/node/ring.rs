@@ -260,7 +260,7 @@ impl Node {
                 self.publisher.renew_soon(now, || rng.below(CHURN_SPREAD.as_millis() as u64));
             }
             O::Drop { peer } => self.close_links(&peer.id),
-            O::FindDone { .. } => {}
+            O::FindDone { op, result, .. } => self.on_find_done(now, op, result.ok()),
             O::Keep(batch) => self.out.push_back(Output::Store(batch)),
             O::Conflict { entries, .. } => self.on_conflict(now, &entries),
             O::Dial { rpc, peer } => self.dial_only(rpc, peer),
@@ -294,6 +294,8 @@ impl Node {
         self.ring.state = State::In;
         self.publisher.rewrite(now);
         self.mailbox_joined(now);
+        self.login_joined(now);
+        self.settings_joined(now);
         let peers = self.overlay.as_ref().map_or(0, |o| o.status().successors.len());
         if peers > 0 {
             self.race_won();

@@ -48,6 +48,12 @@ pub struct Setup {
     pub hosts: Vec<u8>,
     /// What is revoked, as known the last time.
     pub revocations: Revocations,
+    /// The user's contacts and settings, as they were saved.
+    pub settings: Option<Vec<u8>>,
+    /// Keys of password shares held for others, as they were saved.
+    pub shares: Option<Vec<u8>>,
+    /// How often passwords were tried, as it was saved.
+    pub attempts: Option<Vec<u8>>,
     /// Where standard phones are served, as the socket says.
     pub sip_listen: SocketAddr,
     /// Where links are taken, as the socket says.
@@ -85,6 +91,9 @@ impl Setup {
             damage: None,
             hosts: Vec::new(),
             revocations: Revocations::default(),
+            settings: None,
+            shares: None,
+            attempts: None,
             sip_listen: sip,
             overlay_listen: overlay,
             sip,

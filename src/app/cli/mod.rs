@@ -3,14 +3,18 @@
 mod args;
 mod ask;
 mod audio;
+mod login;
 pub mod password;
 mod print;
 
 pub use args::{
-    Adapters, ArchiveArgs, CallArgs, Cli, Command, CreateArgs, DemoArgs, Devices, DtmfArgs, InviteArgs, JoinArgs,
-    LookupArgs, MessageArgs, Messages, Office, Owner, Phone, PhoneAddArgs, RecoverArgs, SimArgs, StartArgs, WhichCall,
+    Adapters, ArchiveArgs, CallArgs, Cli, Command, Contacts, CreateArgs, DemoArgs, Devices, DtmfArgs, InviteArgs,
+    JoinArgs, LoginArgs, LookupArgs, MessageArgs, Messages, Office, Owner, PasswordArgs, Phone, PhoneAddArgs,
+    RecoverArgs, SimArgs, StartArgs, WhichCall,
 };
 pub use ask::spinner;
+pub use login::addresses;
+pub use password::asked;
 pub use print::{message_line, out, table};
 
 use super::{Failure, demo, start};
@@ -33,7 +37,10 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Office(Office::Create(args)) => start::create_office(&data()?, &args, json),
         Command::Office(Office::Join(args)) | Command::Join(args) => start::join_office(&data()?, &args, json),
         Command::Office(Office::Invite(args)) | Command::Invite(args) => {
-            let command = control::Command::Invite { user: args.user, extension: args.extension };
+            let command = match args.pair {
+                true => control::Command::Pair { user: args.user },
+                false => control::Command::Invite { user: args.user, extension: args.extension },
+            };
             client(ask::one(&data()?, command, json))
         }
         Command::Office(Office::Users) => client(ask::one(&data()?, control::Command::OfficeUsers, json)),
@@ -58,6 +65,15 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Devices { command: Some(Devices::Remove { device }) } => {
             client(ask::one(&data()?, control::Command::DeviceRemove { device }, json))
         }
+        Command::Contacts(Contacts::Add { name, target }) => {
+            client(ask::one(&data()?, control::Command::ContactAdd { name, target }, json))
+        }
+        Command::Contacts(Contacts::Remove { name }) => {
+            client(ask::one(&data()?, control::Command::ContactRemove { name }, json))
+        }
+        Command::Contacts(Contacts::List) => client(ask::one(&data()?, control::Command::ContactList, json)),
+        Command::Login(args) => login::log_in(&data()?, &args, json),
+        Command::Password(args) => client(login::set_password(&data()?, &args, json)),
         Command::Phone(Phone::Add(args)) => client(ask::phone_add(&data()?, args, json)),
         Command::Phone(Phone::List) => client(ask::one(&data()?, control::Command::PhoneList, json)),
         Command::Phone(Phone::Remove { user }) => {

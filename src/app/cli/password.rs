@@ -1,9 +1,10 @@
-//! The password of a standard phone's account: read, asked for without echo, or made.
+//! Passwords: of standard phones' accounts and of users. Read, asked for without echo, or (a phone's) made.
 
 use crate::app::Failure;
 use crate::io::seed;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::process::{Command, Stdio};
+use zeroize::Zeroizing;
 
 /// The password, and whether it was made here and has to be shown.
 pub fn choose(from_stdin: bool, user: &str) -> Result<(String, bool), Failure> {
@@ -57,6 +58,57 @@ pub fn ask_twice(prompt: &str) -> Result<String, Failure> {
         return Err(Failure::said("the two differ", "try again"));
     }
     Ok(first)
+}
+
+/// The shortest password of a user: what is guessed online, 3,000 times a day at most, may be short, but not that short.
+const SHORTEST: usize = 8;
+
+/// A user's new password: asked for twice on a terminal.
+pub fn new(from_stdin: bool, user: &str) -> Result<Zeroizing<String>, Failure> {
+    let password = existing(from_stdin, &format!("New password for {user}: "))?;
+    if password.chars().count() < SHORTEST {
+        let what = format!("the password has fewer than {SHORTEST} characters");
+        return Err(Failure::said(what, "take a longer one; several words are good"));
+    }
+    if !from_stdin && *existing(false, "The same again: ")? != *password {
+        return Err(Failure::said("the two passwords differ", "try again"));
+    }
+    Ok(password)
+}
+
+/// A password that somebody has: the first line of standard input, or asked for without echo.
+pub fn existing(from_stdin: bool, prompt: &str) -> Result<Zeroizing<String>, Failure> {
+    if !from_stdin && !io::stdin().is_terminal() {
+        return Err(Failure::said("nobody can be asked for a password here", "use --password-stdin"));
+    }
+    let password = if from_stdin {
+        first_line()?
+    } else {
+        eprint!("{prompt}");
+        let _ = io::stderr().flush();
+        let echo = Echo::off();
+        let password = first_line();
+        drop(echo);
+        eprintln!();
+        password?
+    };
+    match password.is_empty() {
+        true => Err(Failure::said("no password was given", "type it, or put it on the first line of standard input")),
+        false => Ok(Zeroizing::new(password)),
+    }
+}
+
+/// Something that is asked for on the terminal and may be seen.
+///
+/// # Errors
+/// There is no terminal.
+pub fn asked(prompt: &str) -> Result<String, Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::said("nobody can be asked for a code here", "name it: chordial join CODE"));
+    }
+    eprint!("{prompt}");
+    let _ = io::stderr().flush();
+    first_line()
 }
 
 /// 20 letters and digits that are told apart on a phone's small screen: 96 bits and more.

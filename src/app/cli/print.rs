@@ -37,6 +37,23 @@ pub fn reply(reply: &Reply) -> String {
         },
         Reply::Messages { messages } if messages.is_empty() => "no messages".into(),
         Reply::Messages { messages } => messages.iter().map(|m| message_line(m) + "\n").collect(),
+        Reply::Pairing { digits, expires } => {
+            format!(
+                "{digits}\nworks once, for {}; on the other machine, on this network: chordial join",
+                span(*expires)
+            )
+        }
+        Reply::Contacts { contacts } if contacts.is_empty() => {
+            "no contacts; make one with chordial contacts add NAME TARGET".into()
+        }
+        Reply::Contacts { contacts } => table(contacts.iter().map(|c| [c.name.clone(), c.target.clone()])),
+        Reply::Password { holders, needed } => {
+            let spare = match holders - needed.min(holders) {
+                0 => "all of them have to run".into(),
+                n => format!("any {needed} open it, {} may be gone", n),
+            };
+            format!("password set; {} hold a share of your key, {spare}", count(*holders as usize, "supernode"))
+        }
         Reply::Done { done } => done.clone(),
     }
 }

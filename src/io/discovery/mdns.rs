@@ -115,6 +115,31 @@ impl Discovery {
     }
 }
 
+/// Whoever announces a Chordial peer on the local network within `time`, of whatever overlay: for who is of none yet.
+///
+/// # Errors
+/// [`DiscoveryError`].
+pub async fn browse(time: Duration) -> Result<Vec<SocketAddr>, DiscoveryError> {
+    let daemon = ServiceDaemon::new()?;
+    let events = daemon.browse(SERVICE)?;
+    let mut found = Vec::new();
+    let _ = tokio::time::timeout(time, async {
+        while let Ok(event) = events.recv_async().await {
+            let ServiceEvent::ServiceResolved(service) = event else { continue };
+            let addrs = service.addresses.iter().map(mdns_sd::ScopedIp::to_ip_addr).filter(dialable);
+            let addr = addrs.min().map(|ip| SocketAddr::new(ip, service.port));
+            if let Some(addr) = addr.filter(|a| !found.contains(a) && found.len() < MAX_FOUND) {
+                found.push(addr);
+            }
+        }
+    })
+    .await;
+    if let Ok(done) = daemon.shutdown() {
+        let _ = done.recv_timeout(Duration::from_millis(500));
+    }
+    Ok(found)
+}
+
 impl Drop for Discovery {
     fn drop(&mut self) {
         // Says goodbye, so that the others forget this address at once.

@@ -3,7 +3,7 @@
 mod mdns;
 pub(super) mod srv;
 
-pub use mdns::{Discovery, DiscoveryError};
+pub use mdns::{Discovery, DiscoveryError, browse};
 
 use crate::core::Id;
 use std::net::{IpAddr, SocketAddr};

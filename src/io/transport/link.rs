@@ -52,6 +52,9 @@ pub enum Trust {
     Anchor(TrustAnchor),
     /// For enrolment: a chain to an office's root with this fingerprint, or of the user whose key has it.
     Enrolment(RootFingerprint),
+    /// For who does not know the office yet: a chain of any office, or of any of this name, to whatever root it names.
+    /// It proves nothing but that the other end holds together; what is said there has to prove the rest.
+    AnyOffice(Option<String>),
 }
 
 impl Credentials {
@@ -59,6 +62,11 @@ impl Credentials {
     pub fn of(identity: &Identity) -> Credentials {
         let trust = Trust::Anchor(identity.anchor.clone());
         Credentials { device: identity.device.clone(), chain: Some(identity.chain.clone()), trust }
+    }
+
+    /// Those of who has nothing but a name and a password, or a short code: a key for this link alone.
+    pub fn stranger(device: KeyPair, office: Option<String>) -> Credentials {
+        Credentials { device, chain: None, trust: Trust::AnyOffice(office) }
     }
 
     /// Those of who has a code and nothing else.
@@ -175,6 +183,7 @@ struct Judge {
 enum Known {
     Anchor(Mutex<Verifier>),
     Enrolment(RootFingerprint),
+    AnyOffice(Option<String>),
 }
 
 impl Judge {
@@ -182,6 +191,7 @@ impl Judge {
         let trust = match trust {
             Trust::Anchor(anchor) => Known::Anchor(Mutex::new(Verifier::new(anchor.clone(), REMEMBERED))),
             Trust::Enrolment(root) => Known::Enrolment(*root),
+            Trust::AnyOffice(name) => Known::AnyOffice(name.clone()),
         };
         Judge { trust, provider }
     }
@@ -203,7 +213,11 @@ impl Judge {
             Known::Anchor(verifier) => {
                 verifier.lock().unwrap_or_else(PoisonError::into_inner).verify_chain(&chain, now)?
             }
-            Known::Enrolment(fingerprint) => office_of(&chain, *fingerprint)?.verify_chain(&chain, now)?,
+            Known::Enrolment(fingerprint) => {
+                office_of(&chain, |_, root| RootFingerprint::of(root) == *fingerprint)?.verify_chain(&chain, now)?
+            }
+            Known::AnyOffice(name) => office_of(&chain, |overlay, _| name.as_ref().is_none_or(|name| name == overlay))?
+                .verify_chain(&chain, now)?,
         };
         // The chain must be about the very key that the handshake proves.
         if verified.device == device { Ok(verified) } else { Err(IdentityError::Shape("device").into()) }
@@ -304,12 +318,13 @@ impl ClientCertVerifier for Judge {
     }
 }
 
-/// The overlay that a chain claims to be of, when its root is the one that the code names, or its user is.
-fn office_of(chain: &Chain, fingerprint: RootFingerprint) -> Result<TrustAnchor, Refusal> {
+/// The overlay that a chain claims to be of, when its name and a key of it are what is looked for: an office's root, or the user
+/// who shows it.
+fn office_of(chain: &Chain, is_it: impl Fn(&str, &PublicKey) -> bool) -> Result<TrustAnchor, Refusal> {
     let first = chain.certificates().first().ok_or(Refusal::NotTheOffice)?;
-    let user = chain.user_key().is_some_and(|key| RootFingerprint::of(&key) == fingerprint);
+    let user = chain.user_key().is_some_and(|key| is_it(&first.overlay, &key));
     match first.claims {
-        Claims::Enroller if user || RootFingerprint::of(&first.issuer) == fingerprint => {
+        Claims::Enroller if user || is_it(&first.overlay, &first.issuer) => {
             Ok(TrustAnchor::Office { overlay: first.overlay.clone(), root: first.issuer })
         }
         Claims::User(_) if user => Ok(TrustAnchor::Open { overlay: first.overlay.clone() }),

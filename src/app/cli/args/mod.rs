@@ -55,9 +55,16 @@ pub enum Command {
         #[command(subcommand)]
         command: Option<Devices>,
     },
+    /// Become a device of USER on this machine, by name and password.
+    Login(LoginArgs),
+    /// Set your password for logging in on other machines.
+    Password(PasswordArgs),
     /// Accounts of standard phones.
     #[command(subcommand)]
     Phone(Phone),
+    /// Names for TARGETs, the same on all your devices.
+    #[command(subcommand)]
+    Contacts(Contacts),
     /// Call TARGET and report how it went.
     Call(CallArgs),
     /// Accept a ringing call.
@@ -227,17 +234,70 @@ pub struct InviteArgs {
     /// A number by which the user is called too.
     #[arg(long, value_name = "N")]
     pub extension: Option<String>,
+    /// Show six digits for a machine on the same network, instead of the long code.
+    #[arg(long)]
+    pub pair: bool,
 }
 
 /// Of `join`.
 #[derive(Debug, Args)]
 pub struct JoinArgs {
-    /// The code, as it was printed.
+    /// The code, as it was printed: the long one, or the six digits of `invite --pair`. Default: ask for the digits.
     #[arg(value_name = "CODE")]
-    pub code: String,
+    pub code: Option<String>,
     /// What to call this device in lists.
     #[arg(long, value_name = "TEXT", env = "HOSTNAME", hide_env = true, default_value = "", hide_default_value = true)]
     pub label: String,
+    /// With six digits: the inviter's machine. Default: the one on the local network that waits for them.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub via: Option<String>,
+}
+
+/// `contacts ...`.
+#[derive(Debug, Subcommand)]
+pub enum Contacts {
+    /// Put TARGET under NAME, which then stands for it in call and the like; replaces what was there.
+    Add {
+        /// What you call them; in any case.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Extension, user name, address (user@overlay) or sip: URI.
+        #[arg(value_name = "TARGET")]
+        target: String,
+    },
+    /// List them.
+    List,
+    /// Remove one.
+    Remove {
+        /// Its name.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+}
+
+/// Of `login`.
+#[derive(Debug, Args)]
+pub struct LoginArgs {
+    /// Your user name and the name of your office.
+    #[arg(value_name = "USER@OFFICE")]
+    pub user: String,
+    /// A peer of the office. Default: one that is found on the local network.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub via: Option<String>,
+    /// What to call this device in lists.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub label: String,
+    /// Read the password from the first line of standard input.
+    #[arg(long)]
+    pub password_stdin: bool,
+}
+
+/// Of `password`.
+#[derive(Debug, Args)]
+pub struct PasswordArgs {
+    /// Read the password from the first line of standard input.
+    #[arg(long)]
+    pub password_stdin: bool,
 }
 
 /// `phone ...`.
