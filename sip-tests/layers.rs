@@ -22,6 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("overlay::chord", &["core", "identity", "overlay"]),
     ("overlay", L1),
     ("media", L1),
+    ("nat", L1),
     (
         "ua",
         &[
@@ -72,6 +73,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sip::auth",
             "overlay",
             "media",
+            "nat",
             "ua",
             "pbx",
         ],
@@ -91,6 +93,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sip::auth",
             "overlay",
             "media",
+            "nat",
             "ua",
             "pbx",
             "node",
@@ -111,6 +114,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sip::auth",
             "overlay",
             "media",
+            "nat",
             "ua",
             "pbx",
             "node",
