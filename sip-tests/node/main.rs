@@ -10,6 +10,7 @@ mod calls;
 mod dialogs;
 mod forks;
 mod joining;
+mod moving;
 mod phone_mode;
 mod phones;
 mod requests;

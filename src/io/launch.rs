@@ -3,13 +3,13 @@
 
 use super::audio::{AudioError, SinkSpec, SourceSpec, device};
 use super::control::{ControlError, Server};
-use super::discovery::{self, Discovery};
 use super::disk::{self, DataDir, DiskError};
 use super::driver::{self, Driver, RunError, unix_now};
 use super::media::{EngineConfig, EngineError, clock};
+use super::surroundings::{Fixed, Surroundings};
 use super::transport::{self, BindError, Credentials, Endpoint, Event as WireEvent, Limits, Listen};
 use super::voice::{self, Voices};
-use crate::config::{Bootstrap, Config, Discover, OVERLAY_PORT, PhoneAuth};
+use crate::config::{Bootstrap, Config, OVERLAY_PORT, PhoneAuth};
 use crate::core::{Redacted, UnixTime};
 use crate::identity::{Identity, IdentityError, TrustAnchor};
 use crate::media::codec;
@@ -17,7 +17,7 @@ use crate::node::{Node, Setup, control};
 use crate::pbx::Accounts;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -174,8 +174,18 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let towards = towards.or(config.account.registrar);
     let sip_listen = endpoint.sip_addr().unwrap_or_else(unspecified);
     let overlay_listen = endpoint.overlay_addr().unwrap_or_else(unspecified);
-    let sip = told(sip_listen, config.overlay.advertise.map(|a| a.ip()), towards);
-    let overlay = config.overlay.advertise.unwrap_or_else(|| told(overlay_listen, None, towards));
+    let fixed = Fixed {
+        sip_listen,
+        overlay_listen,
+        both_families: endpoint.both_families(),
+        advertise: config.overlay.advertise,
+        towards,
+        overlay: identity.as_ref().filter(|_| !config.overlay.lab_clear).map(|i| (i.anchor.clone(), i.peer_id())),
+        discover: config.overlay.discover,
+        map_port: config.overlay.map_port,
+    };
+    let place = fixed.place();
+    let (sip, overlay) = (place.sip, place.overlay);
     if config.sip.phone_auth == PhoneAuth::None && !sip_listen.ip().is_loopback() && !transport::in_a_namespace() {
         let what = format!("--phone-auth none on {sip_listen}, which others can reach");
         return Err(setting(what, "listen on 127.0.0.1, or use --phone-auth digest"));
@@ -183,12 +193,15 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let (media_out, media) = mpsc::channel(4096);
     let ports = (config.media.ports != (0, 0)).then_some(config.media.ports.0..=config.media.ports.1);
     let engine = driver::engine(EngineConfig { bind: sip.ip(), ports, threads: 0 }, media_out)?;
-    let discovery = identity.as_ref().and_then(|identity| discover(&config, identity, overlay_listen));
+    let mut rng = super::seed::rng().map_err(|source| LaunchError::System { what: "reading randomness", source })?;
+    let aside = mpsc::channel(64);
+    let maps = fixed.mappable(&place).is_some();
+    let surroundings = Surroundings::begin(fixed, place.clone(), rng.fork(), aside.0.clone());
     let mut setup = Setup::new(config, identity, sip, overlay, unix);
     (setup.sip_listen, setup.overlay_listen) = (sip_listen, overlay_listen);
+    (setup.also, setup.maps) = (place.also, maps);
     (setup.accounts, setup.password, setup.known_peers) = (accounts, password, known_peers(&data)?);
     setup.hosts = data.read(disk::HOSTS)?.unwrap_or_default();
-    let rng = super::seed::rng().map_err(|source| LaunchError::System { what: "reading randomness", source })?;
     let node = Node::new(clock::now(), setup, rng);
     let status = node.status(clock::now());
     let ready = Ready {
@@ -199,9 +212,8 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     };
     let (asks, control) = mpsc::channel(64);
     let voices = Voices::new(engine, source, sink);
-    let aside = mpsc::channel(64);
     let waiting = BTreeMap::new();
-    let driver = Driver { node, endpoint, wire, voices, media, control, discovery, aside, data, waiting };
+    let driver = Driver { node, endpoint, wire, voices, media, control, surroundings, aside, data, waiting };
     Ok((driver, server, asks, ready))
 }
 
@@ -359,6 +371,7 @@ type Opened = (Endpoint, mpsc::Receiver<WireEvent>);
 /// Opens the sockets: what the user named as named, what not at the usual port or the next free one.
 fn open(config: &Config, identity: Option<&Identity>) -> Result<Opened, LaunchError> {
     let any = |port| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+    let any_v6 = |port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
     let loopback = |port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
     let clear = config.overlay.lab_clear;
     let (mut sip_port, mut overlay_port) = (SIP_PORT, OVERLAY_PORT);
@@ -369,6 +382,7 @@ fn open(config: &Config, identity: Option<&Identity>) -> Result<Opened, LaunchEr
         let opened = Endpoint::bind(transport::Config {
             sip: Some(sip),
             overlay: identity.map(|_| listen),
+            also: identity.filter(|_| !clear && config.overlay.listen.is_none()).map(|_| any_v6(overlay.port())),
             credentials: identity.filter(|_| !clear).map(Credentials::of),
             limits: Limits::default(),
         });
@@ -390,39 +404,6 @@ fn open(config: &Config, identity: Option<&Identity>) -> Result<Opened, LaunchEr
     }
 }
 
-/// Looks for the other peers on the local network, where that is wanted and there is one; goes on without otherwise.
-fn discover(config: &Config, identity: &Identity, listen: SocketAddr) -> Option<Discovery> {
-    let wanted = config.overlay.discover == Discover::Mdns && !config.overlay.lab_clear;
-    if !wanted || listen.ip().is_loopback() {
-        return None;
-    }
-    let started = match told(listen, None, None) {
-        lan if lan.ip().is_loopback() => Err(discovery::DiscoveryError::NoNetwork),
-        lan => Discovery::start(&identity.anchor, identity.peer_id(), lan),
-    };
-    started.inspect_err(|fault| tracing::warn!(%fault, "peers on the local network are not looked for")).ok()
-}
-
 fn unspecified() -> SocketAddr {
     SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0)
-}
-
-/// The address that others are told for a socket: its own, or where it is bound to all, the one that the system uses
-/// towards the first peer (else towards the world, else that of the first network it is on: a LAN may have no router).
-fn told(listen: SocketAddr, advertise: Option<IpAddr>, towards: Option<SocketAddr>) -> SocketAddr {
-    if let Some(ip) = advertise {
-        return SocketAddr::new(ip, listen.port());
-    }
-    if !listen.ip().is_unspecified() {
-        return listen;
-    }
-    let world = SocketAddr::from(([192, 0, 2, 1], 9));
-    let source = [towards, Some(world)].into_iter().flatten().find_map(|to| {
-        let socket = UdpSocket::bind(unspecified()).ok()?;
-        // Connecting a datagram socket sends nothing; it only asks for the route.
-        socket.connect(to).ok()?;
-        socket.local_addr().ok().map(|a| a.ip())
-    });
-    let source = source.or_else(discovery::local_address);
-    SocketAddr::new(source.unwrap_or(Ipv4Addr::LOCALHOST.into()), listen.port())
 }

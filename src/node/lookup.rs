@@ -154,7 +154,7 @@ impl Node {
         let identity = self.identity.as_ref()?;
         let me = self.overlay.as_ref()?.me();
         let unix = self.unix(now);
-        let body = ContactBody { peer_id: me.id, addrs: vec![me.addr], user_agent: self.setup.software.clone() };
+        let body = ContactBody { peer_id: me.id, addrs: self.own_addresses(), user_agent: self.setup.software.clone() };
         let entry = Entry {
             kind: EntryKind::Contact,
             aor: write.aor.clone(),

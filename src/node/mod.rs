@@ -12,6 +12,7 @@
 //! | `ring` | the overlay: its messages as SIP, lookups, what is written |
 //! | `join` | the ways in: whom it is tried by, in a race |
 //! | `host_cache` | supernodes remembered over a restart |
+//! | `reach` | where this node can be reached, and what follows when it moves |
 //! | `discovery` | peers found on the local network: whom a peer that is alone joins |
 //! | `calls` | the user agent: targets, media, reports |
 //! | `route` | the registrar and the proxy for standard phones |
@@ -31,6 +32,7 @@ mod host_cache;
 mod join;
 mod lookup;
 mod publish;
+mod reach;
 mod receive;
 mod ring;
 mod route;
@@ -42,6 +44,7 @@ pub use setup::Setup;
 use crate::config::Bootstrap;
 use crate::core::{ConnId, Flow, Id, Instant, Rng, TimerQueue, Transport, UnixTime};
 use crate::identity::{Identity, Verified};
+use crate::nat::portmap::Mapping;
 use crate::overlay::Overlay;
 use crate::overlay::carry::Carry;
 use crate::pbx::Domain;
@@ -132,6 +135,25 @@ pub enum Input {
         name: Bootstrap,
         /// Overlay addresses, the preferred one first; or why there are none, for a person.
         found: Result<Vec<SocketAddr>, String>,
+    },
+    /// A router opened a port to the overlay socket, or another one than before.
+    Mapped {
+        /// Which.
+        mapping: Mapping,
+    },
+    /// No router does, or none any more.
+    Unmapped {
+        /// Why, for a person.
+        why: String,
+    },
+    /// This machine has other addresses than before. Ports stay.
+    Moved {
+        /// Where standard phones are told to reach this node.
+        sip: SocketAddr,
+        /// Where peers are.
+        overlay: SocketAddr,
+        /// Where peers may reach it beside that: [`Setup::also`].
+        also: Vec<SocketAddr>,
     },
     /// From the media threads.
     Media(MediaInput),
@@ -309,6 +331,7 @@ pub struct Node {
     calls: calls::Calls,
     vouch: vouch::Vouching,
     exchanges: exchange::Exchanges,
+    reach: reach::Reach,
     wire: Vec<Wire>,
     out: VecDeque<Output>,
     counters: BTreeMap<&'static str, u64>,
@@ -338,6 +361,7 @@ impl Node {
             calls: calls::Calls::default(),
             vouch: vouch::Vouching::default(),
             exchanges: exchange::Exchanges::default(),
+            reach: reach::Reach::default(),
             wire: Vec::new(),
             out: VecDeque::new(),
             counters: BTreeMap::new(),
@@ -370,6 +394,9 @@ impl Node {
             Input::Abort { request } => self.on_abort(now, request),
             Input::Found { addr, id } => self.on_found(now, addr, id),
             Input::Resolved { name, found } => self.on_resolved(now, &name, found),
+            Input::Mapped { mapping } => self.on_mapped(now, mapping),
+            Input::Unmapped { why } => self.on_unmapped(now, why),
+            Input::Moved { sip, overlay, also } => self.on_moved(now, sip, overlay, also),
             Input::Media(media) => self.on_media(now, media),
         }
         self.settle(now);

@@ -44,6 +44,10 @@ pub struct Setup {
     pub sip: SocketAddr,
     /// The address of `overlay_listen` that others are told.
     pub overlay: SocketAddr,
+    /// Where peers may reach this node beside `overlay`: a global IPv6 address.
+    pub also: Vec<SocketAddr>,
+    /// A router is asked for a port.
+    pub maps: bool,
     /// The wall-clock time when the node is made.
     pub unix: UnixTime,
     /// `User-Agent`, `Server`.
@@ -71,6 +75,8 @@ impl Setup {
             overlay_listen: overlay,
             sip,
             overlay,
+            also: Vec::new(),
+            maps: false,
             unix,
             software: concat!("Chordial/", env!("CARGO_PKG_VERSION")).into(),
         }
@@ -113,6 +119,23 @@ impl Setup {
         }
     }
 
+    /// This user agent's contacts: over links, and in clear.
+    pub(super) fn contacts(&self) -> (String, String) {
+        let plain = self.identity.is_none();
+        let mut clear = self.clear_uri();
+        if plain && self.config.account.transport == "tcp" {
+            clear.push_str(";transport=tcp");
+        }
+        (if plain { String::new() } else { self.own_contact() }, clear)
+    }
+
+    /// This end of the links, for the proxy.
+    pub(super) fn link(&self) -> Option<router::Link> {
+        let me = self.me()?;
+        let transport = if self.config.overlay.lab_clear { Transport::Udp } else { Transport::Tls };
+        Some(router::Link { address: me.addr, transport, id: me.id })
+    }
+
     fn clear_uri(&self) -> String {
         Uri::sip(Some(&self.user()), &self.sip.ip().to_string(), Some(self.sip.port())).to_string()
     }
@@ -148,13 +171,10 @@ impl Setup {
             uri.params.set_flag("lr");
             uri
         });
-        let mut clear_contact = self.clear_uri();
-        if plain && account.transport == "tcp" {
-            clear_contact.push_str(";transport=tcp");
-        }
+        let (link_contact, clear_contact) = self.contacts();
         Profile {
             aor,
-            link_contact: if plain { String::new() } else { self.own_contact() },
+            link_contact,
             clear_contact,
             software: self.software.clone(),
             codecs: self.config.media.codec.clone(),
@@ -222,9 +242,8 @@ pub(super) fn parts(_now: Instant, setup: &Setup, rng: &mut Rng) -> Parts {
     };
     let registrar = Registrar::new(registrar_config, setup.accounts.clone(), rng.fork());
     let mut router = Router::new(router::Config::new(domain.clone(), setup.sip, setup.sip, passes), rng.fork());
-    if let Some(me) = setup.me() {
-        let transport = if setup.config.overlay.lab_clear { Transport::Udp } else { Transport::Tls };
-        router.set_link(router::Link { address: me.addr, transport, id: me.id });
+    if let Some(link) = setup.link() {
+        router.set_link(link);
     }
     Parts { overlay, carry, ua: Ua::new(setup.profile(), rng.fork()), domain, registrar, router }
 }

@@ -92,6 +92,11 @@ pub enum Input {
         /// The wall-clock time now.
         unix: UnixTime,
     },
+    /// This peer is reached at another address from now on, under its own peer-ID.
+    Moved {
+        /// Its overlay socket.
+        addr: SocketAddr,
+    },
     /// Something that the user of the overlay wants.
     Command(Command),
 }

@@ -253,6 +253,11 @@ impl Ua {
         }
     }
 
+    /// It is reached by other contacts from now on; calls under way keep theirs.
+    pub fn moved(&mut self, link_contact: String, clear_contact: String) {
+        (self.profile.link_contact, self.profile.clear_contact) = (link_contact, clear_contact);
+    }
+
     /// Who it is.
     pub fn profile(&self) -> &Profile {
         &self.profile

@@ -216,6 +216,7 @@ impl Overlay for Chord {
             Input::RpcFailed { rpc } => self.on_rpc_failed(now, rpc, true),
             Input::LinkDown { peer } => self.on_link_down(now, peer),
             Input::Clock { unix } => self.clock = (now, unix),
+            Input::Moved { addr } => self.moved(now, addr),
             Input::Command(command) => self.command(now, command),
         }
     }
