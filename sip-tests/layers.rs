@@ -23,6 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("overlay", L1),
     ("media", L1),
     ("secure", L1),
+    ("nat", L1),
     (
         "ua",
         &[
@@ -76,6 +77,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "overlay",
             "media",
             "secure",
+            "nat",
             "ua",
             "pbx",
         ],
@@ -96,6 +98,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "overlay",
             "media",
             "secure",
+            "nat",
             "ua",
             "pbx",
             "node",
@@ -117,6 +120,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "overlay",
             "media",
             "secure",
+            "nat",
             "ua",
             "pbx",
             "node",

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | L0 | [`core`], [`config`] | time, randomness, timers, limits; the configuration |
 //! | L1 | [`sip::msg`], [`sip::frame`], [`sdp`], [`rtp`], [`identity`] | pure codecs |
-//! | L2 | [`sip::tx`], [`sip::dialog`], [`sip::auth`], [`overlay`], [`media`], [`secure`] | machines that know nothing of each other |
+//! | L2 | [`sip::tx`], [`sip::dialog`], [`sip::auth`], [`overlay`], [`nat`], [`media`], [`secure`] | machines that know nothing of each other |
 //! | L3 | [`ua`], [`pbx`] | calls; registrar, location and proxy |
 //! | L4 | [`node`] | composes all; the only thing driven from outside |
 //! | L5 | `io`, [`sim`] | real sockets and clocks; virtual ones |
@@ -18,6 +18,7 @@ pub mod config;
 pub mod core;
 pub mod identity;
 pub mod media;
+pub mod nat;
 pub mod node;
 pub mod overlay;
 pub mod pbx;

@@ -58,6 +58,34 @@ impl Lan {
         Machine { process: Process::start(&unique(name), &mut command, self.dir.path()), data }
     }
 
+    /// The namespace of machine `n`.
+    pub fn name(&self, n: usize) -> &str {
+        &self.made[n + 1]
+    }
+
+    /// The namespace of the bridge, which may be made a router.
+    pub fn bridge(&self) -> &str {
+        &self.made[0]
+    }
+
+    /// One more namespace, on no network; its number as a machine.
+    pub fn add(&mut self, name: &str) -> usize {
+        self.namespace(name);
+        self.made.len() - 2
+    }
+
+    /// What `/etc/hosts` says on machine `n`, from now on also for what already runs there if it was there before.
+    pub fn hosts(&self, n: usize, text: &str) {
+        let dir = PathBuf::from("/etc/netns").join(self.name(n));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("hosts"), text).unwrap();
+    }
+
+    /// Where processes write.
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     /// Runs a command on machine `n` that must succeed.
     pub fn run(&self, n: usize, name: &str, args: &[&str]) -> Outcome {
         let mut command = self.within(n);
@@ -112,6 +140,7 @@ impl Drop for Lan {
     fn drop(&mut self) {
         for name in self.made.iter().rev() {
             let _ = Command::new("ip").args(["netns", "delete", name]).status();
+            let _ = std::fs::remove_dir_all(PathBuf::from("/etc/netns").join(name));
         }
     }
 }
@@ -143,7 +172,7 @@ impl Machine {
     }
 
     /// The last line that a command printed.
-    fn try_json(&self, args: &[&str]) -> Result<Value, String> {
+    pub fn try_json(&self, args: &[&str]) -> Result<Value, String> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chordial"));
         command.args(args).arg("--json").arg("--data").arg(&self.data);
         let outcome = run(&unique(args[0]), &mut command, &self.data, DEADLINE);
@@ -185,8 +214,16 @@ fn may_make() -> Result<(), String> {
     }
 }
 
+/// Runs a program in a namespace; it must succeed. Its output.
 #[track_caller]
-fn ip<S: AsRef<OsStr> + std::fmt::Debug>(args: &[S]) {
+pub fn inside(namespace: &str, command: &[&str]) -> String {
+    let done = Command::new("ip").args(["netns", "exec", namespace]).args(command).output().expect("ip");
+    assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+#[track_caller]
+pub fn ip<S: AsRef<OsStr> + std::fmt::Debug>(args: &[S]) {
     let done = Command::new("ip").args(args).output().expect("ip");
     assert!(done.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&done.stderr));
 }

@@ -1,13 +1,20 @@
 //! Peers that find each other on one local network without being told of each other: real `chordial` processes, each in a
 //! network namespace of its own, joined by a bridge. The network has no router, so nothing leaves it.
 //!
-//! Needs root and iproute2. Where they are missing the test says `SKIPPED` on standard error and returns; with
+//! Here are also: what happens when mDNS is filtered, when a machine's address changes, when a name's address does, and when a router
+//! opens a port.
+//!
+//! Needs root and iproute2, some of it nftables and miniupnpd (Debian: miniupnpd-nftables). Where they are missing the test says `SKIPPED` on standard error and returns; with
 //! `CHORDIAL_INTEROP=required` in the environment that is a failure instead. What was made is removed again, also when
 //! a test fails. Nothing here asserts a time: conditions are waited for with generous deadlines.
 // Tests stand outside the program: they read clocks and wait.
 #![allow(clippy::disallowed_methods)]
 
 mod lan;
+mod moving;
+mod multicast;
+mod names;
+mod portmap;
 #[path = "../interop/process.rs"]
 #[allow(dead_code)]
 mod process;
@@ -20,14 +27,14 @@ use serde_json::Value;
 
 const OPEN: &[&str] = &["--open", "--overlay", "lan.test", "--auto-answer", "--audio-in", "tone"];
 
-fn open<'a>(name: &'a str, overlay: &'a str) -> Vec<&'a str> {
+pub fn open<'a>(name: &'a str, overlay: &'a str) -> Vec<&'a str> {
     let mut args = OPEN.to_vec();
     args[2] = overlay;
     args.extend(["--name", name]);
     args
 }
 
-fn alone(machine: &Machine) -> bool {
+pub fn alone(machine: &Machine) -> bool {
     machine.status()["overlay"]["successors"].as_array().is_some_and(Vec::is_empty)
 }
 

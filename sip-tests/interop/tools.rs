@@ -14,6 +14,7 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// Program and the Debian package that has it.
 const PACKAGES: &[(&str, &str)] = &[
     ("baresip", "baresip-core"),
+    ("miniupnpd", "miniupnpd-nftables"),
     ("nft", "nftables"),
     ("pactl", "pulseaudio-utils"),
     ("paplay", "pulseaudio-utils"),

@@ -15,6 +15,7 @@ mod mailbox;
 mod messages;
 mod login;
 mod pairing;
+mod moving;
 mod phone_mode;
 mod phones;
 mod records;

@@ -87,6 +87,8 @@ fn said(event: &Event) -> String {
         Event::Joined { peers: 0 } => "alone on the ring".into(),
         Event::Joined { peers } => format!("on the ring, {peers} successors known"),
         Event::Discovered { address } => format!("found {address} on the local network, joined its ring"),
+        Event::Mapped { address, via } => format!("reachable from outside at {address}: opened by {via} on the router"),
+        Event::Moved { address } => format!("this machine has another address: peers at {address}"),
         Event::Alone { why } => format!("alone for now: {why}; going on trying"),
         Event::JoinFailed { why } => format!("not joined: {why}"),
         Event::Registered { aor } => format!("{aor} is registered"),

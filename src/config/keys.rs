@@ -112,8 +112,22 @@ pub enum PhoneAuth {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Discover {
+    /// On the local network, by mDNS and by SIP multicast.
+    Lan,
     /// By mDNS and DNS-SD on the local network (RFC 6762, RFC 6763).
     Mdns,
+    /// By SIP's multicast group on the local network (RFC 3261 section 10.2.6).
+    Multicast,
+    /// Not at all.
+    None,
+}
+
+/// Whether a router is asked to open the overlay port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MapPort {
+    /// By PCP, NAT-PMP or UPnP, where this machine's address is private.
+    Auto,
     /// Not at all.
     None,
 }
@@ -154,8 +168,11 @@ keys! {
         /// a DOMAIN with SRV records _chordial._tcp or _sips._tcp. They are tried together with the peers known from the last time
         /// and those found on the local network. None of all these: a new ring.
         bootstrap: Vec<Bootstrap> = Vec::new(), flag "bootstrap";
-        /// mdns: peers of this overlay on the local network are found and joined by themselves. none: neither looked for nor told.
-        discover: Discover = Discover::Mdns, flag "discover";
+        /// lan: peers of this overlay on the local network are found and joined by themselves, by mDNS and by SIP multicast; mdns or multicast:
+        /// by that one alone. none: neither looked for nor told.
+        discover: Discover = Discover::Lan, flag "discover";
+        /// auto: where this machine's address is private, the router is asked (PCP, NAT-PMP, UPnP) to open the overlay port. none: it is not asked.
+        map_port: MapPort = MapPort::Auto, flag "map-port";
         /// auto, supernode or ordinary. auto: ordinary, until the ring needs this node, others can reach it and it can bear it.
         role: String = "auto".into(), flag "role";
         /// Copies kept of each record.

@@ -4,10 +4,11 @@
 //! here decides anything about SIP or the overlay.
 
 use super::control::{ControlRequest, Update};
-use super::discovery::{self, Discovery};
+use super::discovery;
 use super::disk::{self, DataDir};
 use super::media::{Engine, clock};
 use super::store::Records;
+use super::surroundings::Surroundings;
 use super::transport::{Credentials, Endpoint, Event as WireEvent};
 use super::voice::Voices;
 use crate::core::{Instant, UnixTime};
@@ -55,7 +56,7 @@ pub struct Driver {
     pub(super) voices: Voices,
     pub(super) media: mpsc::Receiver<MediaInput>,
     pub(super) control: mpsc::Receiver<ControlRequest>,
-    pub(super) discovery: Option<Discovery>,
+    pub(super) surroundings: Surroundings,
     /// What tasks beside this one have found out for the node.
     pub(super) aside: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     pub(super) data: DataDir,
@@ -76,7 +77,13 @@ impl Driver {
     ///
     /// # Errors
     /// [`RunError`].
-    pub async fn run(mut self, mut on_event: impl FnMut(&Event)) -> Result<(), RunError> {
+    pub async fn run(mut self, on_event: impl FnMut(&Event)) -> Result<(), RunError> {
+        let ended = self.drive(on_event).await;
+        self.surroundings.close().await;
+        ended
+    }
+
+    async fn drive(&mut self, mut on_event: impl FnMut(&Event)) -> Result<(), RunError> {
         let catch =
             |kind: SignalKind| signal(kind).map_err(|source| RunError::System { what: "catching signals", source });
         let mut interrupt = catch(SignalKind::interrupt())?;
@@ -105,8 +112,9 @@ impl Driver {
                     }
                 }
                 Some(media) = self.media.recv() => self.node.handle(clock::now(), Input::Media(media)),
-                Some((id, addr)) = discovery::next(&mut self.discovery) => {
-                    self.node.handle(clock::now(), Input::Found { addr, id });
+                found = self.surroundings.next() => {
+                    self.voices.rebind(self.surroundings.media_address());
+                    self.node.handle(clock::now(), found);
                 }
                 Some(store) = self.recorded.recv() => self.node.handle(clock::now(), Input::Store(store)),
                 Some(input) = self.aside.1.recv() => self.node.handle(clock::now(), input),

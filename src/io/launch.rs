@@ -3,14 +3,14 @@
 
 use super::audio::{AudioError, SinkSpec, SourceSpec, device};
 use super::control::{ControlError, Server};
-use super::discovery::{self, Discovery};
 use super::disk::{self, DataDir, DiskError};
 use super::driver::{self, Driver, RunError, unix_now};
 use super::media::{EngineConfig, EngineError, clock};
 use super::store::Records;
+use super::surroundings::{Fixed, Surroundings};
 use super::transport::{self, BindError, Credentials, Endpoint, Event as WireEvent, Limits, Listen};
 use super::voice::{self, Voices};
-use crate::config::{Bootstrap, Config, Discover, Encryption, OVERLAY_PORT, PhoneAuth};
+use crate::config::{Bootstrap, Config, Encryption, OVERLAY_PORT, PhoneAuth};
 use crate::core::{Redacted, UnixTime};
 use crate::identity::{Identity, IdentityError, Revocations, TrustAnchor};
 use crate::media::codec;
@@ -19,7 +19,7 @@ use crate::pbx::Accounts;
 use crate::secure::Keys;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -177,8 +177,18 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let towards = towards.or(config.account.registrar);
     let sip_listen = endpoint.sip_addr().unwrap_or_else(unspecified);
     let overlay_listen = endpoint.overlay_addr().unwrap_or_else(unspecified);
-    let sip = told(sip_listen, config.overlay.advertise.map(|a| a.ip()), towards);
-    let overlay = config.overlay.advertise.unwrap_or_else(|| told(overlay_listen, None, towards));
+    let fixed = Fixed {
+        sip_listen,
+        overlay_listen,
+        both_families: endpoint.both_families(),
+        advertise: config.overlay.advertise,
+        towards,
+        overlay: identity.as_ref().filter(|_| !config.overlay.lab_clear).map(|i| (i.anchor.clone(), i.peer_id())),
+        discover: config.overlay.discover,
+        map_port: config.overlay.map_port,
+    };
+    let place = fixed.place();
+    let (sip, overlay) = (place.sip, place.overlay);
     if config.sip.phone_auth == PhoneAuth::None && !sip_listen.ip().is_loopback() && !transport::in_a_namespace() {
         let what = format!("--phone-auth none on {sip_listen}, which others can reach");
         return Err(setting(what, "listen on 127.0.0.1, or use --phone-auth digest"));
@@ -190,10 +200,14 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
         if encrypts { Some(voice::keys().map_err(|why| setting(why, "set media.encryption to off"))?) } else { None };
     let fingerprint = keys.as_ref().map(Keys::fingerprint);
     let engine = driver::engine(EngineConfig { bind: sip.ip(), ports, threads: 0, keys }, media_out)?;
-    let discovery = identity.as_ref().and_then(|identity| discover(&config, identity, overlay_listen));
+    let mut rng = super::seed::rng().map_err(|source| LaunchError::System { what: "reading randomness", source })?;
+    let aside = mpsc::channel(64);
+    let maps = fixed.mappable(&place).is_some();
+    let surroundings = Surroundings::begin(fixed, place.clone(), rng.fork(), aside.0.clone());
     let mut setup = Setup::new(config, identity, sip, overlay, unix);
     setup.voice_fingerprint = fingerprint;
     (setup.sip_listen, setup.overlay_listen) = (sip_listen, overlay_listen);
+    (setup.also, setup.maps) = (place.also, maps);
     (setup.accounts, setup.password, setup.known_peers) = (accounts, password, known_peers(&data)?);
     setup.messages = messages;
     let (reports, recorded) = mpsc::channel(64);
@@ -210,7 +224,6 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     setup.revocations = revocations(&data, setup.identity.as_ref(), unix)?;
     setup.settings = data.read(disk::SETTINGS)?;
     (setup.shares, setup.attempts) = (data.read(disk::SHARES)?, data.read(disk::ATTEMPTS)?);
-    let rng = super::seed::rng().map_err(|source| LaunchError::System { what: "reading randomness", source })?;
     let node = Node::new(clock::now(), setup, rng);
     let status = node.status(clock::now());
     let ready = Ready {
@@ -221,9 +234,9 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     };
     let (asks, control) = mpsc::channel(64);
     let voices = Voices::new(engine, source, sink);
-    let (aside, waiting) = (mpsc::channel(64), BTreeMap::new());
+    let waiting = BTreeMap::new();
     let driver =
-        Driver { node, endpoint, wire, voices, media, control, discovery, aside, data, records, recorded, waiting };
+        Driver { node, endpoint, wire, voices, media, control, surroundings, aside, data, records, recorded, waiting };
     Ok((driver, server, asks, ready))
 }
 
@@ -403,6 +416,7 @@ type Opened = (Endpoint, mpsc::Receiver<WireEvent>);
 /// Opens the sockets: what the user named as named, what not at the usual port or the next free one.
 fn open(config: &Config, identity: Option<&Identity>) -> Result<Opened, LaunchError> {
     let any = |port| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+    let any_v6 = |port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
     let loopback = |port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
     let clear = config.overlay.lab_clear;
     let (mut sip_port, mut overlay_port) = (SIP_PORT, OVERLAY_PORT);
@@ -413,6 +427,7 @@ fn open(config: &Config, identity: Option<&Identity>) -> Result<Opened, LaunchEr
         let opened = Endpoint::bind(transport::Config {
             sip: Some(sip),
             overlay: identity.map(|_| listen),
+            also: identity.filter(|_| !clear && config.overlay.listen.is_none()).map(|_| any_v6(overlay.port())),
             credentials: identity.filter(|_| !clear).map(Credentials::of),
             limits: Limits::default(),
         });
@@ -434,39 +449,6 @@ fn open(config: &Config, identity: Option<&Identity>) -> Result<Opened, LaunchEr
     }
 }
 
-/// Looks for the other peers on the local network, where that is wanted and there is one; goes on without otherwise.
-fn discover(config: &Config, identity: &Identity, listen: SocketAddr) -> Option<Discovery> {
-    let wanted = config.overlay.discover == Discover::Mdns && !config.overlay.lab_clear;
-    if !wanted || listen.ip().is_loopback() {
-        return None;
-    }
-    let started = match told(listen, None, None) {
-        lan if lan.ip().is_loopback() => Err(discovery::DiscoveryError::NoNetwork),
-        lan => Discovery::start(&identity.anchor, identity.peer_id(), lan),
-    };
-    started.inspect_err(|fault| tracing::warn!(%fault, "peers on the local network are not looked for")).ok()
-}
-
 fn unspecified() -> SocketAddr {
     SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0)
-}
-
-/// The address that others are told for a socket: its own, or where it is bound to all, the one that the system uses
-/// towards the first peer (else towards the world, else that of the first network it is on: a LAN may have no router).
-fn told(listen: SocketAddr, advertise: Option<IpAddr>, towards: Option<SocketAddr>) -> SocketAddr {
-    if let Some(ip) = advertise {
-        return SocketAddr::new(ip, listen.port());
-    }
-    if !listen.ip().is_unspecified() {
-        return listen;
-    }
-    let world = SocketAddr::from(([192, 0, 2, 1], 9));
-    let source = [towards, Some(world)].into_iter().flatten().find_map(|to| {
-        let socket = UdpSocket::bind(unspecified()).ok()?;
-        // Connecting a datagram socket sends nothing; it only asks for the route.
-        socket.connect(to).ok()?;
-        socket.local_addr().ok().map(|a| a.ip())
-    });
-    let source = source.or_else(discovery::local_address);
-    SocketAddr::new(source.unwrap_or(Ipv4Addr::LOCALHOST.into()), listen.port())
 }

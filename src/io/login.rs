@@ -70,7 +70,7 @@ async fn recover(
         addrs = discovery::browse(LOOK).await.unwrap_or_default();
     }
     let credentials = Some(Credentials::stranger(KeyPair::generate(rng), Some(office.clone())));
-    let config = Config { sip: None, overlay: None, credentials, limits: Limits::default() };
+    let config = Config { sip: None, overlay: None, also: None, credentials, limits: Limits::default() };
     let (endpoint, mut events) = Endpoint::bind(config)?;
     let (mut conn, mut waited, mut later) = (0, 0, None);
     loop {
@@ -112,7 +112,7 @@ async fn recover(
 /// Whoever answered at `addr` shows a chain to the root that the password opened.
 async fn confirm(identity: &Identity, addr: SocketAddr) -> Result<(), OfficeError> {
     let credentials = Some(Credentials::of(identity));
-    let config = Config { sip: None, overlay: None, credentials, limits: Limits::default() };
+    let config = Config { sip: None, overlay: None, also: None, credentials, limits: Limits::default() };
     let (endpoint, mut events) = Endpoint::bind(config)?;
     endpoint.connect(ConnId(1), Transport::Tls, addr, None);
     let connected = async {

@@ -2,7 +2,7 @@
 
 use super::disk::{self, DataDir, DiskError};
 use super::driver::unix_now;
-use super::transport::{BindError, Config, Credentials, Endpoint, Event, Limits};
+use super::transport::{BindError, Config, Credentials, Endpoint, Event};
 use crate::core::{ConnId, Transport};
 use crate::identity::login::LoginError;
 use crate::identity::{
@@ -217,7 +217,7 @@ pub(crate) fn free(data: &DataDir) -> Result<(), OfficeError> {
 
 async fn redeem(joining: &Joining, addrs: &[SocketAddr], token: &str) -> Result<(Vec<u8>, SocketAddr), OfficeError> {
     let credentials = Some(Credentials::joining(joining));
-    let config = Config { sip: None, overlay: None, credentials, limits: Limits::default() };
+    let config = Config { credentials, ..Config::default() };
     let (endpoint, mut events) = Endpoint::bind(config)?;
     for (n, addr) in addrs.iter().enumerate() {
         let conn = ConnId(n as u64 + 1);

@@ -48,7 +48,7 @@ async fn pair(
     }
     let link = KeyPair::generate(rng);
     let credentials = Some(Credentials::stranger(link.clone(), None));
-    let config = Config { sip: None, overlay: None, credentials, limits: Limits::default() };
+    let config = Config { sip: None, overlay: None, also: None, credentials, limits: Limits::default() };
     let (endpoint, mut events) = Endpoint::bind(config)?;
     // Everybody is asked for a first message, which costs nobody a try; who waits for digits answers.
     let mut waiting = Vec::new();

@@ -8,6 +8,7 @@ use crate::node::{MediaCommand, MediaInput};
 use crate::secure::Keys;
 use crate::ua::{CallId, MediaOpened, MediaPlan, MediaStats};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -25,6 +26,11 @@ pub(super) struct Voices {
 impl Voices {
     pub fn new(engine: Engine, source: SourceSpec, sink: SinkSpec) -> Voices {
         Voices { engine, source, sink, running: BTreeSet::new() }
+    }
+
+    /// Calls to come use another address of this machine.
+    pub fn rebind(&self, bind: IpAddr) {
+        self.engine.rebind(bind);
     }
 
     /// Carries out a command; what can be answered at once is answered.

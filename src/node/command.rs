@@ -184,6 +184,7 @@ impl Node {
                 overlay: self.overlay.as_ref().map(|_| self.setup.overlay_listen),
                 advertised: self.overlay.as_ref().map(|_| locals.overlay),
             },
+            reach: self.reach(),
             voice_engine: crate::media::codec::voice_engine().into(),
             link_security: if clear || self.overlay.is_none() { "none" } else { "tls1.3" }.into(),
             counters,

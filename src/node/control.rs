@@ -285,6 +285,18 @@ pub enum Event {
         /// Overlay address of that peer.
         address: SocketAddr,
     },
+    /// A router opened a port: others outside can reach this node there.
+    Mapped {
+        /// Address and port outside.
+        address: SocketAddr,
+        /// `PCP`, `NAT-PMP` or `UPnP`.
+        via: String,
+    },
+    /// This machine has another address; peers and phones are told.
+    Moved {
+        /// Where peers reach it now.
+        address: SocketAddr,
+    },
     /// This peer has been in the overlay and finds nobody of it; it goes on alone and keeps trying.
     Alone {
         /// Why.
@@ -525,6 +537,9 @@ pub struct Status {
     pub calls: Vec<CallStatus>,
     /// Addresses taken.
     pub listen: Listen,
+    /// From where others can reach this node.
+    #[serde(default)]
+    pub reach: ReachStatus,
     /// Opus implementation.
     pub voice_engine: String,
     /// Protection of the links between peers: `tls1.3`, or `none` in the laboratory mode.
@@ -627,6 +642,21 @@ pub struct Listen {
     pub overlay: Option<SocketAddr>,
     /// What other peers are told.
     pub advertised: Option<SocketAddr>,
+}
+
+/// From where others can reach a node, as far as its addresses and its router say.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ReachStatus {
+    /// `mapped` (a router opened a port), `public`, `lan` (not from outside, but other peers are there), `none`, `unknown` (not yet),
+    /// `local` (this machine only); empty for a plain SIP phone.
+    pub state: String,
+    /// Overlay addresses that others are told, the local one first.
+    pub addresses: Vec<String>,
+    /// The same for a person.
+    pub says: String,
+    /// What to do where nobody can reach this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// One call under way.

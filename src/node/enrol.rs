@@ -9,10 +9,14 @@ use crate::identity::{ENROLMENT_TYPE, INVITE_LIFETIME, JoinRequest, PAIRING_TYPE
 use crate::sip::msg::{Message, Method};
 use crate::sip::tx::ServerTxId;
 
+/// Most addresses in a code, to keep it short enough to be typed.
+const INVITE_ADDRESSES: usize = 3;
+
 impl Node {
     /// A one-time code for `user`.
     pub(super) fn invite(&mut self, now: Instant, user: &str, extension: Option<&str>) -> Result<Reply, CommandError> {
-        let addrs = [self.flows.locals().overlay];
+        let mut addrs = self.own_addresses();
+        addrs.truncate(INVITE_ADDRESSES);
         let unix = self.unix(now);
         let Some(enroller) = self.identity.as_mut().and_then(|i| i.enroller.as_mut()) else {
             let what = "this device does not administer an office";

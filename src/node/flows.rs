@@ -76,6 +76,17 @@ impl Flows {
         self.locals
     }
 
+    /// This machine is elsewhere now: what was connected from the old address is closed and made anew when it is needed.
+    pub fn moved(&mut self, locals: Locals, wire: &mut Vec<Wire>) {
+        let old = [self.locals.sip.ip(), self.locals.overlay.ip()];
+        self.locals = locals;
+        let stale = |c: &Connection| old.contains(&c.flow.local.ip()) && c.flow.local.ip() != locals.overlay.ip();
+        let conns: Vec<_> = self.connections.iter().filter(|(_, c)| stale(c)).map(|(conn, _)| *conn).collect();
+        for conn in conns {
+            self.close(conn, wire);
+        }
+    }
+
     /// The flow to a peer: an open link to it, else one that is dialled now. In clear mode `size` chooses
     /// between UDP and TCP (RFC 3261 section 18.1.1).
     pub fn peer_flow(&mut self, id: Option<Id>, addr: SocketAddr, size: usize, wire: &mut Vec<Wire>) -> Option<Flow> {
@@ -87,7 +98,8 @@ impl Flows {
         }
         let open = |conn: &ConnId| self.connections.get(conn).is_some_and(|c| c.opening.is_none());
         let conns = id.and_then(|id| self.by_peer.get(&id));
-        let known = conns.and_then(|conns| conns.iter().copied().find(open).or(conns.first().copied()));
+        // The latest: of a peer that has moved, the earlier ones lead where it was.
+        let known = conns.and_then(|conns| conns.iter().rev().copied().find(open).or(conns.last().copied()));
         let known = known.or_else(|| {
             let conn = *self.by_remote.get(&(Transport::Tls, addr))?;
             // The address may by now belong to another peer than the one that is asked for.

@@ -145,6 +145,7 @@ impl Node {
         if self.overlay.is_none() {
             return;
         }
+        self.begin_reach(now);
         let unix = self.unix(now);
         self.overlay_input(now, overlay::Input::Clock { unix });
         self.tell_damage();

@@ -287,7 +287,8 @@ impl Node {
         let me = self.overlay.as_ref()?.me();
         let unix = self.overlay.as_ref()?.unix(now);
         let via = self.attach.via.iter().map(|p| (p.id, p.addr)).collect();
-        let body = ContactBody { peer_id: me.id, addrs: vec![me.addr], user_agent: self.setup.software.clone(), via };
+        let (addrs, user_agent) = (self.own_addresses(), self.setup.software.clone());
+        let body = ContactBody { peer_id: me.id, addrs, user_agent, via };
         let entry = Entry {
             kind: EntryKind::Contact,
             aor: write.aor.clone(),

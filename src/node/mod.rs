@@ -13,6 +13,7 @@
 //! | `keep` | records over a restart, and what the owner has to be told of them |
 //! | `join` | the ways in: whom it is tried by, in a race |
 //! | `host_cache` | supernodes remembered over a restart |
+//! | `reach` | where this node can be reached, and what follows when it moves |
 //! | `discovery` | peers found on the local network: whom a peer that is alone joins |
 //! | `calls` | the user agent: targets, media, reports |
 //! | `route` | the registrar and the proxy for standard phones |
@@ -61,6 +62,7 @@ mod office;
 mod pairing;
 mod people;
 mod publish;
+mod reach;
 mod receive;
 mod ring;
 mod role;
@@ -74,6 +76,7 @@ pub use setup::Setup;
 use crate::config::Bootstrap;
 use crate::core::{ConnId, Flow, Id, Instant, Rng, TimerQueue, Transport, UnixTime};
 use crate::identity::{Identity, Revoked, Verified};
+use crate::nat::portmap::Mapping;
 use crate::overlay::Overlay;
 use crate::overlay::carry::Carry;
 use crate::pbx::Domain;
@@ -171,6 +174,25 @@ pub enum Input {
         name: Bootstrap,
         /// Overlay addresses, the preferred one first; or why there are none, for a person.
         found: Result<Vec<SocketAddr>, String>,
+    },
+    /// A router opened a port to the overlay socket, or another one than before.
+    Mapped {
+        /// Which.
+        mapping: Mapping,
+    },
+    /// No router does, or none any more.
+    Unmapped {
+        /// Why, for a person.
+        why: String,
+    },
+    /// This machine has other addresses than before. Ports stay.
+    Moved {
+        /// Where standard phones are told to reach this node.
+        sip: SocketAddr,
+        /// Where peers are.
+        overlay: SocketAddr,
+        /// Where peers may reach it beside that: [`Setup::also`].
+        also: Vec<SocketAddr>,
     },
     /// From the media threads.
     Media(MediaInput),
@@ -393,6 +415,7 @@ pub struct Node {
     login: login::Login,
     settings: settings::Synced,
     pairing: Option<pairing::Pairing>,
+    reach: reach::Reach,
     wire: Vec<Wire>,
     out: VecDeque<Output>,
     counters: BTreeMap<&'static str, u64>,
@@ -441,6 +464,7 @@ impl Node {
             login: login::Login::new(setup.shares.as_deref(), setup.attempts.as_deref()),
             pairing: None,
             settings: settings::Synced::new(setup.settings.as_deref()),
+            reach: reach::Reach::default(),
             wire: Vec::new(),
             out: VecDeque::new(),
             counters: BTreeMap::new(),
@@ -481,6 +505,9 @@ impl Node {
             Input::Pong { conn } => self.on_pong(now, conn),
             Input::Facts(facts) => self.overlay_input(now, crate::overlay::Input::Facts(facts)),
             Input::Resolved { name, found } => self.on_resolved(now, &name, found),
+            Input::Mapped { mapping } => self.on_mapped(now, mapping),
+            Input::Unmapped { why } => self.on_unmapped(now, why),
+            Input::Moved { sip, overlay, also } => self.on_moved(now, sip, overlay, also),
             Input::Media(media) => self.on_media(now, media),
             Input::Store(store) => self.on_store(now, store),
         }

@@ -101,12 +101,13 @@ impl Node {
     pub(super) fn next_ring_timeout(&self) -> Option<Instant> {
         let write = if self.ring.state == State::In { self.publisher.next() } else { None };
         let leaving = self.ring.leaving;
-        [write, leaving, self.next_join(), self.next_nearby()].into_iter().flatten().min()
+        [write, leaving, self.next_join(), self.next_nearby(), self.next_reach()].into_iter().flatten().min()
     }
 
     pub(super) fn ring_timeout(&mut self, now: Instant) {
         self.join_nearby(now);
         self.join_timeout(now);
+        self.reach_timeout(now);
     }
 
     /// A request of another peer.

@@ -62,6 +62,10 @@ pub struct Setup {
     pub sip: SocketAddr,
     /// The address of `overlay_listen` that others are told.
     pub overlay: SocketAddr,
+    /// Where peers may reach this node beside `overlay`: a global IPv6 address.
+    pub also: Vec<SocketAddr>,
+    /// A router is asked for a port.
+    pub maps: bool,
     /// The wall-clock time when the node is made.
     pub unix: UnixTime,
     /// `User-Agent`, `Server`.
@@ -98,6 +102,8 @@ impl Setup {
             overlay_listen: overlay,
             sip,
             overlay,
+            also: Vec::new(),
+            maps: false,
             unix,
             software: concat!("Chordial/", env!("CARGO_PKG_VERSION")).into(),
             voice_fingerprint: None,
@@ -162,6 +168,17 @@ impl Setup {
         }
     }
 
+    /// This user agent's contacts: over links, and in clear.
+    pub(super) fn contacts(&self) -> (String, String) {
+        let plain = self.identity.is_none();
+        let mut clear = self.clear_uri();
+        if plain && self.config.account.transport == "tcp" {
+            clear.push_str(";transport=tcp");
+        }
+        (if plain { String::new() } else { self.own_contact() }, clear)
+    }
+
+
     fn clear_uri(&self) -> String {
         Uri::sip(Some(&self.user()), &self.sip.ip().to_string(), Some(self.sip.port())).to_string()
     }
@@ -197,13 +214,10 @@ impl Setup {
             uri.params.set_flag("lr");
             uri
         });
-        let mut clear_contact = self.clear_uri();
-        if plain && account.transport == "tcp" {
-            clear_contact.push_str(";transport=tcp");
-        }
+        let (link_contact, clear_contact) = self.contacts();
         Profile {
             aor,
-            link_contact: if plain { String::new() } else { self.own_contact() },
+            link_contact,
             clear_contact,
             software: self.software.clone(),
             codecs: self.config.media.codec.clone(),

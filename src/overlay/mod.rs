@@ -129,6 +129,11 @@ pub enum Input {
         /// All of them, those told before included.
         revoked: Arc<Revoked>,
     },
+    /// This peer is reached at another address from now on, under its own peer-ID.
+    Moved {
+        /// Its overlay socket.
+        addr: SocketAddr,
+    },
     /// Something that the user of the overlay wants.
     Command(Command),
 }

@@ -36,6 +36,14 @@ impl Domain {
         self.peer = Some(id);
     }
 
+    /// An address of ours is another one now.
+    pub fn replace_address(&mut self, old: SocketAddr, new: SocketAddr) {
+        if old != new {
+            self.addresses.retain(|a| *a != old);
+            self.add_address(new);
+        }
+    }
+
     /// Adds a host name of ours; without a port it counts with any.
     pub fn add_name(&mut self, host: &str, port: Option<u16>) {
         self.names.push((host.to_ascii_lowercase(), port));

@@ -294,6 +294,11 @@ impl Ua {
         self.clock.1 + now.since(self.clock.0)
     }
 
+    /// It is reached by other contacts from now on; calls under way keep theirs.
+    pub fn moved(&mut self, link_contact: String, clear_contact: String) {
+        (self.profile.link_contact, self.profile.clear_contact) = (link_contact, clear_contact);
+    }
+
     /// Who it is.
     pub fn profile(&self) -> &Profile {
         &self.profile

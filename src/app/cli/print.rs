@@ -217,6 +217,12 @@ fn status(s: &Status) -> String {
         let _ = write!(listen, ", advertised {}", address(s.listen.advertised));
     }
     row("listen", listen);
+    if !s.reach.says.is_empty() {
+        row("reach", s.reach.says.clone());
+    }
+    if let Some(next) = &s.reach.next {
+        row("", next.clone());
+    }
     row("voice", s.voice_engine.clone());
     for (i, r) in s.registrations.iter().enumerate() {
         row(if i == 0 { "registered" } else { "" }, format!("{}  {}", r.aor, r.contacts.join(", ")));

@@ -12,12 +12,11 @@
 //! name is all there is to it, a guessed name can be confirmed.
 //!
 //! Nothing here is trusted: who answers at an address is proven by the link's TLS handshake and certificate chain.
-//! One network only: the one that this peer's address lies on, as it was when the program started. Peers found are repeated
+//! One network only: the one that this peer's address lies on; it begins anew when that changes. Peers found are repeated
 //! from time to time until they say goodbye or their records expire, so that the node may forget them. Multicast
 //! DNS does not cross routers; there `--bootstrap` is needed.
 
 use crate::core::Id;
-use crate::identity::TrustAnchor;
 use mdns_sd::{IfKind, Receiver, ResolvedService, ServiceDaemon, ServiceEvent, ServiceInfo};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -31,15 +30,10 @@ const SERVICE: &str = "_chordial._tcp.local.";
 const MAX_FOUND: usize = 64;
 /// How often all that is found is told again.
 const AGAIN: Duration = Duration::from_secs(15);
-/// What the tag is derived for.
-const TAG_CONTEXT: &str = "chordial discovery tag v1";
 
 /// Why nobody is looked for.
 #[derive(Debug, Error)]
 pub enum DiscoveryError {
-    /// No interface but loopback has an address.
-    #[error("this machine is on no network")]
-    NoNetwork,
     /// The mDNS responder refused.
     #[error("mDNS: {0}")]
     Mdns(#[from] mdns_sd::Error),
@@ -62,8 +56,8 @@ impl Discovery {
     ///
     /// # Errors
     /// [`DiscoveryError`].
-    pub fn start(overlay: &TrustAnchor, own: Id, address: SocketAddr) -> Result<Discovery, DiscoveryError> {
-        let tag = tag(overlay);
+    pub fn start(tag: &str, own: Id, address: SocketAddr) -> Result<Discovery, DiscoveryError> {
+        let tag = tag.to_owned();
         let daemon = ServiceDaemon::new()?;
         daemon.disable_interface(IfKind::All)?;
         daemon.enable_interface(IfKind::Addr(address.ip()))?;
@@ -155,35 +149,9 @@ fn dialable(ip: &IpAddr) -> bool {
     !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || link_local)
 }
 
-/// What peers of one overlay have in common, and others cannot read.
-fn tag(overlay: &TrustAnchor) -> String {
-    let mut hasher = blake3::Hasher::new_derive_key(TAG_CONTEXT);
-    hasher.update(overlay.overlay().as_bytes());
-    if let TrustAnchor::Office { root, .. } = overlay {
-        hasher.update(&[0]);
-        hasher.update(&root.0);
-    }
-    hasher.finalize().to_hex()[..16].to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_tag_tells_overlays_apart_and_names_none() {
-        let open = |name: &str| TrustAnchor::Open { overlay: name.into() };
-        let mut rng = crate::core::Rng::from_seed(1);
-        let mut office = || {
-            let root = crate::identity::KeyPair::generate(&mut rng).public();
-            TrustAnchor::Office { overlay: "hq.test".into(), root }
-        };
-        let tags = [tag(&open("hq.test")), tag(&open("other.test")), tag(&office()), tag(&office())];
-        for (n, one) in tags.iter().enumerate() {
-            assert!(one.len() == 16 && !tags[n + 1..].contains(one), "{tags:?}");
-        }
-        assert_eq!(tag(&open("hq.test")), tags[0]);
-    }
 
     #[test]
     fn only_addresses_of_a_network_are_dialled() {

@@ -227,6 +227,11 @@ impl Engine {
         Ok(Engine { ports, rng: Mutex::new(rng), workers, calls: Mutex::default(), snapshots })
     }
 
+    /// Sockets of calls to come are opened on another address of this machine.
+    pub fn rebind(&self, bind: IpAddr) {
+        lock(&self.ports).rebind(bind);
+    }
+
     /// Opens the sockets of a call, for its SDP. `call` is a number of the caller's choice.
     pub fn open(&self, call: u64) -> Result<Local, EngineError> {
         if lock(&self.calls).contains_key(&call) {

@@ -36,6 +36,10 @@ impl Ports {
         Ports { bind, range, next }
     }
 
+    pub(super) fn rebind(&mut self, bind: IpAddr) {
+        self.bind = bind;
+    }
+
     pub(super) fn open(&mut self) -> Result<(Local, Sockets), EngineError> {
         let result = match self.range.clone() {
             Some(range) => self.within(range),

@@ -106,6 +106,12 @@ fn datagrams(what: &'static str, addr: SocketAddr) -> Result<udp::Socket, BindEr
         // Best effort: a smaller buffer loses sooner under load, and the counters of the system show it.
         let _ = socket.set_recv_buffer_size(UDP_BUFFER);
         let _ = socket.set_send_buffer_size(UDP_BUFFER);
+        // Discovery listens to SIP's multicast group at the same port; what is sent there is not for this socket.
+        #[cfg(target_os = "linux")]
+        if addr.is_ipv4() {
+            socket.set_reuse_port(true)?;
+            socket.set_multicast_all_v4(false)?;
+        }
         socket.bind(&addr.into())?;
         udp::Socket::new(socket.into())
     };

@@ -53,6 +53,8 @@ pub struct Config {
     pub sip: Option<SocketAddr>,
     /// Links between peers.
     pub overlay: Option<Listen>,
+    /// Links over TLS at one more address, where the system allows it: IPv6 beside IPv4.
+    pub also: Option<SocketAddr>,
     /// Who we are and whom we trust on links; without it TLS is neither accepted nor dialled.
     pub credentials: Option<Credentials>,
     /// The bounds.
@@ -156,6 +158,7 @@ pub struct Endpoint {
     sip: Option<SocketAddr>,
     overlay: Option<SocketAddr>,
     tasks: Vec<AbortHandle>,
+    both_families: bool,
 }
 
 impl Endpoint {
@@ -176,6 +179,7 @@ impl Endpoint {
             sip: sip.as_ref().map(listen::Opened::addr),
             overlay: overlay.as_ref().map(listen::Opened::addr),
             tasks: Vec::new(),
+            both_families: false,
             shared,
         };
         let overlay_transport = config.overlay.map_or(Transport::Tcp, |o| o.stream_transport());
@@ -187,6 +191,11 @@ impl Endpoint {
                 endpoint.datagrams.push(socket);
             }
             endpoint.spawn(accept::accept(endpoint.shared.clone(), opened.streams, transport));
+        }
+        let also = config.also.and_then(|addr| Listen::Tls(addr).open().ok());
+        endpoint.both_families = also.is_some();
+        if let Some(opened) = also {
+            endpoint.spawn(accept::accept(endpoint.shared.clone(), opened.streams, Transport::Tls));
         }
         Ok((endpoint, receiver))
     }
@@ -241,6 +250,11 @@ impl Endpoint {
     /// Where peers reach us, with the port that was really taken.
     pub fn overlay_addr(&self) -> Option<SocketAddr> {
         self.overlay
+    }
+
+    /// Whether links are taken at [`Config::also`].
+    pub fn both_families(&self) -> bool {
+        self.both_families
     }
 
     /// Connections that are open or being dialled.

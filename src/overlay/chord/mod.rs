@@ -271,6 +271,7 @@ impl Overlay for Chord {
                 let unix = self.unix(now);
                 self.counters.revoked += self.store.drop_entries(|entry| self.verify.is_revoked(entry, unix));
             }
+            Input::Moved { addr } => self.moved(now, addr),
             Input::Command(command) => self.command(now, command),
         }
         self.keep_changes(now);

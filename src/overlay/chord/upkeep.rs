@@ -6,6 +6,8 @@ use super::rpc::Why;
 use super::{Chord, State, Timer};
 use crate::core::{Id, Instant};
 use crate::overlay::{Failure, Links, Mode, Output, PeerRef, Request, Response, Route, Token};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Signs of life asked for in one stabilisation.
@@ -49,6 +51,20 @@ impl Chord {
             let Some(quiet) = self.table.quietest(self.config.heartbeat, now) else { break };
             self.probe(now, quiet);
         }
+    }
+
+    /// This peer is elsewhere: everybody in the tables hears of it by being asked for a sign of life, the successor first.
+    pub(super) fn moved(&mut self, now: Instant, addr: SocketAddr) {
+        self.table.me.addr = addr;
+        if self.state != State::Joined {
+            return;
+        }
+        let known: BTreeSet<Id> = self.table.rows().collect();
+        for peer in known.iter().filter_map(|id| self.table.peer(id)).collect::<Vec<_>>() {
+            self.probe(now, peer);
+        }
+        self.pace = self.config.stabilise_min;
+        self.timers.set(Timer::Stabilise, now + self.pace);
     }
 
     pub(super) fn on_stabilise_answer(&mut self, now: Instant, from: PeerRef, response: Response) {

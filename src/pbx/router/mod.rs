@@ -267,6 +267,11 @@ impl Router {
         &mut self.core.config.domain
     }
 
+    /// Standard phones and trunks are told another address of ours.
+    pub fn moved(&mut self, sip: std::net::SocketAddr) {
+        (self.core.config.udp, self.core.config.tcp) = (sip, sip);
+    }
+
     /// Sets our end of the links once it is known.
     pub fn set_link(&mut self, link: Link) {
         self.core.config.domain.add_address(link.address);

@@ -1,0 +1,11 @@
+//! L2: what stands between this machine and the others: kinds of addresses, and routers that open a port when asked.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`scope`] | who can reach an address |
+//! | [`portmap`] | PCP, NAT-PMP and UPnP IGD: asking the router for a port |
+
+pub mod portmap;
+mod scope;
+
+pub use scope::{Scope, scope};
