@@ -21,5 +21,6 @@ mod process;
 mod program;
 mod ring;
 mod sipsak;
+mod tier;
 mod tools;
 mod wire;

@@ -4,6 +4,7 @@ use super::detour::Sent;
 use super::discovery::Nearby;
 use super::lookup::Op;
 use super::receive::VIA_SIZE;
+use super::role::may_be_supernode;
 use super::{Node, Output, Owner, Saved, Setup};
 use crate::core::{Flow, Id, Instant};
 use crate::node::control::Event;
@@ -189,6 +190,11 @@ impl Node {
                 return self.answer(now, tx, &message, 493, reason);
             }
         };
+        let barred = self.flows.peer(&flow).is_some_and(|peer| !may_be_supernode(peer));
+        if barred && matches!(request, overlay::Request::Register { .. }) {
+            self.count("overlay requests refused");
+            return self.answer(now, tx, &message, 403, "No certificate for a place on the ring");
+        }
         let token = Token(self.ring.next());
         self.ring.by_tx.insert(tx, token);
         self.ring.tokens.insert(token, (tx, message));
