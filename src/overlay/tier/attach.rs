@@ -38,7 +38,6 @@ const REDIRECTS: u8 = 5;
 #[derive(Clone, Debug)]
 pub(super) struct Hang {
     pub peer: PeerRef,
-    pub offer: Offer,
     pub rtt: Duration,
     heard: Instant,
 }
@@ -300,7 +299,7 @@ impl Tiered {
 
     fn attached(&mut self, now: Instant, peer: PeerRef, rank: Rank, offer: Offer, rtt: Duration) {
         let before = self.client.via();
-        let hang = Hang { peer, offer, rtt, heard: now };
+        let hang = Hang { peer, rtt, heard: now };
         self.client.starting = None;
         self.timers.cancel(&Timer::Start);
         match rank {

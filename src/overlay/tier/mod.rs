@@ -24,8 +24,6 @@ mod election;
 mod message;
 mod ops;
 mod service;
-#[cfg(test)]
-mod tests;
 
 pub use election::Facts;
 pub use message::{Answer, Ask, Offer, Rank, Way};
