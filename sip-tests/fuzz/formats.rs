@@ -15,6 +15,7 @@ use chordial::identity::{
 };
 use chordial::node::control::Command;
 use chordial::overlay::carry::Carry;
+use chordial::overlay::tier::{Ask, Rank};
 use chordial::overlay::{PeerRef, Request, RequestKind, Route};
 use chordial::pbx::Accounts;
 use chordial::sip::msg::Message;
@@ -81,7 +82,7 @@ fn entry(identity: &Identity) -> SignedEntry {
         peer_id: identity.peer_id(),
         addrs: vec!["192.0.2.1:5061".parse().unwrap(), "[2001:db8::1]:5061".parse().unwrap()],
         user_agent: "chordial".into(),
-        via: Vec::new(),
+        via: vec![(Id::sha1(b"s"), "192.0.2.2:5061".parse().unwrap())],
     };
     let entry = Entry {
         kind: EntryKind::Contact,
@@ -186,6 +187,9 @@ fn overlay_messages() {
         Request::Query { target: key, route: recursive.clone() },
         Request::Fetch { key, replica: 1, aor: Some(identity.aor().into()), route: recursive },
         Request::Store { key, replica: 0, entries: vec![entry(&identity)], route: Route::Here },
+        Request::Tier(Ask::Attach { rank: Some(Rank::Backup), expires: 600, other: Some(key), able: true }),
+        Request::Tier(Ask::Put { key, entry: Box::new(entry(&identity)) }),
+        Request::Tier(Ask::Dial { peer: peer(5) }),
     ];
     let mut wire = |request| {
         let mut message = carry.encode_request(request, peer(4).addr, &mut rng);
@@ -193,7 +197,7 @@ fn overlay_messages() {
         message.to_bytes().to_vec()
     };
     let seeds: Vec<_> = requests.iter().map(&mut wire).collect();
-    let kinds = [RequestKind::Register, RequestKind::Query, RequestKind::Fetch, RequestKind::Store];
+    let kinds = [RequestKind::Register, RequestKind::Query, RequestKind::Fetch, RequestKind::Store, RequestKind::Tier];
     feed("overlay request", &seeds, |b| {
         let Ok(message) = Message::parse(b) else { return false };
         if message.is_response() {

@@ -23,5 +23,6 @@ mod process;
 mod program;
 mod ring;
 mod sipsak;
+mod tier;
 mod tools;
 mod wire;

@@ -8,6 +8,7 @@ mod world;
 
 mod calls;
 mod dialogs;
+mod election;
 mod forks;
 mod joining;
 mod people;

@@ -229,6 +229,7 @@ fn a_primary_that_falls_silent_is_replaced_in_seconds() {
     world.hosts[1].silent = true;
     world.hosts[1].dead = true;
     let took = world.until(seconds(60), "another primary", |w| hangs_on(w, 5).0.is_some_and(|p| p != 1));
+    println!("a silent primary: {took:?}");
     assert!(took < seconds(40), "{took:?}");
     world.run(seconds(10));
     call(&mut world, 4, 5, "bob", 4);
@@ -316,4 +317,35 @@ fn an_ordinary_node_at_rest_sends_little_and_sleeps_long() {
     assert!(wakes * 20 <= hour, "awake every {} s", hour / wakes);
     assert!(messages > 100, "it does keep its links");
     call(&mut world, 1, 4, "alice", 4);
+}
+
+#[test]
+fn the_near_and_the_less_loaded_are_chosen() {
+    let mut world = World::ring(17, &["s0", "s1", "s2", "s3", "s4"]);
+    for far in [0, 1, 2] {
+        world.far.insert(far, Duration::from_millis(120));
+    }
+    let by = world.hosts[0].overlay;
+    world.hidden_peer("alice", |c| c.overlay.bootstrap = vec![by]);
+    world.run(seconds(60));
+    let (primary, backup) = hangs_on(&world, 5);
+    assert!(primary.is_some_and(|p| p >= 3) && backup.is_some_and(|b| b >= 3), "{primary:?} {backup:?}");
+    call(&mut world, 0, 5, "alice", 5);
+
+    // Supernodes that take four: whoever comes when the first is full finds room at the others.
+    let mut world = World::new(18);
+    for n in 0..3 {
+        world.peer(&format!("s{n}"), |c| c.tier.capacity = 4);
+        world.run(seconds(2));
+    }
+    world.run(seconds(20));
+    for n in 0..5 {
+        world.hidden_peer(&format!("u{n}"), |_| {});
+        world.run(seconds(20));
+    }
+    let loads: Vec<usize> = (0..3).map(|s| tier(&world, s).attached.len()).collect();
+    assert!(loads.iter().all(|n| *n <= 4) && loads.iter().sum::<usize>() == 10, "{loads:?}");
+    for n in 3..8 {
+        assert!(matches!(hangs_on(&world, n), (Some(_), Some(_))), "{n}");
+    }
 }

@@ -139,6 +139,8 @@ pub struct World {
     pub lose: Box<Lose>,
     /// Addresses that nobody can connect to: behind a NAT or firewall.
     pub hidden: BTreeSet<SocketAddr>,
+    /// How much farther a node is than the others, one way.
+    pub far: BTreeMap<usize, Duration>,
     /// Swallows a message on a stream when it says so: the host lives, the program on it hangs.
     pub swallow: Box<Swallow>,
     /// Somebody who forwards it changes a message on a stream.
@@ -166,6 +168,7 @@ impl World {
             rewrite: Box::new(|_| None),
             encrypts: false,
             hidden: BTreeSet::new(),
+            far: BTreeMap::new(),
         }
     }
 
@@ -534,8 +537,13 @@ impl World {
     }
 
     fn connect(&mut self, host: usize, conn: ConnId, transport: Transport, remote: SocketAddr, expect: Option<Id>) {
-        let late = self.now + ONE_WAY * 4;
         let here = Place::Node(host);
+        let there = self
+            .hosts
+            .iter()
+            .position(|h| h.overlay == remote)
+            .map_or(Duration::ZERO, |i| self.farther(Place::Node(i)));
+        let late = self.now + (ONE_WAY + self.farther(here) + there) * 4;
         let refused = Arrival::Node(Input::ConnectFailed { conn, why: "refused".into() });
         self.conns += 1;
         let far = ConnId(self.conns);
@@ -597,8 +605,9 @@ impl World {
         if (self.swallow)(&bytes) {
             return;
         }
+        let Some(far) = self.streams.get(&(from, conn)).map(|s| s.far.0) else { return };
+        let at = self.now + ONE_WAY + self.farther(from) + self.farther(far);
         let bytes = (self.rewrite)(&bytes).unwrap_or(bytes);
-        let at = self.now + ONE_WAY;
         let Some(stream) = self.streams.get_mut(&(from, conn)) else { return };
         let at = at.max(stream.free_at);
         stream.free_at = at;
@@ -606,7 +615,8 @@ impl World {
         if bytes[..] == b"\r\n\r\n"[..] && matches!(place, Place::Node(i) if !self.hosts[i].silent) {
             // The driver at the far end answers a keep-alive by itself.
             if let Place::Node(i) = from {
-                self.at(at + ONE_WAY, Place::Node(i), Arrival::Node(Input::Pong { conn }));
+                let back = at + ONE_WAY + self.farther(from) + self.farther(place);
+                self.at(back, Place::Node(i), Arrival::Node(Input::Pong { conn }));
             }
             return;
         }
@@ -614,6 +624,13 @@ impl World {
             Place::Node(i) if self.hosts[i].silent => {}
             Place::Node(_) => self.at(at, place, Arrival::Node(Input::Frame { conn: far, bytes })),
             Place::Raw(_) => self.at(at, place, Arrival::Frame(far, bytes)),
+        }
+    }
+
+    fn farther(&self, place: Place) -> Duration {
+        match place {
+            Place::Node(i) => self.far.get(&i).copied().unwrap_or_default(),
+            Place::Raw(_) => Duration::ZERO,
         }
     }
 

@@ -4,7 +4,8 @@ use crate::net::{OVERLAY, UNIX, Users, entry};
 use chordial::core::{Id, Rng};
 use chordial::identity::{ContactBody, EntryKind};
 use chordial::overlay::carry::{Carry, CarryError, RECORD_TYPE, address_peer_id, is_overlay};
-use chordial::overlay::{Failure, IdSpace, Links, Member, PeerRef, Request, RequestKind, Response, Route};
+use chordial::overlay::tier::{Answer, Ask, Offer, Rank, Way};
+use chordial::overlay::{Failure, IdSpace, Links, Member, Mode, PeerRef, Request, RequestKind, Response, Route};
 use chordial::sip::msg::Message;
 use std::net::SocketAddr;
 
@@ -260,7 +261,43 @@ fn samples() -> (Vec<Request>, Vec<(RequestKind, Response)>) {
     {
         requests.push(Request::Store { key, replica: 1, entries, route });
     }
-    let responses = vec![
+    let aor = Some(bob.aor().into());
+    let asks = [
+        Ask::Attach { rank: None, expires: 600, other: None, able: false },
+        Ask::Attach { rank: Some(Rank::Primary), expires: 3600, other: Some(big(7).id), able: true },
+        Ask::Attach { rank: Some(Rank::Backup), expires: 60, other: None, able: true },
+        Ask::Detach,
+        Ask::Get { key, aor, mode: Mode::Auto },
+        Ask::Get { key, aor: None, mode: Mode::Iterative },
+        Ask::Put { key, entry: Box::new(contact.clone()) },
+        Ask::Put { key, entry: Box::new(removal.clone()) },
+        Ask::Find { target: Id::sha1(b"t"), mode: Mode::Recursive },
+        Ask::DialBack,
+        Ask::Dial { peer: big(8) },
+        Ask::Gone { peer: big(9) },
+        Ask::Wanted { urgent: true },
+        Ask::Wanted { urgent: false },
+    ];
+    requests.splice(2..2, asks.map(Request::Tier));
+    let way = Way { hops: 3, asked: path.clone(), retries: 1, mode: Mode::Recursive };
+    let offer = Offer { expires: 3600, load: 12, capacity: 256, ring: 4_000_000_000, wanted: true };
+    let answers = [
+        Answer::Attached { offer, supernodes: vec![big(2), big(9), big(4)] },
+        Answer::Attached { offer: Offer::default(), supernodes: vec![] },
+        Answer::Found { entries: vec![contact.clone(), removal.clone()], way: way.clone() },
+        Answer::Found { entries: vec![], way: way.clone() },
+        Answer::Written { acks: 2, way: way.clone() },
+        Answer::Responsible { peer: big(5), way: Way { asked: vec![], mode: Mode::Iterative, ..way } },
+        Answer::Reachable(true),
+        Answer::Reachable(false),
+        Answer::Done,
+    ];
+    let answers = answers.map(|a| (RequestKind::Tier, Response::Tier(a)));
+    let mut responses = vec![
+        (RequestKind::Tier, Response::Refused { current: vec![contact.clone()] }),
+        (RequestKind::Tier, Response::Redirect { closer: big(9), links: Links::default() }),
+        (RequestKind::Tier, Response::Failed(Failure::NotInRing)),
+        (RequestKind::Tier, Response::Failed(Failure::Status(404))),
         (RequestKind::Register, Response::Admitted { links: links.clone() }),
         (RequestKind::Register, Response::Redirect { closer: big(9), links: links.clone() }),
         (RequestKind::Leave, Response::Bye),
@@ -295,6 +332,7 @@ fn samples() -> (Vec<Request>, Vec<(RequestKind, Response)>) {
         (RequestKind::Store, Response::Failed(Failure::Status(404))),
         (RequestKind::Query, Response::Failed(Failure::TooManyHops)),
     ];
+    responses.extend(answers);
     (requests, responses)
 }
 
@@ -350,6 +388,7 @@ fn mutated_messages_do_no_harm() {
         RequestKind::Fetch,
         RequestKind::Store,
         RequestKind::Members,
+        RequestKind::Tier,
     ];
     let (mut read, mut refused) = (0u32, 0u32);
     for round in 0..60_000u64 {
@@ -397,7 +436,7 @@ fn mutated_messages_do_no_harm() {
             }
             decoded.is_ok()
         } else {
-            let kind = if rng.below(4) == 0 { kinds[rng.below(6) as usize] } else { *kind };
+            let kind = if rng.below(4) == 0 { kinds[rng.below(kinds.len() as u64) as usize] } else { *kind };
             carry().decode_response(&message, kind).is_ok()
         };
         if good { read += 1 } else { refused += 1 }

@@ -8,4 +8,5 @@ mod liars;
 mod members;
 mod merge;
 mod net;
+mod tier;
 mod traces;

@@ -100,6 +100,7 @@ impl Lab {
                 Request::Fetch { key, .. } => format!("FETCH {}", n(key)),
                 Request::Store { key, .. } => format!("STORE {}", n(key)),
                 Request::Members { .. } => "MEMBERS".to_owned(),
+                Request::Tier(_) => unreachable!("the drafts know one kind of peer"),
             };
             let links = |links: &chordial::overlay::Links| {
                 let p = links.predecessors.first().map_or("-".to_owned(), |p| n(&p.id));

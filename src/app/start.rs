@@ -253,6 +253,7 @@ pub fn simulate(args: &SimArgs, json: bool) -> Result<(), Failure> {
     let defaults = sim::Options::default();
     let options = sim::Options {
         peers: args.peers as usize,
+        supernodes: usize::from(args.supernodes),
         seed: args.seed,
         lookups: args.lookups.map_or(defaults.lookups, |n| n as usize),
         link: sim::LinkModel {

@@ -100,6 +100,9 @@ impl Node {
         if message.status() == 430 && self.detour(now, tx) {
             return;
         }
+        if message.status() >= 200 {
+            self.detours.forget(tx);
+        }
         match self.owners.get(&tx) {
             Some(Owner::Overlay(rpc)) => self.on_overlay_response(now, *rpc, &message),
             Some(Owner::Ua(key)) => self.ua.on_response(now, *key, tx, &message),

@@ -5,6 +5,7 @@ use super::discovery::Nearby;
 use super::join::Entrance;
 use super::lookup::Op;
 use super::receive::VIA_SIZE;
+use super::role::may_be_supernode;
 use super::{Node, Output, Owner, Setup};
 use crate::core::{Flow, Id, Instant};
 use crate::node::control::Event;
@@ -132,7 +133,7 @@ impl Node {
             }
         };
         // Whoever chose its own number may ask and write, and has no say about the ring.
-        let placed = self.flows.peer(&flow).is_none_or(|peer| peer.has_place);
+        let placed = self.flows.peer(&flow).is_none_or(|peer| may_be_supernode(peer));
         if !placed && matches!(request, overlay::Request::Register { .. } | overlay::Request::Leave { .. }) {
             self.count("peers without a place refused");
             return self.answer(now, tx, &message, 403, "No place on the ring");

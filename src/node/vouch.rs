@@ -211,7 +211,7 @@ fn hex(bytes: &[u8]) -> String {
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let text = text.trim().as_bytes();
-    if text.len() % 2 != 0 || text.len() > limits::RECORD_ENTRY * 2 {
+    if !text.len().is_multiple_of(2) || text.len() > limits::RECORD_ENTRY * 2 {
         return None;
     }
     let digit = |d: u8| char::from(d).to_digit(16).map(|d| d as u8);

@@ -30,6 +30,8 @@ use thiserror::Error;
 pub struct Options {
     /// Peers, 1 to 100,000.
     pub peers: usize,
+    /// Of a hundred peers, so many are in the ring and the others hang on them; 1 to 100.
+    pub supernodes: usize,
     /// Seed of everything random.
     pub seed: u64,
     /// Lookups after all have joined.
@@ -50,6 +52,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             peers: 200,
+            supernodes: 100,
             seed: 1,
             lookups: 1000,
             link: LinkModel { latency: Duration::from_millis(20), loss: 0.0 },
@@ -109,6 +112,8 @@ struct World {
     by_addr: BTreeMap<SocketAddr, Host>,
     hash: blake3::Hasher,
     report: Report,
+    /// Of a hundred peers, these are in the ring.
+    supernodes: usize,
 }
 
 /// Runs a simulation to its end; `progress` is called about once a virtual second.
@@ -118,6 +123,9 @@ struct World {
 pub fn run(options: &Options, mut progress: impl FnMut(Progress)) -> Result<Report, SimError> {
     if options.peers == 0 || options.peers > 100_000 {
         return Err(SimError::Option("--peers must be 1 to 100000"));
+    }
+    if !(1..=100).contains(&options.supernodes) {
+        return Err(SimError::Option("--supernodes must be 1 to 100 percent"));
     }
     if !(0.0..0.9).contains(&options.link.loss) {
         return Err(SimError::Option("--loss must be at least 0 and below 0.9"));
@@ -129,6 +137,7 @@ pub fn run(options: &Options, mut progress: impl FnMut(Progress)) -> Result<Repo
         by_addr: BTreeMap::new(),
         hash: blake3::Hasher::new(),
         report: Report::new(options),
+        supernodes: options.supernodes,
     };
     let mut now = Instant::ZERO;
     let mut next_report = now;
@@ -193,8 +202,12 @@ impl World {
         let fault = |why: String| SimError::Node { peer: i, why };
         let mut config = Config::default();
         config.overlay.open = true;
-        config.overlay.plain_chord = plain;
+        // By turns: every hundredth of the peers has its share.
+        let share = i * self.supernodes % 100;
+        let ring = i == 0 || share < self.supernodes;
+        config.overlay.role = if ring { "supernode" } else { "ordinary" }.into();
         config.overlay.bootstrap = via.into_iter().map(Into::into).collect();
+        config.overlay.plain_chord = plain;
         config.user.name = user(i);
         let identity =
             Identity::open(&config.overlay.name, &user(i), START, &mut rng).map_err(|e| fault(e.to_string()))?;
@@ -257,7 +270,15 @@ impl World {
                 self.peers[host].received += 1;
                 self.peers[host].bytes += bytes.len() as u64 + AROUND;
                 self.note(at, host, 2, &bytes);
-                Input::Frame { conn, bytes }
+                match &bytes[..] {
+                    // What the driver does with keep-alives (RFC 5626 section 3.5.1).
+                    b"\r\n\r\n" => {
+                        self.net.write(at, host, conn, bytes::Bytes::from_static(b"\r\n"));
+                        return;
+                    }
+                    b"\r\n" => Input::Pong { conn },
+                    _ => Input::Frame { conn, bytes },
+                }
             }
             Arrival::Accepted { conn, from, to, peer } => {
                 self.note(at, host, 3, &peer.peer_id.0);
@@ -382,6 +403,14 @@ mod tests {
             let report = growing(seed, loss);
             assert_eq!((report.joined, report.found), (60, 240), "seed {seed}, loss {loss}");
         }
+    }
+
+    #[test]
+    fn every_user_is_found_where_a_tenth_is_the_ring() {
+        let options = Options { peers: 100, supernodes: 10, lookups: 200, ..Options::default() };
+        let report = run(&options, |_| {}).unwrap();
+        assert_eq!((report.joined, report.found), (100, 200));
+        assert!(report.hops_mean > 0.5 && report.hops_mean < 4.0, "{}", report.hops_mean);
     }
 
     #[test]

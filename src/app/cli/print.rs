@@ -195,7 +195,8 @@ fn status(s: &Status) -> String {
                 }
             }
             for (i, a) in tier.attached.iter().enumerate() {
-                let name = if i == 0 { format!("attached {}/{}", tier.attached.len(), tier.capacity) } else { String::new() };
+                let name =
+                    if i == 0 { format!("attached {}/{}", tier.attached.len(), tier.capacity) } else { String::new() };
                 row(&name, format!("{}  {}  as its {}", a.peer_id, a.address, a.rank));
             }
         }

@@ -10,7 +10,7 @@
 //! | `dial-back` | the sender | | 200 `reachable` or `unreachable` |
 //! | `dial` | To the peer to be reached | | the same |
 //! | `gone` | To the peer that is gone | | 200 `done` |
-//! | `wanted` | the sender | | 200 `done` |
+//! | `wanted`, `;urgent` | the sender | | 200 `done` |
 
 use super::body::{push_contacts, push_entries, read_entries};
 use super::header::{Loose, NOWHERE};
@@ -79,7 +79,7 @@ impl Carry {
             Ask::Put { key, entry } => self.resource_uri(Some(&entry.entry().aor), key, 0),
             Ask::Find { target, .. } => self.peer_uri(&PeerRef { id: *target, addr: NOWHERE }),
             Ask::Dial { peer } | Ask::Gone { peer } => self.peer_uri(peer),
-            Ask::Attach { .. } | Ask::Detach | Ask::DialBack | Ask::Wanted => me.clone(),
+            Ask::Attach { .. } | Ask::Detach | Ask::DialBack | Ask::Wanted { .. } => me.clone(),
         };
         message.push("Max-Forwards", 0);
         message.push("To", about);
@@ -115,7 +115,8 @@ impl Carry {
             Ask::DialBack => "dial-back",
             Ask::Dial { .. } => "dial",
             Ask::Gone { .. } => "gone",
-            Ask::Wanted => "wanted",
+            Ask::Wanted { urgent: true } => "wanted;urgent",
+            Ask::Wanted { urgent: false } => "wanted",
         });
         match ask {
             Ask::Attach { rank, other, able, .. } => {
@@ -192,7 +193,7 @@ impl Carry {
             }
             "dial" => Ask::Dial { peer: about()? },
             "gone" => Ask::Gone { peer: about()? },
-            "wanted" => Ask::Wanted,
+            "wanted" => Ask::Wanted { urgent: fields.get("urgent").is_some() },
             _ => return Err(FAULT),
         };
         Ok((sender, ask))

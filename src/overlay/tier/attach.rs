@@ -38,7 +38,6 @@ const REDIRECTS: u8 = 5;
 #[derive(Clone, Debug)]
 pub(super) struct Hang {
     pub peer: PeerRef,
-    pub offer: Offer,
     pub rtt: Duration,
     heard: Instant,
 }
@@ -149,7 +148,8 @@ impl Candidate {
     }
 
     fn is_shunned(&self, now: Instant) -> bool {
-        self.failed.is_some_and(|at| now.since(at) < SHUNNED) || self.load.0 >= self.load.1
+        let full = self.load.0 >= self.load.1 && self.rtt.is_some_and(|(_, at)| now.since(at) < SHUNNED);
+        full || self.failed.is_some_and(|at| now.since(at) < SHUNNED)
     }
 }
 
@@ -299,7 +299,7 @@ impl Tiered {
 
     fn attached(&mut self, now: Instant, peer: PeerRef, rank: Rank, offer: Offer, rtt: Duration) {
         let before = self.client.via();
-        let hang = Hang { peer, offer, rtt, heard: now };
+        let hang = Hang { peer, rtt, heard: now };
         self.client.starting = None;
         self.timers.cancel(&Timer::Start);
         match rank {
@@ -308,11 +308,9 @@ impl Tiered {
                     self.client.backup = None;
                 }
                 let old = self.client.primary.replace(hang).map(|h| h.peer).filter(|old| old.id != peer.id);
-                // It was left for a nearer one.
-                match (old, self.client.backup.is_some()) {
-                    (Some(old), false) => self.woo(now, old, Rank::Backup),
-                    (Some(old), true) => self.let_go(now, old),
-                    (None, _) => {}
+                // It was left for a nearer one; as a backup it competes with the others.
+                if let Some(old) = old {
+                    self.let_go(now, old);
                 }
             }
             Rank::Backup if self.client.rank_of(&peer.id) == Some(Rank::Primary) => {}
@@ -332,8 +330,8 @@ impl Tiered {
         if self.timers.deadline(&Timer::Ping).is_none() {
             self.timers.set(Timer::Ping, now + self.config.ping);
         }
-        if offer.wanted {
-            self.election.wanted(offer.ring);
+        if rank == Rank::Primary {
+            self.election.small = offer.wanted;
         }
         if self.role == Role::Outside {
             self.role = Role::Ordinary;
@@ -375,8 +373,15 @@ impl Tiered {
             c.failed = Some(now);
         }
         if start {
+            let other = self.client.candidates.values().find(|c| !c.is_shunned(now)).map(|c| c.peer.addr);
             if let Some(s) = &mut self.client.starting {
                 s.asking = false;
+                // One that is full has named others.
+                if let Some(addr) = other.filter(|addr| *addr != s.bootstrap && s.redirects < REDIRECTS) {
+                    s.redirects += 1;
+                    s.bootstrap = addr;
+                    return self.on_start_timer(now);
+                }
                 let pause = s.pause;
                 if s.deadline.is_none() {
                     s.pause = (s.pause * 2).min(LOST_MAX);

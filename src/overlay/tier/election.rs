@@ -21,6 +21,8 @@ pub(super) const CHECK: Duration = Duration::from_secs(600);
 const AGAIN: Duration = Duration::from_secs(900);
 /// How soon a supernode that nobody has dialled back asks for it.
 const FIRST: Duration = Duration::from_secs(3);
+/// How long a call for help counts.
+const CALL: Duration = Duration::from_secs(3600);
 /// How long a good dial-back counts.
 const REACHED: Duration = Duration::from_secs(900);
 /// How long a dial-back may take.
@@ -56,9 +58,10 @@ pub(super) struct Election {
     /// The latest dial-back.
     reached: Option<(bool, Instant)>,
     dialling: bool,
-    wanted: bool,
-    /// The ring is small: nothing is waited for.
-    urgent: bool,
+    /// The primary said so last: the ring is too small, nothing is waited for.
+    pub small: bool,
+    /// A supernode has called for help, and whether at once.
+    called: Option<(Instant, bool)>,
     failures: u8,
     /// Not tried again before.
     pause: Option<Instant>,
@@ -72,14 +75,19 @@ impl Election {
     pub fn rose(&mut self, now: Instant, why: &str) {
         self.up.get_or_insert(now);
         self.rose = Some(now);
-        (self.wanted, self.urgent, self.failures) = (false, false, 0);
+        (self.small, self.called, self.failures) = (false, None, 0);
         self.why = why.into();
     }
 
-    /// `ring` is how many supernodes there are, 0 where the sender did not say and means what it says.
-    pub fn wanted(&mut self, ring: u32) {
-        self.wanted = true;
-        self.urgent |= ring < 8;
+    /// A supernode that this node hangs on calls for help.
+    pub fn called(&mut self, now: Instant, urgent: bool) {
+        self.called = Some((now, urgent));
+    }
+
+    /// Whether the ring needs this node, and whether at once.
+    fn wanted(&self, now: Instant) -> (bool, bool) {
+        let called = self.called.filter(|(at, _)| now.since(*at) < CALL);
+        (self.small || called.is_some(), self.small || called.is_some_and(|(_, urgent)| urgent))
     }
 }
 
@@ -88,7 +96,7 @@ impl Tiered {
     pub(super) fn is_able(&self) -> bool {
         self.config.wish == Wish::Auto
             && self.config.may_be_supernode
-            && self.election.facts.is_none_or(|f| !f.battery)
+            && self.election.facts.is_none_or(|f| !f.battery && self.lacks(&f).is_none())
             && self.election.reached.is_none_or(|(reached, _)| reached)
     }
 
@@ -141,15 +149,14 @@ impl Tiered {
             {
                 return Decision::Wait(format!("others cannot reach it at {}", me.addr), at + AGAIN);
             }
-            if !e.wanted {
+            let (wanted, urgent) = e.wanted(now);
+            if !wanted {
                 return Decision::Stay("the ring has supernodes enough".into());
             }
             if let Some(until) = e.pause.filter(|at| *at > now) {
                 return Decision::Wait("it could not join the ring".into(), until);
             }
-            if !e.urgent
-                && let Some(wait) = self.short_of(now)
-            {
+            if !urgent && let Some(wait) = self.short_of(now) {
                 return wait;
             }
             match e.reached {
@@ -166,17 +173,19 @@ impl Tiered {
         if now.since(since) < self.config.settled {
             return Some(Decision::Wait("it has not been up for long".into(), since + self.config.settled));
         }
-        let later = |why: String| Some(Decision::Wait(why, now + CHECK));
-        match self.election.facts {
-            None => later("what this machine can bear is not known yet".into()),
-            Some(f) if f.memory < self.config.min_memory => {
-                later(format!("{} MiB of free memory, {} are needed", f.memory, self.config.min_memory))
-            }
-            Some(f) if f.load > self.config.max_load * f.processors.max(1) => {
-                later(format!("load {}.{:02} on {} processors", f.load / 100, f.load % 100, f.processors))
-            }
-            Some(_) => None,
+        let why = match &self.election.facts {
+            None => Some("what this machine can bear is not known yet".into()),
+            Some(facts) => self.lacks(facts),
+        };
+        why.map(|why| Decision::Wait(why, now + CHECK))
+    }
+
+    fn lacks(&self, f: &Facts) -> Option<String> {
+        if f.memory < self.config.min_memory {
+            return Some(format!("{} MiB of free memory, {} are needed", f.memory, self.config.min_memory));
         }
+        let loaded = f.load > self.config.max_load.saturating_mul(f.processors.max(1));
+        loaded.then(|| format!("load {}.{:02} on {} processors", f.load / 100, f.load % 100, f.processors))
     }
 
     fn chord_me(&self) -> PeerRef {
@@ -214,6 +223,7 @@ impl Tiered {
             return self.consider(now);
         }
         self.timers.set(Timer::Elect, now + CHECK);
+        self.call_one(now);
         if self.config.wish != Wish::Auto || self.moving != Moving::No {
             return;
         }

@@ -66,7 +66,10 @@ pub enum Ask {
         peer: PeerRef,
     },
     /// "The ring needs you."
-    Wanted,
+    Wanted {
+        /// At once: it has fewer supernodes than replication needs.
+        urgent: bool,
+    },
 }
 
 /// What a supernode says of itself.

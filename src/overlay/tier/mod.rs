@@ -24,8 +24,6 @@ mod election;
 mod message;
 mod ops;
 mod service;
-#[cfg(test)]
-mod tests;
 
 pub use election::Facts;
 pub use message::{Answer, Ask, Offer, Rank, Way};
@@ -146,6 +144,8 @@ enum Timer {
     /// Attached nodes whose time is over.
     Lapse,
     Elect,
+    /// The ring still is too small.
+    Help,
     Leave,
 }
 
@@ -327,7 +327,7 @@ impl Tiered {
                 Output::NeighboursChanged => {
                     self.out.push_back(Output::NeighboursChanged);
                     self.check_soon(now);
-                    self.call_for_help(now);
+                    self.help_soon(now);
                 }
                 other => self.out.push_back(other),
             }
@@ -468,6 +468,7 @@ impl Tiered {
             Timer::Hedge(op) => self.hedge(now, op),
             Timer::Lapse => self.on_lapse(now),
             Timer::Elect => self.on_elect(now),
+            Timer::Help => self.call_for_help(now),
             Timer::Leave => self.finish(),
         }
     }

@@ -30,6 +30,8 @@ const MAX_EXPIRES: u32 = 7200;
 const MIN_EXPIRES: u32 = 60;
 /// Peers whose latest dial is remembered.
 const MAX_DIALLED: usize = 1024;
+/// How long the ring has to be too small before the attached are called.
+const SHRUNK: Duration = Duration::from_secs(4);
 /// How long one that was told that it is wanted has to act before the next is told.
 const CALLED: Duration = Duration::from_secs(60);
 
@@ -40,6 +42,8 @@ pub(super) struct Attached {
     pub rank: Rank,
     other: Option<Id>,
     able: bool,
+    /// When it was last asked to help.
+    called: Option<Instant>,
     since: Instant,
     until: Instant,
     ops: usize,
@@ -77,10 +81,10 @@ impl Tiered {
                 self.reply(token, Response::Tier(Answer::Done));
                 self.on_gone(now, from.id, peer);
             }
-            Ask::Wanted => {
+            Ask::Wanted { urgent } => {
                 self.reply(token, Response::Tier(Answer::Done));
                 if self.client.rank_of(&from.id).is_some() {
-                    self.election.wanted(0);
+                    self.election.called(now, urgent);
                     self.consider(now);
                 }
             }
@@ -114,15 +118,16 @@ impl Tiered {
         };
         if let Some(rank) = rank.filter(|_| room) {
             let until = now + Duration::from_secs(u64::from(granted));
-            let (since, ops) = self.service.attached.get(&from.id).map_or((now, 0), |a| (a.since, a.ops));
-            let attached = Attached { peer: from, rank, other, able, since, until, ops };
+            let known = self.service.attached.get(&from.id);
+            let (since, called, ops) = known.map_or((now, None, 0), |a| (a.since, a.called, a.ops));
+            let attached = Attached { peer: from, rank, other, able, called, since, until, ops };
             self.service.attached.insert(from.id, attached);
             if self.timers.deadline(&Timer::Lapse).is_none_or(|at| at > until) {
                 self.timers.set(Timer::Lapse, until);
             }
         }
         let ring = self.ring_size();
-        let wanted = ring < self.config.enough || able && self.calls(now, &from.id);
+        let wanted = ring < self.config.enough;
         let offer = Offer {
             expires: granted,
             load: self.service.attached.len().min(usize::from(u16::MAX)) as u16,
@@ -134,6 +139,7 @@ impl Tiered {
         supernodes.retain(|p| p.id != from.id && !self.service.attached.contains_key(&p.id));
         supernodes.truncate(NAMED);
         self.reply(token, Response::Tier(Answer::Attached { offer, supernodes }));
+        self.call_one(now);
     }
 
     /// Other supernodes that this one knows, its neighbours first.
@@ -170,25 +176,31 @@ impl Tiered {
         self.service.attached.len() * 4 >= usize::from(self.config.capacity) * 3
     }
 
-    /// The one of the attached that is asked to help, for it has hung here longest.
-    fn calls(&mut self, now: Instant, id: &Id) -> bool {
+    /// A loaded supernode asks one of the attached to help: who has not been asked, or longest ago, and hung here longest.
+    pub(super) fn call_one(&mut self, now: Instant) {
         if !self.is_loaded() || self.service.called.is_some_and(|at| now.since(at) < CALLED) {
-            return false;
-        }
-        let longest = self.service.attached.values().filter(|a| a.able).min_by_key(|a| (a.since, a.peer.id));
-        let it = longest.is_some_and(|a| a.peer.id == *id);
-        if it {
-            self.service.called = Some(now);
-        }
-        it
-    }
-
-    /// The ring has shrunk: whoever can be a supernode is told at once.
-    pub(super) fn call_for_help(&mut self, now: Instant) {
-        if self.role != Role::Supernode || self.moving != Moving::No || self.ring_size() >= self.config.enough {
             return;
         }
-        if self.service.called.is_some_and(|at| now.since(at) < Duration::from_secs(1)) {
+        let able = self.service.attached.values_mut().filter(|a| a.able);
+        if let Some(one) = able.min_by_key(|a| (a.called, a.since, a.peer.id)) {
+            one.called = Some(now);
+            let peer = one.peer;
+            self.service.called = Some(now);
+            self.ask(now, Some(peer.id), peer.addr, Ask::Wanted { urgent: false }, Why::Told, FAREWELL);
+        }
+    }
+
+    /// The neighbours have changed: maybe too few are left. One that was only slow is back by then.
+    pub(super) fn help_soon(&mut self, now: Instant) {
+        let small = self.role == Role::Supernode && self.ring_size() < self.config.enough;
+        if small && !self.service.attached.is_empty() && self.timers.deadline(&Timer::Help).is_none() {
+            self.timers.set(Timer::Help, now + SHRUNK);
+        }
+    }
+
+    /// The ring has shrunk: whoever can be a supernode is told.
+    pub(super) fn call_for_help(&mut self, now: Instant) {
+        if self.role != Role::Supernode || self.moving != Moving::No || self.ring_size() >= self.config.enough {
             return;
         }
         let able: Vec<PeerRef> = self.service.attached.values().filter(|a| a.able).map(|a| a.peer).collect();
@@ -196,7 +208,7 @@ impl Tiered {
             self.service.called = Some(now);
         }
         for peer in able {
-            self.ask(now, Some(peer.id), peer.addr, Ask::Wanted, Why::Told, FAREWELL);
+            self.ask(now, Some(peer.id), peer.addr, Ask::Wanted { urgent: true }, Why::Told, FAREWELL);
         }
     }
 

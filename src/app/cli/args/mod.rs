@@ -417,6 +417,9 @@ pub struct SimArgs {
     /// How many peers.
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub peers: u32,
+    /// Of a hundred peers, how many are in the ring; the others hang on them.
+    #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub supernodes: u8,
     /// The same seed gives the same history.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
