@@ -89,8 +89,6 @@ fn a_user_logs_in_on_a_new_machine_while_the_first_one_is_gone() {
         if aor == "sip:ben@hq.test" { Ok(()) } else { Err(format!("{status:?}")) }
     });
     drop(laptop);
-    // What left the machines says neither name nor password.
-    for peer in [&anna] {
-        assert!(!peer.process.stderr().contains(PASSWORD));
-    }
+    // The log of the supernode that was asked does not say what was tried.
+    assert!(!anna.process.stderr().contains(PASSWORD));
 }

@@ -233,7 +233,8 @@ mod tests {
     }
 
     fn merged(into: &mut Settings, from: &Settings) -> bool {
-        (0..SETTINGS_PARTS).fold(false, |news, part| into.merge(part, from, at(100)) || news)
+        let news: Vec<bool> = (0..SETTINGS_PARTS).map(|part| into.merge(part, from, at(100))).collect();
+        news.contains(&true)
     }
 
     #[test]

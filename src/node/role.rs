@@ -7,9 +7,9 @@ use crate::overlay::PeerRef;
 use crate::overlay::tier::{Config, Rank, Role, Standing, Wish};
 use std::time::Duration;
 
-/// Whether a device may have a place on the ring. Today every certified device has one.
-pub(super) fn may_be_supernode(_device: &Verified) -> bool {
-    true
+/// Whether a device may have a place on the ring: only where an enroller has drawn it.
+pub(super) fn may_be_supernode(device: &Verified) -> bool {
+    device.has_place
 }
 
 /// The tier's settings.

@@ -128,10 +128,10 @@ impl ShareRequest {
             _ => return Err(malformed),
         };
         match &request {
-            ShareRequest::Hold { number, key, .. } => {
-                if usize::from(*number) >= super::SHARES || OprfKey::from_bytes(key).is_none() {
-                    return Err(malformed);
-                }
+            ShareRequest::Hold { number, key, .. }
+                if usize::from(*number) >= super::SHARES || OprfKey::from_bytes(key).is_none() =>
+            {
+                return Err(malformed);
             }
             ShareRequest::Evaluate { source, .. } if source.len() > MAX_SOURCE => {
                 return Err(IdentityError::TooLarge(WHAT));

@@ -103,7 +103,7 @@ fn one_holder_cannot_check_a_guess() {
     let set = set(4);
     let unmask = |n: usize, password: &str| {
         let output = set.owned.keys[n].output(&oprf_input("bob", "office", password).expect("names")).expect("input");
-        xor(&set.credential.masked[n], &*mask(&output, n as u8 + 1, CHEAP).expect("cost"))
+        xor(&set.credential.masked[n], &mask(&output, n as u8 + 1, CHEAP).expect("cost"))
     };
     let aor = "sip:bob@office";
     let opens = |key: &[u8; 32]| credential::open(key, aor, &set.credential.sealed).is_some();
