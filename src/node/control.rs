@@ -465,9 +465,9 @@ pub struct OfficeReport {
     /// By name.
     pub users: Vec<OfficeUser>,
     /// Devices of which it is not known yet whose they are.
-    pub devices: Vec<OfficeDevice>,
+    pub other_devices: Vec<OfficeDevice>,
     /// Phone accounts and the keys of the devices that may sign for them.
-    pub phones: Vec<(String, String)>,
+    pub delegations: Vec<(String, String)>,
     /// Invites that can be redeemed.
     pub invites: Vec<OfficeInvite>,
     /// Names that more than one key holds.

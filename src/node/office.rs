@@ -189,11 +189,12 @@ impl Node {
             });
         }
         office.users.sort_by(|a, b| (&a.user, &a.key).cmp(&(&b.user, &b.key)));
-        office.devices = book.devices().filter(|(_, d)| d.user().is_none()).map(|(k, _)| device(k, None)).collect();
+        office.other_devices =
+            book.devices().filter(|(_, d)| d.user().is_none()).map(|(k, _)| device(k, None)).collect();
         for (key, names) in book.adapters() {
-            office.phones.extend(names.iter().filter(|n| *n != ENROLLERS).map(|n| (n.clone(), key.to_string())));
+            office.delegations.extend(names.iter().filter(|n| *n != ENROLLERS).map(|n| (n.clone(), key.to_string())));
         }
-        office.phones.sort();
+        office.delegations.sort();
         let unix = self.unix(now);
         office.invites = enroller
             .invited(unix)

@@ -76,9 +76,9 @@ fn office(o: &OfficeReport) -> String {
         rows.push([names, user.key.clone(), String::new(), word(user.revoked)]);
         rows.extend(user.devices.iter().map(|d| office_device(d, "  device")));
     }
-    rows.extend(o.devices.iter().map(|d| office_device(d, "device")));
+    rows.extend(o.other_devices.iter().map(|d| office_device(d, "device")));
     rows.extend(
-        o.phones.iter().map(|(phone, by)| [format!("phone {phone}"), by.clone(), String::new(), String::new()]),
+        o.delegations.iter().map(|(phone, by)| [format!("phone {phone}"), by.clone(), String::new(), String::new()]),
     );
     for invite in &o.invites {
         rows.push([
