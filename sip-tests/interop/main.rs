@@ -15,6 +15,7 @@ mod bad_input;
 mod baresip;
 mod capture;
 mod load;
+mod messages;
 mod office;
 mod phones;
 mod process;

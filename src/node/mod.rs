@@ -20,6 +20,7 @@
 //! | `deliver` | messages that come in, for the user here and for phones |
 //! | `mailbox` | messages that wait in the overlay for somebody who is absent |
 //! | `fetch` | what waits there for whom this node serves |
+//! | `history` | messages as a person lists, reads and deletes them |
 //! | `archive` | what is kept of messages over a restart |
 //! | `exchange` | what nodes ask each other beside overlay and calls |
 //! | `command` | what a person or a script asks |
@@ -34,6 +35,7 @@ mod enrol;
 mod exchange;
 mod fetch;
 mod flows;
+mod history;
 mod keep;
 mod lookup;
 mod mailbox;
