@@ -23,7 +23,7 @@ impl Node {
                 Ok(callee) => {
                     let from = self.ua.profile().aor.clone();
                     self.send_letter(now, Source::Command(request), from, callee, text);
-                    return None;
+                    None
                 }
                 Err(e) => Some(Err(e)),
             },
