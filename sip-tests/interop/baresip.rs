@@ -63,8 +63,21 @@ impl Phone {
         (user, password): (&str, &str),
         domain: &str,
         registrar: SocketAddr,
+        how: (Codec, Transport),
+        speech: &Sound,
+    ) -> Phone {
+        Phone::start_with(dir, (user, password), domain, registrar, how, speech, "")
+    }
+
+    /// The same with a contact, to whom its `message` goes.
+    pub fn start_with(
+        dir: &Path,
+        (user, password): (&str, &str),
+        domain: &str,
+        registrar: SocketAddr,
         (codec, transport): (Codec, Transport),
         speech: &Sound,
+        contact: &str,
     ) -> Phone {
         let dir = dir.join(format!("baresip-{user}"));
         fs::create_dir_all(&dir).unwrap();
@@ -79,7 +92,7 @@ impl Phone {
              audio_source aufile,{play}\nausrc_srate {rate}\nauplay_srate {rate}\nausrc_channels {channels}\n\
              auplay_channels {channels}\nrtp_ports {rtp}-{last}\nsnd_path {dir}\nctrl_tcp_listen 127.0.0.1:{control}\n\
              module {module}.so\nmodule aufile.so\nmodule aubridge.so\nmodule sndfile.so\nmodule_tmp uuid.so\n\
-             module_tmp account.so\nmodule_app menu.so\nmodule_app ctrl_tcp.so\n",
+             module_tmp account.so\nmodule_app menu.so\nmodule_app contact.so\nmodule_app ctrl_tcp.so\n",
             modules = modules().display(),
             play = play.display(),
             last = base + 11,
@@ -92,9 +105,16 @@ impl Phone {
         );
         fs::write(dir.join("config"), config).unwrap();
         fs::write(dir.join("accounts"), account).unwrap();
-        fs::write(dir.join("contacts"), "").unwrap();
+        fs::write(
+            dir.join("contacts"),
+            if contact.is_empty() { String::new() } else { format!("\"x\" <{contact}>\n") },
+        )
+        .unwrap();
         let mut command = Command::new("baresip");
         command.arg("-f").arg(&dir).env("TERM", "dumb");
+        if !contact.is_empty() {
+            command.arg("-s"); // It shows messages to its terminal alone; its SIP trace shows them to us.
+        }
         let mut process = Process::start(&format!("baresip-{user}"), &mut command, &dir);
         let control = eventually("baresip takes commands", || {
             assert!(process.ended().is_none(), "baresip ended: {}{}", process.stdout(), process.stderr());
@@ -129,6 +149,11 @@ impl Phone {
             assert!(self.process.ended().is_none(), "baresip ended: {}", self.process.stdout());
             self.read();
         }
+    }
+
+    /// Everything that it has printed.
+    pub fn printed(&self) -> String {
+        self.process.stdout() + &self.process.stderr()
     }
 
     /// What the phone heard in its latest call, once that has ended and is at least `seconds` long; the file's header

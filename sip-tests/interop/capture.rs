@@ -82,7 +82,7 @@ fn live(mut ring: Ring, filter: impl Fn(u16, u16) -> String) -> (PathBuf, Ring) 
 }
 
 /// A dumpcap on `lo`.
-struct Capture {
+pub struct Capture {
     process: Process,
     file: PathBuf,
     probe: UdpSocket,
@@ -92,7 +92,7 @@ const PROBE: &str = "capture probe ";
 
 impl Capture {
     /// Returns when packets are being written.
-    fn start(dir: &Path, filter: &str) -> Capture {
+    pub fn start(dir: &Path, filter: &str) -> Capture {
         let (file, port) = (dir.join("capture.pcap"), free_ports(1));
         let probe = UdpSocket::bind(("127.0.0.1", port)).unwrap();
         let mut command = Command::new("dumpcap");
@@ -105,7 +105,7 @@ impl Capture {
     }
 
     /// Ends the capture when everything sent before is in the file.
-    fn end(mut self) -> PathBuf {
+    pub fn end(mut self) -> PathBuf {
         self.see("last");
         self.process.signal("INT");
         let errors = self.process.stderr();

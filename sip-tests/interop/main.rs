@@ -16,6 +16,7 @@ mod baresip;
 mod capture;
 mod load;
 mod login;
+mod messages;
 mod office;
 mod office_people;
 mod phones;

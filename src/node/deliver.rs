@@ -8,7 +8,8 @@
 use super::Node;
 use super::archive::{Admit, LIFE};
 use super::control::{Event, MessageState};
-use super::message::{Out, Outcome, PHONE_PATIENCE, PURPOSE, Source, entry_of};
+use super::history::entry_of;
+use super::message::{Out, Outcome, PHONE_PATIENCE, PURPOSE, Source};
 use super::{calls::Callee, message::Due};
 use crate::core::{Instant, limits};
 use crate::identity::{Letter, LetterId, MAX_TEXT, SignedLetter, Verified, canonical_user, open};
@@ -43,6 +44,8 @@ struct Ringing {
     out: usize,
     taken: bool,
     refused: Option<(u16, String)>,
+    /// It has registered meanwhile, perhaps from another place.
+    again: bool,
 }
 
 impl Node {
@@ -250,7 +253,7 @@ impl Node {
         if targets.is_empty() {
             return;
         }
-        let ringing = Ringing { id: letter.id, out: targets.len(), taken: false, refused: None };
+        let ringing = Ringing { id: letter.id, out: targets.len(), taken: false, refused: None, again: false };
         self.mail.phones.ringing.insert(user.to_owned(), ringing);
         for target in targets {
             let key = self.mail.next_key();
@@ -281,10 +284,12 @@ impl Node {
             }
             _ => {}
         }
-        if ringing.out > 0 {
+        // One place that has it is enough; the others may never answer.
+        if ringing.out > 0 && !ringing.taken {
             return;
         }
         let Some(ringing) = self.mail.phones.ringing.remove(user) else { return };
+        let again = ringing.again;
         let outcome = match (ringing.taken, ringing.refused) {
             (true, _) => Outcome::Delivered,
             (false, Some((status, why))) => Outcome::Failed(status, why),
@@ -303,7 +308,7 @@ impl Node {
             self.mail.timers.cancel(&Due::Phone(*id));
             self.tell_waiter(now, id, waiter, &outcome);
         }
-        if outcome != Outcome::Waits {
+        if again || outcome != Outcome::Waits {
             self.try_phone(now, user);
         }
     }
@@ -331,7 +336,10 @@ impl Node {
     pub(super) fn on_phone_registered(&mut self, now: Instant, request: &Message) {
         let user = request.to().ok().and_then(|to| self.domain.user_of(&to.uri)).map(|u| u.to_ascii_lowercase());
         if let Some(user) = user {
-            self.try_phone(now, &user);
+            match self.mail.phones.ringing.get_mut(&user) {
+                Some(ringing) => ringing.again = true,
+                None => self.try_phone(now, &user),
+            }
         }
     }
 

@@ -30,6 +30,7 @@
 //! | `deliver` | messages that come in, for the user here and for phones |
 //! | `mailbox` | messages that wait in the overlay for somebody who is absent |
 //! | `fetch` | what waits there for whom this node serves |
+//! | `history` | messages as a person lists, reads and deletes them |
 //! | `archive` | what is kept of messages over a restart |
 //! | `login` | password log-in: strangers who try, shares held for others, this user's own |
 //! | `pairing` | strangers who have a short code |
@@ -51,6 +52,7 @@ mod enrol;
 mod exchange;
 mod fetch;
 mod flows;
+mod history;
 mod host_cache;
 mod join;
 mod keep;

@@ -163,7 +163,7 @@ pub fn message_line(m: &MessageEntry) -> String {
     };
     // What others write does not steer the terminal.
     let plain = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
-    let text: String = m.text.chars().map(plain).collect();
+    let text: String = m.text.replace("\r\n", "\n").chars().map(plain).collect();
     let text = text.trim_end().replace('\n', "\n    ");
     let gap = if text.contains('\n') { "\n    " } else { " " };
     let why = if m.reason.is_empty() { String::new() } else { format!(", {} {}", m.status, m.reason) };

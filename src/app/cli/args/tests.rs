@@ -65,6 +65,19 @@ fn flags_of_start_make_a_configuration() {
 }
 
 #[test]
+fn messages_and_their_words() {
+    assert!(
+        matches!(read("message bob are you there").command, Command::Message(m) if m.text.join(" ") == "are you there")
+    );
+    assert!(matches!(read("messages").command, Command::Messages { what: None }));
+    assert!(matches!(
+        read("messages read 3").command,
+        Command::Messages { what: Some(Messages::Read { message: Some(3) }) }
+    ));
+    assert!(try_read("message bob").is_err() && try_read("messages delete").is_err());
+}
+
+#[test]
 fn commands_with_their_arguments() {
     let Command::Call(call) = read("call bob --play a.wav --duration 2.5 --json").command else { panic!() };
     assert_eq!((call.target.as_str(), call.duration), ("bob", Some(2.5)));
