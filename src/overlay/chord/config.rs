@@ -15,7 +15,8 @@ pub struct Config {
     pub successor_replicas: usize,
     /// Whether replica 1 is kept at [`IdSpace::replica_position`].
     pub scattered: bool,
-    /// Peers remembered beyond the tables because they answered lately. 0 is plain Chord.
+    /// Peers remembered beyond the tables because they answered lately. 0: no next hop that the paper would not take; for
+    /// counting hops, not for links that cost something to make.
     pub cache: usize,
     /// Members known of besides the tables, so that the responsible peer is asked at once; in a larger ring no such list is
     /// kept. 0: never.
@@ -77,9 +78,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Chord as in the paper: fingers of base 2, nothing remembered, no member list.
+    /// Chord as in the paper: fingers of base 2, no member list, no record remembered on the way, next hops whatever their round
+    /// trip. Peers that answered lately keep their links ([`Config::cache`]): without any, a link is closed while its
+    /// peer is still being talked to.
     pub fn plain() -> Config {
-        Config { cache: 0, members: 0, finger_width: 1, locality: false, cached_records: 0, ..Config::default() }
+        Config { members: 0, finger_width: 1, locality: false, cached_records: 0, ..Config::default() }
     }
 
     /// How many distinct holders make a read or a write: two, or one where only one is kept.
