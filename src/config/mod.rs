@@ -6,9 +6,7 @@ mod bootstrap;
 mod keys;
 
 pub use bootstrap::{Bootstrap, BootstrapError, OVERLAY_PORT};
-pub use keys::{
-    Account, Config, Discover, Encryption, KEYS, Key, Log, MapPort, Media, Overlay, PhoneAuth, Sip, User,
-};
+pub use keys::{Account, Config, Discover, Encryption, KEYS, Key, Log, MapPort, Media, Overlay, PhoneAuth, Sip, User};
 
 use thiserror::Error;
 

@@ -145,7 +145,7 @@ impl Enroller {
     pub fn withdraw(&mut self, code: &InviteCode) -> bool {
         let open = self.invites.get(&code.name()).is_some_and(|invite| invite.spent.is_none());
         open && self.invites.remove(&code.name()).is_some()
-        }
+    }
 
     /// Answers a member's device that asks for its certificates. `link` is whom the link proved. `Revoked` when the user or the device is;
     /// `Taken` when the book has the name under another key.

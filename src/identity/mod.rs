@@ -71,6 +71,10 @@ pub use mailbox::{DeviceBody, MAX_ACKS, MAX_WAITING, Waiting, WaitingBody};
 pub use name::{aor, canonical_overlay, canonical_user, resource_key, split_aor};
 pub use own::Identity;
 pub use owner::{OWNER_TYPE, OwnerAnswer, OwnerAsk};
+pub use pairing::{
+    MAX_PAIRING_TRIES, PAIRING_TYPE, PairingAnswer, PairingInviter, PairingJoiner, PairingKey, PairingRequest,
+    ShortCode,
+};
 pub use reconcile::{Ask, ItemId, Reconciled, Reply};
 pub use recovery::RecoverySheet;
 pub use revocation::{
@@ -78,10 +82,6 @@ pub use revocation::{
     Revocations, Revoked, RevokedKey,
 };
 pub use seal::{MAX_RECIPIENTS, SealError, open, seal};
-pub use pairing::{
-    MAX_PAIRING_TRIES, PAIRING_TYPE, PairingAnswer, PairingInviter, PairingJoiner, PairingKey, PairingRequest,
-    ShortCode,
-};
 pub use settings::{MAX_PART, MAX_SETTING, SETTINGS, SETTINGS_PARTS, Settings, settings_aor};
 
 use std::time::Duration;

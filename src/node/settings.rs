@@ -9,9 +9,7 @@ use super::lookup::Op;
 use super::ring::State;
 use super::{Node, Output, Saved};
 use crate::core::Instant;
-use crate::identity::{
-    Entry, EntryKind, SETTINGS, SETTINGS_PARTS, Settings, SignedEntry, resource_key, settings_aor,
-};
+use crate::identity::{Entry, EntryKind, SETTINGS, SETTINGS_PARTS, Settings, SignedEntry, resource_key, settings_aor};
 use crate::overlay::{self, Mode, OpId, PutError};
 use bytes::Bytes;
 use std::time::Duration;

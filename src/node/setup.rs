@@ -178,7 +178,6 @@ impl Setup {
         (if plain { String::new() } else { self.own_contact() }, clear)
     }
 
-
     fn clear_uri(&self) -> String {
         Uri::sip(Some(&self.user()), &self.sip.ip().to_string(), Some(self.sip.port())).to_string()
     }

@@ -6,10 +6,10 @@ mod mdns;
 mod multicast;
 pub(super) mod srv;
 
-pub use mdns::browse;
 use crate::config::Discover;
 use crate::core::{Id, Rng};
 use crate::identity::TrustAnchor;
+pub use mdns::browse;
 use std::net::SocketAddr;
 
 /// What the tag is derived for.

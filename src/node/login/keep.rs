@@ -11,7 +11,7 @@ use crate::identity::login::{
     CREDENTIAL, Credential, Owned, PasswordParts, SHARES, ShareAnswer, ShareRequest, THRESHOLD, credential_aor,
     share_position,
 };
-use crate::identity::{Certificate, Entry, KeyPair, EntryKind, SignedEntry, TrustAnchor, resource_key};
+use crate::identity::{Certificate, Entry, EntryKind, KeyPair, SignedEntry, TrustAnchor, resource_key};
 use crate::node::Node;
 use crate::node::control::{CommandError, Reply, RequestId};
 use crate::node::lookup::Op;
