@@ -262,11 +262,12 @@ impl Identity {
             renewed = true;
         }
         if self.needs_enroller(now) && self.enroller.is_some() {
-            let request = self.certify_request(Vec::new(), now);
+            let request = self.certify_request(self.ending_delegations(now), now);
             let (anchor, device) = (self.anchor.clone(), self.device.public());
             let enroller = self.enroller.as_mut().ok_or(IdentityError::NotOurs)?;
             let granted = enroller.certify(&request, device, &anchor, now, rng)?;
             self.certified(&granted, now)?;
+            self.announce_enroller(now)?;
             renewed = true;
         }
         Ok(renewed)
@@ -284,7 +285,7 @@ impl Identity {
     pub fn ending_delegations(&self, now: UnixTime) -> Vec<String> {
         let ending = self.adapters.iter().filter(|(c, _)| c.not_after <= now + RENEW_BEFORE);
         let names = ending.filter_map(|(c, _)| if let Claims::Adapter(names) = &c.claims { Some(names) } else { None });
-        names.flatten().filter(|n| *n != ENROLLERS).cloned().collect()
+        names.flatten().filter(|n| *n != ENROLLERS).take(super::MAX_ASKED).cloned().collect()
     }
 
     /// Certificates of the further devices that this one signed, the latest last.
