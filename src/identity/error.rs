@@ -41,6 +41,9 @@ pub enum IdentityError {
     /// Valid no more.
     #[error("the {0} certificate has expired")]
     Expired(&'static str),
+    /// A call's proof that does not hold; says in what.
+    #[error("the proof of the caller or callee {0}")]
+    Proof(&'static str),
     /// This identity may not sign what was asked.
     #[error("this identity may not sign for that name")]
     NotOurs,

@@ -12,6 +12,8 @@ pub enum Purpose {
     Certificate,
     /// A record entry.
     Entry,
+    /// Who calls, or who answers, across two overlays.
+    CallProof,
 }
 
 impl Purpose {
@@ -20,6 +22,7 @@ impl Purpose {
         match self {
             Purpose::Certificate => "chordial certificate v1",
             Purpose::Entry => "chordial record entry v1",
+            Purpose::CallProof => "chordial call proof v1",
         }
     }
 

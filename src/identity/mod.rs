@@ -13,9 +13,14 @@
 //! Each kind of signature covers a text of its own in front of the bytes ([`Purpose`]), so that no signature can be
 //! shown for another. Ed25519 is checked strictly (RFC 8032, small-order keys refused).
 //!
+//! Whoever belongs to another overlay is a [`Foreign`]: a chain that holds in itself, to be compared with what a
+//! [`ContactLink`] said or what was met before ([`Acquaintances`]); a [`CallProof`] in a request and in its answer shows
+//! each end's key to the other, whoever carries the messages.
+//!
 //! Left out, each to come with the work that needs it: revocation, renewal of certificates before they run out, the
 //! password login, enrolment by a short code between two screens, asking an enroller for adapter certificates over a link.
 
+mod acquaintances;
 mod armour;
 mod cbor;
 mod certificate;
@@ -26,11 +31,15 @@ mod enrol;
 mod enroller;
 mod entry;
 mod error;
+mod foreign;
 mod key;
+mod link;
 mod name;
 mod own;
+mod proof;
 mod recovery;
 
+pub use acquaintances::{Acquaintances, Block, Contact, FullError, Known, Knock, MAX_CONTACTS, MAX_KNOCKS, Standing};
 pub use certificate::{Certificate, Claims};
 pub use chain::{Chain, TrustAnchor, Verified, Verifier};
 pub use code::{InviteCode, MAX_CODE_ADDRS, RootFingerprint};
@@ -39,9 +48,12 @@ pub use enrol::{ENROLMENT_TYPE, JoinAnswer, JoinRequest, Joining};
 pub use enroller::{Enroller, INVITE_LIFETIME, MAX_INVITES, MAX_SOURCES, MAX_WRONG_CODES, Member, THROTTLE_WINDOW};
 pub use entry::{DictionaryKey, Entry, EntryKind, SignedEntry};
 pub use error::{EnrolError, IdentityError, RecordError};
+pub use foreign::{Foreign, KeyFingerprint, Proven, Root};
 pub use key::{KeyPair, PublicKey, Purpose};
+pub use link::{ContactLink, LINK_SCHEME, RingToken};
 pub use name::{aor, canonical_overlay, canonical_user, resource_key, split_aor};
 pub use own::Identity;
+pub use proof::{CallProof, PROOF_HEADER, Said, Side};
 pub use recovery::RecoverySheet;
 
 use std::time::Duration;
