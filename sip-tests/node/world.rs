@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use chordial::config::Config;
-use chordial::core::{ConnId, Flow, Id, Instant, Redacted, Rng, Transport, UnixTime};
-use chordial::identity::{Identity, Verified};
+use chordial::core::{ConnId, Flow, Instant, Redacted, Rng, Transport, UnixTime};
+use chordial::identity::{Expect, Foreign, Identity, Proven, TrustAnchor, Verified};
 use chordial::node::control::{CallReport, Command, CommandError, Event, Reply, RequestId};
 use chordial::node::{Input, MediaCommand, MediaInput, Node, Output, Saved, Setup};
 use chordial::sip::msg::Message;
@@ -45,6 +45,8 @@ pub struct Host {
     pub sip: SocketAddr,
     pub overlay: SocketAddr,
     pub verified: Option<Arc<Verified>>,
+    /// Of which overlay it is.
+    pub anchor: Option<TrustAnchor>,
     wake: Option<Instant>,
     /// In the order in which they came: events, replies, saves, media commands.
     pub events: Vec<(Option<RequestId>, Event)>,
@@ -75,6 +77,8 @@ pub struct RawEnd {
     pub closed: Vec<ConnId>,
     /// Who it proves to be on links.
     pub proof: Option<Arc<Verified>>,
+    /// Its overlay, where that is another one than that of whom it dials.
+    pub anchor: Option<TrustAnchor>,
 }
 
 #[derive(Debug, Clone)]
@@ -103,6 +107,8 @@ pub struct World {
     pub lose: Box<Lose>,
     /// Swallows a message on a stream when it says so: the host lives, the program on it hangs.
     pub swallow: Box<Swallow>,
+    /// Who answers in the place of whoever is dialled.
+    pub hijacked: BTreeMap<SocketAddr, SocketAddr>,
 }
 
 impl World {
@@ -119,6 +125,7 @@ impl World {
             requests: 0,
             lose: Box::new(|_, _, _| false),
             swallow: Box::new(|_| false),
+            hijacked: BTreeMap::new(),
         }
     }
 
@@ -138,12 +145,13 @@ impl World {
         self.member(identity, change)
     }
 
-    /// A peer with this identity that joins by the first one.
+    /// A peer with this identity that joins by the first one of its overlay.
     pub fn member(&mut self, identity: Identity, change: impl FnOnce(&mut Config)) -> usize {
         let mut config = Config::default();
         config.overlay.name = identity.overlay().to_owned();
         config.user.name = identity.user().to_owned();
-        config.overlay.bootstrap = self.hosts.first().map(|h| h.overlay).into_iter().collect();
+        let same = |h: &&Host| h.anchor.as_ref() == Some(&identity.anchor);
+        config.overlay.bootstrap = self.hosts.iter().find(same).map(|h| h.overlay).into_iter().collect();
         change(&mut config);
         self.host(config, Some(identity), None)
     }
@@ -169,6 +177,7 @@ impl World {
         let (sip, overlay) = (format!("{ip}:5060").parse().unwrap(), format!("{ip}:5061").parse().unwrap());
         let unix = START + self.now.since(Instant::ZERO);
         let verified = identity.as_ref().map(|i| Arc::new(i.verified(unix).unwrap()));
+        let anchor = identity.as_ref().map(|i| i.anchor.clone());
         let mut setup = Setup::new(config, identity, sip, overlay, unix);
         setup.password = password;
         let node = Node::new(self.now, setup, self.rng.fork());
@@ -177,6 +186,7 @@ impl World {
             sip,
             overlay,
             verified,
+            anchor,
             wake: None,
             events: Vec::new(),
             replies: BTreeMap::new(),
@@ -204,6 +214,7 @@ impl World {
             opened: Vec::new(),
             closed: Vec::new(),
             proof: None,
+            anchor: None,
         });
         self.raws.len() - 1
     }
@@ -358,7 +369,8 @@ impl World {
         }
     }
 
-    fn connect(&mut self, host: usize, conn: ConnId, transport: Transport, remote: SocketAddr, expect: Option<Id>) {
+    fn connect(&mut self, host: usize, conn: ConnId, transport: Transport, remote: SocketAddr, expect: Expect) {
+        let remote = self.hijacked.get(&remote).copied().unwrap_or(remote);
         let late = self.now + ONE_WAY * 4;
         let here = Place::Node(host);
         let refused = Arrival::Node(Input::ConnectFailed { conn, why: "refused".into() });
@@ -371,23 +383,43 @@ impl World {
             if to.silent {
                 return self.at(self.now + CONNECT_TIME, here, refused);
             }
-            let other = expect.is_some() && to.verified.as_ref().map(|v| v.peer_id) != expect;
+            let (near_proof, far_proof) = match tls {
+                true => {
+                    (self.hosts[host].proven_to(to.anchor.as_ref()), to.proven_to(self.hosts[host].anchor.as_ref()))
+                }
+                false => (Proven::Nobody, Proven::Nobody),
+            };
+            // What the link layer refuses of the end that is dialled.
+            let other = tls
+                && match (expect, &far_proof) {
+                    (Expect::Member, Proven::Member(_)) => false,
+                    (Expect::Peer(id), Proven::Member(peer)) => peer.peer_id != id,
+                    (Expect::Foreign, ..) => to.anchor.is_none(),
+                    _ => true,
+                };
             if to.dead || other {
                 return self.at(late, here, refused);
             }
-            let (near_proof, far_proof) = match tls {
-                true => (self.hosts[host].verified.clone(), to.verified.clone()),
-                false => (None, None),
+            let far_proof = match (expect, to.verified.clone().zip(to.anchor.clone())) {
+                (Expect::Foreign, Some((verified, anchor))) => {
+                    Proven::Foreign(Arc::new(Foreign { anchor, verified: (*verified).clone() }))
+                }
+                _ => far_proof,
             };
             let flow = Flow::stream(transport, remote, from, far);
             self.join((here, conn), (Place::Node(i), far));
             self.at(self.now + ONE_WAY * 3, Place::Node(i), Arrival::Node(Input::Accepted { flow, peer: near_proof }));
             self.at(late, here, Arrival::Node(Input::Connected { conn, peer: far_proof }));
         } else if let Some(i) = self.raws.iter().position(|r| r.addr == remote && r.tcp) {
-            let proof = self.raws[i].proof.clone();
+            let proof = match (self.raws[i].proof.clone(), self.raws[i].anchor.clone()) {
+                (Some(verified), Some(anchor)) if tls => {
+                    Proven::Foreign(Arc::new(Foreign { anchor, verified: (*verified).clone() }))
+                }
+                (proof, _) => proof.filter(|_| tls).into(),
+            };
             self.join((here, conn), (Place::Raw(i), far));
             self.at(late, Place::Raw(i), Arrival::Opened(far));
-            self.at(late, here, Arrival::Node(Input::Connected { conn, peer: proof.filter(|_| tls) }));
+            self.at(late, here, Arrival::Node(Input::Connected { conn, peer: proof }));
         } else {
             self.at(late, here, refused);
         }
@@ -400,7 +432,13 @@ impl World {
         let i = self.hosts.iter().position(|h| h.sip == remote || h.overlay == remote).unwrap();
         let from = SocketAddr::new(self.raws[raw].addr.ip(), 30_000 + (self.conns % 20_000) as u16);
         let flow = Flow::stream(transport, remote, from, far);
-        let peer = self.raws[raw].proof.clone().filter(|_| transport == Transport::Tls);
+        let proof = self.raws[raw].proof.clone().filter(|_| transport == Transport::Tls);
+        let peer = match (proof, self.raws[raw].anchor.clone()) {
+            (Some(verified), Some(anchor)) => {
+                Proven::Foreign(Arc::new(Foreign { anchor, verified: (*verified).clone() }))
+            }
+            (proof, _) => proof.into(),
+        };
         self.join((Place::Raw(raw), near), (Place::Node(i), far));
         self.at(self.now + ONE_WAY, Place::Node(i), Arrival::Node(Input::Accepted { flow, peer }));
         self.run(ONE_WAY * 2);
@@ -503,6 +541,17 @@ impl World {
 }
 
 impl Host {
+    /// What a link shows of it to a device of the overlay `anchor`.
+    fn proven_to(&self, anchor: Option<&TrustAnchor>) -> Proven {
+        match (&self.verified, &self.anchor) {
+            (Some(verified), own) if own.as_ref() == anchor => Proven::Member(verified.clone()),
+            (Some(verified), Some(own)) => {
+                Proven::Foreign(Arc::new(Foreign { anchor: own.clone(), verified: (**verified).clone() }))
+            }
+            _ => Proven::Nobody,
+        }
+    }
+
     pub fn plans(&self) -> Vec<&MediaPlan> {
         let plan = |m: &'_ MediaCommand| matches!(m, MediaCommand::Start { .. });
         let plans = self.media.iter().filter(|m| plan(m));

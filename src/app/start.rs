@@ -86,6 +86,14 @@ fn said(event: &Event) -> String {
         Event::Registered { aor } => format!("{aor} is registered"),
         Event::RegistrationFailed { aor, status, why } => format!("{aor} is not registered: {status} {why}"),
         Event::Incoming { call, from } => format!("call {call}: {from} calls; chordial answer {call} takes it"),
+        Event::Knocked { aor, key, changed: false } => {
+            format!("{aor} (key {key}) knocked; chordial contacts accept {aor} lets them ring")
+        }
+        Event::Knocked { aor, key, changed: true } => {
+            format!(
+                "{aor} shows ANOTHER KEY ({key}) than the one that is known; ask them before chordial contacts accept {aor}"
+            )
+        }
         Event::Ringing { call } => format!("call {call}: rings"),
         Event::Answered { call, setup_ms, codec } => format!("call {call}: answered after {setup_ms:.0} ms, {codec}"),
         Event::Dtmf { call, digit } => format!("call {call}: digit {digit}"),

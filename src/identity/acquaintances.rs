@@ -9,8 +9,8 @@
 use super::cbor::{Reader, Writer, canonical};
 use super::contact::{read_addrs, write_addrs};
 use super::{
-    CallProof, IdentityError, KeyFingerprint, RingToken, Root, RootFingerprint, Said, canonical_overlay, canonical_user,
-    split_aor,
+    CallProof, IdentityError, KeyFingerprint, RingToken, Root, RootFingerprint, Said, canonical_overlay,
+    canonical_user, split_aor,
 };
 use crate::core::UnixTime;
 use std::fmt;
@@ -276,7 +276,8 @@ impl Acquaintances {
     /// Takes up the one who knocked: by AOR, or by the short fingerprint of the key where several use one. A changed key
     /// takes the place of the one known before. The contact's name; `None` where nobody, or more than one, is meant.
     pub fn accept(&mut self, who: &str, name: Option<&str>) -> Option<Result<String, FullError>> {
-        let meant: Vec<_> = self.knocks.iter().filter(|k| k.who.key.to_string() == who || is_named(&k.who.aor, who)).collect();
+        let meant: Vec<_> =
+            self.knocks.iter().filter(|k| k.who.key.to_string() == who || is_named(&k.who.aor, who)).collect();
         let [knock] = meant[..] else { return None };
         let who = knock.who.clone();
         let before = self.contacts.iter().find(|c| c.aor == who.aor).cloned();
@@ -286,7 +287,8 @@ impl Acquaintances {
         let added = match (name, &before) {
             (None, None) => self.add_unnamed(who),
             (name, before) => {
-                let name = name.map_or_else(|| before.as_ref().map_or(String::new(), |b| b.name.clone()), str::to_owned);
+                let name =
+                    name.map_or_else(|| before.as_ref().map_or(String::new(), |b| b.name.clone()), str::to_owned);
                 let addrs = before.as_ref().map(|b| b.addrs.clone()).unwrap_or_default();
                 self.add(Contact { name: name.clone(), aor, root, key, addrs, token: None }).map(|()| name)
             }
@@ -339,7 +341,9 @@ impl Acquaintances {
 
     /// True when a verified proof shows a token that was given out here; one for once is spent by it.
     pub fn redeem(&mut self, proof: &CallProof, said: &Said<'_>, now: UnixTime) -> bool {
-        let Some(at) = self.given.iter().position(|g| g.until >= now && proof.proves(said, &g.token)) else { return false };
+        let Some(at) = self.given.iter().position(|g| g.until >= now && proof.proves(said, &g.token)) else {
+            return false;
+        };
         if self.given.get(at).is_some_and(|g| g.once) {
             self.given.remove(at);
         }

@@ -1,7 +1,7 @@
 //! Who belongs to another overlay, and by what that overlay and its users are known.
 
 use super::{Chain, Claims, IdentityError, PublicKey, RootFingerprint, TrustAnchor, Verified};
-use crate::core::UnixTime;
+use crate::core::{Id, UnixTime};
 use std::fmt;
 use std::sync::Arc;
 
@@ -119,5 +119,22 @@ pub enum Proven {
 impl From<Option<Arc<Verified>>> for Proven {
     fn from(peer: Option<Arc<Verified>>) -> Proven {
         peer.map_or(Proven::Nobody, Proven::Member)
+    }
+}
+
+/// Who has to be at the other end of a link that is dialled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expect {
+    /// Any device of this overlay.
+    Member,
+    /// The device with this peer-ID.
+    Peer(Id),
+    /// A device of another overlay; of which one, whoever dialled compares.
+    Foreign,
+}
+
+impl From<Option<Id>> for Expect {
+    fn from(id: Option<Id>) -> Expect {
+        id.map_or(Expect::Member, Expect::Peer)
     }
 }

@@ -39,7 +39,7 @@ mod own;
 mod proof;
 mod recovery;
 
-pub use acquaintances::{Acquaintances, Block, Contact, FullError, Known, Knock, MAX_CONTACTS, MAX_KNOCKS, Standing};
+pub use acquaintances::{Acquaintances, Block, Contact, FullError, Knock, Known, MAX_CONTACTS, MAX_KNOCKS, Standing};
 pub use certificate::{Certificate, Claims};
 pub use chain::{Chain, TrustAnchor, Verified, Verifier};
 pub use code::{InviteCode, MAX_CODE_ADDRS, RootFingerprint};
@@ -48,7 +48,7 @@ pub use enrol::{ENROLMENT_TYPE, JoinAnswer, JoinRequest, Joining};
 pub use enroller::{Enroller, INVITE_LIFETIME, MAX_INVITES, MAX_SOURCES, MAX_WRONG_CODES, Member, THROTTLE_WINDOW};
 pub use entry::{DictionaryKey, Entry, EntryKind, SignedEntry};
 pub use error::{EnrolError, IdentityError, RecordError};
-pub use foreign::{Foreign, KeyFingerprint, Proven, Root};
+pub use foreign::{Expect, Foreign, KeyFingerprint, Proven, Root};
 pub use key::{KeyPair, PublicKey, Purpose};
 pub use link::{ContactLink, LINK_SCHEME, RingToken};
 pub use name::{aor, canonical_overlay, canonical_user, resource_key, split_aor};

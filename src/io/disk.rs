@@ -18,6 +18,8 @@ pub const IDENTITY: &str = "identity.cbor";
 pub const PHONES: &str = "phones.toml";
 /// Overlay addresses of peers known from the last time, one IP:PORT a line.
 pub const PEERS: &str = "peers.txt";
+/// Contacts and keys of other overlays (`identity::Acquaintances`).
+pub const FOREIGN: &str = "foreign.cbor";
 
 /// Why the data directory could not be used.
 #[derive(Debug, Error)]

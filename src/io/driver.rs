@@ -171,6 +171,7 @@ impl Driver {
                         Saved::Identity => disk::IDENTITY,
                         Saved::Phones => disk::PHONES,
                         Saved::Peers => disk::PEERS,
+                        Saved::Foreign => disk::FOREIGN,
                     };
                     self.data.write(name, &bytes)?;
                 }

@@ -11,7 +11,7 @@ use super::transport::{self, BindError, Credentials, Endpoint, Event as WireEven
 use super::voice::{self, Voices};
 use crate::config::{Config, Discover, PhoneAuth};
 use crate::core::{Redacted, UnixTime};
-use crate::identity::{Identity, IdentityError, TrustAnchor};
+use crate::identity::{Acquaintances, Identity, IdentityError, TrustAnchor};
 use crate::media::codec;
 use crate::node::{Node, Setup, control};
 use crate::pbx::Accounts;
@@ -184,6 +184,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let mut setup = Setup::new(config, identity, sip, overlay, unix);
     (setup.sip_listen, setup.overlay_listen) = (sip_listen, overlay_listen);
     (setup.accounts, setup.password, setup.known_peers) = (accounts, password, known_peers(&data)?);
+    setup.acquaintances = acquaintances(&data)?;
     let rng = super::seed::rng().map_err(|source| LaunchError::System { what: "reading randomness", source })?;
     let node = Node::new(clock::now(), setup, rng);
     let status = node.status(clock::now());
@@ -346,6 +347,15 @@ fn delegate(
 fn known_peers(data: &DataDir) -> Result<Vec<SocketAddr>, LaunchError> {
     let bytes = data.read(disk::PEERS)?.unwrap_or_default();
     Ok(String::from_utf8_lossy(&bytes).lines().filter_map(|l| l.trim().parse().ok()).collect())
+}
+
+/// Contacts and keys of other overlays.
+fn acquaintances(data: &DataDir) -> Result<Acquaintances, LaunchError> {
+    let Some(bytes) = data.read(disk::FOREIGN)? else { return Ok(Acquaintances::default()) };
+    Acquaintances::from_bytes(&bytes).map_err(|fault| {
+        let what = format!("{}: {fault}", data.path().join(disk::FOREIGN).display());
+        setting(what, "restore it from a copy; without it every contact of another overlay is a stranger again")
+    })
 }
 
 type Opened = (Endpoint, mpsc::Receiver<WireEvent>);

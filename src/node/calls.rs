@@ -38,10 +38,14 @@ pub(super) enum Callee {
 }
 
 impl Node {
-    /// Reads TARGET: extension, user name, AOR or `sip:` URI; each with `~fingerprint` after the user where several claim
+    /// Reads TARGET: name of a contact in another overlay, extension, user name, AOR or `sip:` URI; each with `~fingerprint` after the user where several claim
     /// the name.
     pub(super) fn callee(&self, target: &str) -> Result<Callee, CommandError> {
         let target = target.trim();
+        // A contact's name goes before a user's: whoever took it up has chosen it.
+        if let Some(uri) = self.strangers.known.contact(target).and_then(|c| Uri::parse(&c.aor).ok()) {
+            return Ok(Callee::Outside(uri));
+        }
         let wrong = |what: &str| {
             CommandError::new(
                 format!("{what}: \"{target}\""),
@@ -135,16 +139,24 @@ impl Node {
             busy = true;
             match output {
                 ua::Output::Request { key, message, hop } => {
+                    let hop = self.hop_in_dialog(&message, hop);
+                    if let Some(uri) = self.needs_way(&hop) {
+                        let branch = tx::new_branch(&mut self.rng);
+                        self.find_way(now, message, uri, &branch, Some(Owner::Ua(key)));
+                        continue;
+                    }
                     match self.send_request(now, message, &hop, Owner::Ua(key)) {
                         Some(tx) => self.ua.sent(key, tx),
                         None => self.ua.on_failure(now, key, 503),
                     }
                 }
                 ua::Output::Ack { message, hop } => {
+                    let hop = self.hop_in_dialog(&message, hop);
                     let branch = tx::new_branch(&mut self.rng);
-                    self.send_stateless(message, &hop, &branch);
+                    self.send_stateless(now, message, &hop, &branch);
                 }
-                ua::Output::Respond { tx, message } => {
+                ua::Output::Respond { tx, mut message } => {
+                    self.prove_answer(now, &mut message);
                     self.tx.respond(now, tx, message);
                 }
                 ua::Output::Cancel { tx } => {

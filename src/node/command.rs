@@ -49,6 +49,12 @@ impl Node {
             Command::PhoneList => Ok(Reply::Phones { phones: self.phones(now) }),
             Command::PhoneRemove { user } => self.phone_remove(&user),
             Command::Invite { user } => self.invite(now, &user),
+            Command::ContactLink { ring } => self.contact_link(now, ring),
+            Command::ContactAccept { who, name } => self.contact_accept(&who, name.as_deref()),
+            Command::ContactForget { name } => self.contact_forget(&name),
+            Command::Strangers => Ok(Reply::Strangers(self.strangers_report())),
+            Command::Block { target } => self.block(&target, true),
+            Command::Unblock { target } => self.block(&target, false),
             Command::Stop => {
                 self.stopping = Some(request);
                 for call in self.ua.summaries(now) {

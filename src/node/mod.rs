@@ -14,6 +14,9 @@
 //! | `calls` | the user agent: targets, media, reports |
 //! | `route` | the registrar and the proxy for standard phones |
 //! | `vouch` | whether a peer may speak for the caller that a request names |
+//! | `foreign` | callers and callees of other overlays: their links, their proofs |
+//! | `strangers` | who from outside may ring, who knocked, who is blocked |
+//! | `ways` | the way to a target that no address names: a contact's supernodes |
 //! | `enrol` | invites, and strangers who redeem them |
 //! | `exchange` | what nodes ask each other beside overlay and calls |
 //! | `command` | what a person or a script asks |
@@ -25,18 +28,21 @@ mod discovery;
 mod enrol;
 mod exchange;
 mod flows;
+mod foreign;
 mod lookup;
 mod publish;
 mod receive;
 mod ring;
 mod route;
 mod setup;
+mod strangers;
 mod vouch;
+mod ways;
 
 pub use setup::Setup;
 
 use crate::core::{ConnId, Flow, Id, Instant, Rng, TimerQueue, Transport, UnixTime};
-use crate::identity::{Identity, Verified};
+use crate::identity::{Expect, Identity, Proven};
 use crate::overlay::Overlay;
 use crate::overlay::carry::Carry;
 use crate::pbx::Domain;
@@ -51,7 +57,6 @@ use flows::{Flows, Wire};
 use publish::Publisher;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 /// What comes from outside.
 #[derive(Debug)]
@@ -68,14 +73,14 @@ pub enum Input {
         /// With its number.
         flow: Flow,
         /// Who proved to be at the other end of a link.
-        peer: Option<Arc<Verified>>,
+        peer: Proven,
     },
     /// A connection of [`Output::Connect`] is open.
     Connected {
         /// Which.
         conn: ConnId,
         /// Who proved to be at the other end of a link.
-        peer: Option<Arc<Verified>>,
+        peer: Proven,
     },
     /// A connection of [`Output::Connect`] could not be opened.
     ConnectFailed {
@@ -196,6 +201,8 @@ pub enum Saved {
     Phones,
     /// Addresses of peers to join by, one IP:PORT a line.
     Peers,
+    /// Contacts and keys of other overlays, and who may not ring.
+    Foreign,
 }
 
 /// What is to be done outside.
@@ -217,7 +224,7 @@ pub enum Output {
         /// Where to.
         remote: SocketAddr,
         /// Who must be there.
-        expect: Option<Id>,
+        expect: Expect,
     },
     /// Write a message on a connection.
     Write {
@@ -292,6 +299,8 @@ pub struct Node {
     calls: calls::Calls,
     vouch: vouch::Vouching,
     exchanges: exchange::Exchanges,
+    strangers: strangers::Strangers,
+    ways: ways::Ways,
     wire: Vec<Wire>,
     out: VecDeque<Output>,
     counters: BTreeMap<&'static str, u64>,
@@ -300,7 +309,7 @@ pub struct Node {
 
 impl Node {
     /// A node that begins to join, found or register, as its setup says.
-    pub fn new(now: Instant, setup: Setup, mut rng: Rng) -> Node {
+    pub fn new(now: Instant, mut setup: Setup, mut rng: Rng) -> Node {
         let parts = setup::parts(now, &setup, &mut rng);
         let mut node = Node {
             clock: (now, setup.unix),
@@ -321,6 +330,8 @@ impl Node {
             calls: calls::Calls::default(),
             vouch: vouch::Vouching::default(),
             exchanges: exchange::Exchanges::default(),
+            strangers: strangers::Strangers::new(std::mem::take(&mut setup.acquaintances)),
+            ways: ways::Ways::default(),
             wire: Vec::new(),
             out: VecDeque::new(),
             counters: BTreeMap::new(),
@@ -341,8 +352,8 @@ impl Node {
                 Some(flow) => self.on_bytes(now, flow, bytes),
                 None => self.count("frames without a connection"),
             },
-            Input::Accepted { flow, peer } => self.flows.accepted(flow, peer),
-            Input::Connected { conn, peer } => self.flows.connected(conn, peer, &mut self.wire),
+            Input::Accepted { flow, peer } => self.on_accepted(now, flow, peer),
+            Input::Connected { conn, peer } => self.on_connected(now, conn, peer),
             Input::ConnectFailed { conn, why } => self.on_gone(now, conn, Some(&why)),
             Input::Closed { conn } => self.on_gone(now, conn, None),
             Input::Clock { unix } => self.set_clock(now, unix),
@@ -361,6 +372,7 @@ impl Node {
         self.registrar.handle_timeout(now);
         self.router.handle_timeout(now);
         self.on_unheard(now);
+        self.on_silent_foreign(now);
         if let Some(overlay) = self.overlay.as_mut() {
             overlay.handle_timeout(now);
         }
@@ -378,7 +390,11 @@ impl Node {
         let overlay = self.overlay.as_ref().and_then(|o| o.poll_timeout());
         let times =
             [self.tx.poll_timeout(), self.ua.poll_timeout(), self.registrar.poll_timeout(), self.router.poll_timeout()];
-        times.into_iter().chain([overlay, self.next_ring_timeout(), self.unheard.next()]).flatten().min()
+        times
+            .into_iter()
+            .chain([overlay, self.next_ring_timeout(), self.unheard.next(), self.strangers.next()])
+            .flatten()
+            .min()
     }
 
     /// The wall-clock time at `now`.
@@ -424,6 +440,8 @@ impl Node {
         }
         let peer = self.flows.peer_of(conn);
         let Some(flow) = self.flows.gone(conn) else { return };
+        self.strangers.silent.cancel(&conn);
+        self.on_way_failed(now, conn, why.unwrap_or("the connection was closed"));
         self.tx.flow_failed(flow);
         self.registrar.flow_closed(conn);
         // A link that never came up tells what the failed request tells already, and nothing more.

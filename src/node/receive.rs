@@ -72,6 +72,7 @@ impl Node {
                     self.unheard.cancel(&tx);
                     self.owners.remove(&tx);
                     self.large.remove(&tx);
+                    self.ways.forget(tx);
                 }
                 Output::Terminated { tx: TxId::Server(tx) } => self.forget_request(tx),
             }
@@ -92,6 +93,7 @@ impl Node {
 
     fn on_response(&mut self, now: Instant, tx: tx::ClientTxId, message: Message) {
         self.unheard.cancel(&tx);
+        let Some(message) = self.on_way_response(now, tx, message) else { return };
         match self.owners.get(&tx) {
             Some(Owner::Overlay(rpc)) => self.on_overlay_response(now, *rpc, &message),
             Some(Owner::Ua(key)) => self.ua.on_response(now, *key, tx, &message),
@@ -110,6 +112,9 @@ impl Node {
                 return self.sent_again(owner, again);
             }
         }
+        if self.try_another_way(now, tx) {
+            return;
+        }
         match owner {
             Some(Owner::Overlay(rpc)) => self.on_overlay_failed(now, rpc),
             Some(Owner::Ua(key)) => self.ua.on_failure(now, key, status),
@@ -126,6 +131,9 @@ impl Node {
         while let Some(tx) = self.unheard.pop(now) {
             self.tx.cancel(now, tx);
             self.count("requests that a peer left unanswered");
+            if self.try_another_way(now, tx) {
+                continue;
+            }
             match self.owners.get(&tx).copied() {
                 Some(Owner::Ua(key)) => self.ua.on_failure(now, key, 503),
                 Some(Owner::Router(_)) => self.router.on_transport_error(now, tx),
@@ -168,7 +176,7 @@ impl Node {
         Some(tx)
     }
 
-    fn send_on(
+    pub(super) fn send_on(
         &mut self,
         now: Instant,
         mut message: Message,
@@ -187,7 +195,7 @@ impl Node {
     }
 
     /// A request goes by another transaction than its owner was told.
-    fn sent_again(&mut self, owner: Owner, new: tx::ClientTxId) {
+    pub(super) fn sent_again(&mut self, owner: Owner, new: tx::ClientTxId) {
         match owner {
             Owner::Ua(key) => self.ua.sent(key, new),
             Owner::Router(branch) => self.router.forwarded(branch, new),
@@ -196,9 +204,16 @@ impl Node {
     }
 
     /// Sends a message outside of any transaction: an ACK for a 2xx.
-    pub(super) fn send_stateless(&mut self, mut message: Message, hop: &Hop, branch: &str) {
+    pub(super) fn send_stateless(&mut self, now: Instant, message: Message, hop: &Hop, branch: &str) {
+        if let Some(uri) = self.needs_way(hop) {
+            return self.find_way(now, message, uri, branch, None);
+        }
         let size = message.to_bytes().len() + VIA_SIZE;
         let Some(flow) = self.flow_to(hop, size) else { return self.count("messages without a way") };
+        self.send_stateless_on(message, flow, branch);
+    }
+
+    pub(super) fn send_stateless_on(&mut self, mut message: Message, flow: Flow, branch: &str) {
         message.push_front(HeaderName::Via, self.via(&flow, branch));
         self.tx.send_stateless(&message, flow);
     }
@@ -221,11 +236,15 @@ impl Node {
             Hop::Peer { id, .. } if self.overlay.as_ref().is_some_and(|o| o.me().id == *id) => {
                 Some(self.internal_flow())
             }
+            Hop::Peer { addr, .. } if self.flows.abroad_flow(*addr).is_some() => self.flows.abroad_flow(*addr),
             Hop::Peer { id, addr } => self.flows.peer_flow(Some(*id), *addr, size, &mut self.wire),
             Hop::Uri(uri) => {
                 let (transport, addr) = crate::pbx::target::direct(uri).or_else(|| localhost(uri))?;
                 if self.overlay.is_some() && [self.flows.locals().sip, self.flows.locals().overlay].contains(&addr) {
                     return Some(self.internal_flow());
+                }
+                if let (Transport::Tls, Some(flow)) = (transport, self.flows.abroad_flow(addr)) {
+                    return Some(flow);
                 }
                 let explicit = uri.params.get("transport").is_some();
                 let large = transport == Transport::Udp && size > limits::SIP_UDP_REQUEST && !explicit;
@@ -243,6 +262,9 @@ impl Node {
             return self.route(now, tx, message, flow, true, merged);
         }
         let link = self.flows.is_link(&flow);
+        if let Some(foreign) = self.flows.foreign(&flow).cloned() {
+            return self.on_foreign(now, tx, message, flow, &foreign, merged);
+        }
         if carry::is_overlay(&message) {
             return self.on_overlay_request(now, tx, message, flow);
         }

@@ -5,7 +5,7 @@ use super::flows::Locals;
 use crate::config::Config;
 use crate::config::PhoneAuth;
 use crate::core::{Id, Instant, Redacted, Rng, Transport, UnixTime};
-use crate::identity::{Identity, Verifier};
+use crate::identity::{Acquaintances, Identity, Verifier};
 use crate::overlay::carry::{Carry, address_peer_id};
 use crate::overlay::chord::{self, Chord};
 use crate::overlay::{Overlay, PeerRef};
@@ -34,6 +34,8 @@ pub struct Setup {
     pub password: Option<Redacted<String>>,
     /// Peers known from the last time.
     pub known_peers: Vec<SocketAddr>,
+    /// Whom this device knows in other overlays.
+    pub acquaintances: Acquaintances,
     /// Where standard phones are served, as the socket says.
     pub sip_listen: SocketAddr,
     /// Where links are taken, as the socket says.
@@ -64,6 +66,7 @@ impl Setup {
             accounts: Accounts::new(&name),
             password: None,
             known_peers: Vec::new(),
+            acquaintances: Acquaintances::default(),
             sip_listen: sip,
             overlay_listen: overlay,
             sip,

@@ -87,6 +87,7 @@ impl Node {
         let Some(Waiting { message, flow, merged, device, aor }) = self.vouch.waiting.remove(&tx) else { return };
         if entries.iter().any(|e| e.entry().device == device && !e.entry().is_removal()) {
             self.vouch.remember(device, aor, now + GOOD_FOR);
+            // A caller of this overlay, who is no stranger.
             return self.route_on(now, tx, message, flow, true, merged);
         }
         self.count("callers that a peer may not speak for");

@@ -119,7 +119,7 @@ pub async fn call(data: &Path, args: CallArgs, json: bool) -> Result<(), Failure
 }
 
 /// Asks, with a spinner from the second second on.
-async fn request(data: &Path, command: &Command, json: bool) -> Result<Reply, Failure> {
+pub(super) async fn request(data: &Path, command: &Command, json: bool) -> Result<Reply, Failure> {
     let mut client = Client::connect(data).await?;
     let request = client.request(command, |_| {});
     tokio::pin!(request);
@@ -181,7 +181,7 @@ fn sound(text: &str) -> Result<PathBuf, Failure> {
     std::path::absolute(&path).map_err(|source| Failure::File { action: "find", path, source })
 }
 
-fn unexpected() -> Failure {
+pub(super) fn unexpected() -> Failure {
     Failure::said("the running chordial gave another answer than the one asked for", "run the same version of both")
 }
 

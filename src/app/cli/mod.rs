@@ -3,12 +3,13 @@
 mod args;
 mod ask;
 mod audio;
+mod contacts;
 mod password;
 mod print;
 
 pub use args::{
-    CallArgs, Cli, Command, CreateArgs, DemoArgs, DtmfArgs, InviteArgs, JoinArgs, LookupArgs, Office, Phone,
-    PhoneAddArgs, SimArgs, StartArgs, WhichCall,
+    AcceptArgs, BlockArgs, CallArgs, Cli, Command, Contacts, CreateArgs, DemoArgs, DtmfArgs, InviteArgs, JoinArgs,
+    LinkArgs, LookupArgs, Office, Phone, PhoneAddArgs, SimArgs, StartArgs, WhichCall,
 };
 pub use ask::spinner;
 pub use print::{out, table};
@@ -40,6 +41,17 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Phone(Phone::Remove { user }) => {
             client(ask::one(&data()?, control::Command::PhoneRemove { user }, json))
         }
+        Command::Contacts(Contacts::Link(args)) => client(contacts::link(&data()?, args, json)),
+        Command::Contacts(Contacts::Accept(args)) => {
+            let command = control::Command::ContactAccept { who: args.who, name: args.name };
+            client(ask::one(&data()?, command, json))
+        }
+        Command::Contacts(Contacts::Forget { name }) => {
+            client(ask::one(&data()?, control::Command::ContactForget { name }, json))
+        }
+        Command::Strangers => client(ask::one(&data()?, control::Command::Strangers, json)),
+        Command::Block(args) => client(ask::one(&data()?, control::Command::Block { target: args.target }, json)),
+        Command::Unblock(args) => client(ask::one(&data()?, control::Command::Unblock { target: args.target }, json)),
         Command::Call(args) => client(ask::call(&data()?, args, json)),
         Command::Answer(w) => client(ask::one(&data()?, control::Command::Answer { call: w.call }, json)),
         Command::Hangup(w) => client(ask::one(&data()?, control::Command::Hangup { call: w.call }, json)),

@@ -1,6 +1,8 @@
 //! Answers for a person: aligned, short, the most important first.
 
-use crate::node::control::{CallReport, CallStatus, LookupReport, PeerStatus, PhoneStatus, Reply, Status};
+use crate::node::control::{
+    CallReport, CallStatus, ContactStatus, LookupReport, PeerStatus, PhoneStatus, Reply, Status, StrangersReport,
+};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
@@ -25,8 +27,35 @@ pub fn reply(reply: &Reply) -> String {
         Reply::Invite { code, expires } => {
             format!("{code}\nworks once, for {}; on the other device: chordial join CODE", span(*expires))
         }
+        Reply::ContactLink { link, .. } => link.clone(),
+        Reply::Strangers(report) => strangers(report),
         Reply::Done { done } => done.clone(),
     }
+}
+
+fn strangers(r: &StrangersReport) -> String {
+    let mut text = match r.may_ring.as_str() {
+        "anyone" => "anyone from outside may ring\n".to_owned(),
+        "nobody" => "nobody from outside may ring\n".to_owned(),
+        "known" => "contacts and who was met before may ring\n".to_owned(),
+        _ => "contacts may ring\n".to_owned(),
+    };
+    let row = |what: &str, c: &ContactStatus| {
+        [what.to_owned(), c.name.clone(), c.aor.clone(), format!("key {}", c.key), format!("of {}", c.overlay_key)]
+    };
+    let mut rows: Vec<[String; 5]> = r.contacts.iter().map(|c| row("contact", c)).collect();
+    rows.extend(r.known.iter().map(|c| row("known", c)));
+    rows.extend(r.knocks.iter().map(|k| {
+        let what = if k.changed { "CHANGED KEY" } else { "knocked" };
+        let times = if k.times > 1 { format!("{} times", k.times) } else { String::new() };
+        [what.to_owned(), times, k.aor.clone(), format!("key {}", k.key), format!("of {}", k.overlay_key)]
+    }));
+    rows.extend(r.blocked.iter().map(|b| ["blocked".into(), String::new(), b.clone(), String::new(), String::new()]));
+    text.push_str(&table(rows));
+    if !r.knocks.is_empty() {
+        text.push_str("chordial contacts accept ADDRESS takes up who knocked; chordial block ADDRESS ends it\n");
+    }
+    text
 }
 
 /// How a call went, in two lines.
