@@ -116,6 +116,24 @@ pub enum Proven {
     Foreign(Arc<Foreign>),
 }
 
+impl Proven {
+    /// The device of this overlay.
+    pub fn member(&self) -> Option<&Arc<Verified>> {
+        match self {
+            Proven::Member(peer) => Some(peer),
+            Proven::Foreign(_) | Proven::Nobody => None,
+        }
+    }
+
+    /// The device of another overlay.
+    pub fn foreign(&self) -> Option<&Arc<Foreign>> {
+        match self {
+            Proven::Foreign(foreign) => Some(foreign),
+            Proven::Member(_) | Proven::Nobody => None,
+        }
+    }
+}
+
 impl From<Option<Arc<Verified>>> for Proven {
     fn from(peer: Option<Arc<Verified>>) -> Proven {
         peer.map_or(Proven::Nobody, Proven::Member)

@@ -226,10 +226,7 @@ impl Flows {
     /// A connection that the driver accepted.
     pub fn accepted(&mut self, flow: Flow, peer: Proven) {
         let Some(conn) = flow.conn else { return };
-        let id = match &peer {
-            Proven::Member(peer) => Some(peer.peer_id),
-            Proven::Foreign(_) | Proven::Nobody => None,
-        };
+        let id = peer.member().map(|peer| peer.peer_id);
         let link = flow.local == self.locals.overlay || flow.transport == Transport::Tls;
         self.insert(conn, Connection { flow, opening: None, peer, id, link, abroad: false });
     }
@@ -299,18 +296,12 @@ impl Flows {
 
     /// The proven peer of this overlay at the other end.
     pub fn peer(&self, flow: &Flow) -> Option<&Arc<Verified>> {
-        match &self.connections.get(&flow.conn?)?.peer {
-            Proven::Member(peer) => Some(peer),
-            Proven::Foreign(_) | Proven::Nobody => None,
-        }
+        self.connections.get(&flow.conn?)?.peer.member()
     }
 
     /// The device of another overlay at the other end.
     pub fn foreign(&self, flow: &Flow) -> Option<&Arc<Foreign>> {
-        match &self.connections.get(&flow.conn?)?.peer {
-            Proven::Foreign(foreign) => Some(foreign),
-            Proven::Member(_) | Proven::Nobody => None,
-        }
+        self.connections.get(&flow.conn?)?.peer.foreign()
     }
 
     /// The peer-ID that a connection was dialled for or proved.

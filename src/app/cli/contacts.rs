@@ -77,7 +77,7 @@ mod tests {
         assert!(code.width() <= 65, "too large for a terminal: {}", code.width());
         // Read back from what is drawn, module by module.
         let cell = |x: usize, y: usize| {
-            let c = rows[y / 2].chars().skip(8 + x).next().unwrap();
+            let c = rows[y / 2].chars().nth(9 + x).unwrap();
             match y % 2 {
                 0 => matches!(c, '\u{2588}' | '\u{2580}'),
                 _ => matches!(c, '\u{2588}' | '\u{2584}'),
