@@ -8,6 +8,7 @@ use chordial::core::Transport;
 use chordial::identity::{CallProof, ContactLink, Identity, InviteCode, JoinAnswer, Joining, PROOF_HEADER, Said, Side};
 use chordial::node::Saved;
 use chordial::node::control::{Command, Event, Reply, RingRight, StrangersReport};
+use chordial::pbx::locate::{Record, RecordKind};
 use chordial::sip::msg::{Message, Method};
 use std::sync::Arc;
 use std::time::Duration;
@@ -494,4 +495,108 @@ fn a_plain_caller_from_outside_rings_only_where_anyone_may() {
             assert_eq!(world.hosts[2].counter(world.now, "calls from outside in clear refused"), 1);
         }
     }
+}
+
+/// A service record and the address of its target, in the world's DNS.
+fn service(world: &mut World, name: &str, priority: u16, target: &str, at: std::net::SocketAddr) {
+    let srv = Record::Srv { priority, weight: 0, port: at.port(), target: target.into() };
+    world.zone.entry((name.into(), RecordKind::Srv)).or_default().push(srv);
+    world.zone.insert((target.into(), RecordKind::Address), vec![Record::Address(at.ip())]);
+}
+
+#[test]
+fn by_the_records_of_a_domain_and_its_key_is_remembered() {
+    let mut world = three(17, anyone);
+    let (first, second, annas) = (world.hosts[1].overlay, world.hosts[2].overlay, world.hosts[0].overlay);
+    service(&mut world, "_sips._tcp.b.office", 10, "s1.b.office", "10.88.0.1:5061".parse().unwrap());
+    service(&mut world, "_sips._tcp.b.office", 20, "s2.b.office", first);
+    service(&mut world, "_sips._tcp.a.office", 20, "s.a.office", annas);
+    // The first supernode is not there; the second looks ben up.
+    talk(&mut world, 0, "ben@b.office", 2, false);
+    talk(&mut world, 2, "sip:anna@a.office", 0, true);
+    let known = strangers(&mut world, 0).known;
+    assert_eq!(known.len(), 1, "the callee's key was remembered: {known:?}");
+    // Somebody else founds an office of that name, and has the records changed.
+    let (mallory, _) = Identity::found("b.office", "ben", None, START, &mut world.rng).unwrap();
+    let fake = world.member(mallory, anyone);
+    world.run(seconds(5));
+    let raw = world.raw();
+    let plain = world.raws[raw].addr;
+    world.zone.clear();
+    let to = world.hosts[fake].overlay;
+    service(&mut world, "_sips._tcp.b.office", 10, "s1.b.office", to);
+    service(&mut world, "_sip._udp.b.office", 10, "pbx.b.office", plain);
+    for real in [first, second] {
+        world.hijacked.insert(real, to);
+    }
+    for conn in world.links(0) {
+        world.close(crate::world::Place::Node(0), conn);
+    }
+    let request = world.call(0, "ben@b.office");
+    let (report, _) = world.report(0, request, seconds(20));
+    assert_eq!((report.result.as_str(), report.status), ("failed", 503));
+    assert!(report.reason.contains("root key"), "{}", report.reason);
+    assert_eq!(calls(&world, fake), 0);
+    assert!(world.raws[raw].inbox.is_empty(), "an overlay that is known was called in clear");
+}
+
+#[test]
+fn a_domain_whose_supernode_is_of_another_overlay_gets_nothing() {
+    let mut world = three(18, anyone);
+    let family = world.hosts[3].overlay;
+    service(&mut world, "_sips._tcp.b.office", 10, "s1.b.office", family);
+    let request = world.call(0, "ben@b.office");
+    let (report, _) = world.report(0, request, seconds(20));
+    assert_eq!((report.result.as_str(), report.status), ("failed", 503));
+    assert!(report.reason.contains("is of family"), "{}", report.reason);
+    assert_eq!(calls(&world, 3), 0);
+}
+
+#[test]
+fn a_plain_domain_by_its_records_and_the_next_target_when_one_is_silent() {
+    let mut world = three(19, |_| {});
+    let raws = [world.raw(), world.raw()];
+    let at = raws.map(|raw| world.raws[raw].addr);
+    service(&mut world, "_sip._udp.host.example", 10, "one.host.example", at[0]);
+    service(&mut world, "_sip._udp.host.example", 20, "two.host.example", at[1]);
+    let request = world.call(0, "joe@host.example");
+    world.until(seconds(20), "the INVITE at the second", |w| !w.raws[raws[1]].inbox.is_empty());
+    assert!(!world.raws[raws[0]].inbox.is_empty(), "the first was asked first");
+    let got = world.raws[raws[1]].inbox[0].clone();
+    assert_eq!(got.message.request_uri(), "sip:joe@host.example");
+    assert!(!got.message.has(chordial::sip::msg::HeaderName::Other(PROOF_HEADER)), "a proof in clear");
+    let mut ok = Message::reply(&got.message, 200, "OK");
+    ok.set_to_tag("plain");
+    // In the dialog a host name again.
+    ok.push("Contact", "<sip:joe@two.host.example:5060>");
+    ok.set_body("application/sdp", sdp("10.9.0.2:7000", "sendrecv"));
+    world.datagram(at[1], got.from.unwrap(), ok.to_bytes());
+    world.until_voice(0, 1);
+    world.run(seconds(2));
+    world.hang_up(0);
+    world.run(seconds(2));
+    let heard: Vec<_> = world.raws[raws[1]].inbox.iter().map(|r| r.message.method().as_str().to_owned()).collect();
+    assert!(heard.contains(&"ACK".to_owned()) && heard.contains(&"BYE".to_owned()), "{heard:?}");
+    let bye = world.raws[raws[1]].inbox.iter().find(|r| *r.message.method() == Method::Bye).unwrap().message.clone();
+    world.datagram(at[1], got.from.unwrap(), Message::reply(&bye, 200, "OK").to_bytes());
+    let (report, _) = world.report(0, request, seconds(8));
+    assert_eq!(report.result, "completed");
+}
+
+#[test]
+fn a_standard_phone_calls_and_is_called_abroad() {
+    let mut world = three(20, anyone);
+    world.ask(0, Command::PhoneAdd { user: "desk".into(), label: String::new(), password: "secret".into() }).unwrap();
+    know(&mut world, 0, 2, RingRight::Ask);
+    let registrar = world.hosts[0].sip;
+    let phone = world.plain("desk", "secret", registrar, |c| c.account.domain = "a.office".into());
+    world.run(seconds(3));
+    // The phone dials an address; its node proves it by the adapter's certificate.
+    talk(&mut world, phone, "sip:ben@b.office", 2, false);
+    talk(&mut world, phone, "sip:ben@b.office", 2, true);
+    assert_eq!(callers(&world, 2), ["sip:desk@a.office", "sip:desk@a.office"]);
+    // And is called: its node signs the answer. The way is known from the link of its overlay.
+    know(&mut world, 2, 0, RingRight::Ask);
+    talk(&mut world, 2, "sip:desk@a.office", phone, false);
+    talk(&mut world, 2, "sip:desk@a.office", phone, true);
 }

@@ -6,6 +6,7 @@ use chordial::core::{ConnId, Flow, Instant, Redacted, Rng, Transport, UnixTime};
 use chordial::identity::{Expect, Foreign, Identity, Proven, TrustAnchor, Verified};
 use chordial::node::control::{CallReport, Command, CommandError, Event, Reply, RequestId};
 use chordial::node::{Input, MediaCommand, MediaInput, Node, Output, Saved, Setup};
+use chordial::pbx::locate::{Record, RecordKind};
 use chordial::sip::msg::Message;
 use chordial::ua::{CallId, MediaOpened, MediaPlan, MediaStats};
 use std::collections::{BTreeMap, BTreeSet};
@@ -109,6 +110,8 @@ pub struct World {
     pub swallow: Box<Swallow>,
     /// Who answers in the place of whoever is dialled.
     pub hijacked: BTreeMap<SocketAddr, SocketAddr>,
+    /// What the DNS says.
+    pub zone: BTreeMap<(String, RecordKind), Vec<Record>>,
 }
 
 impl World {
@@ -126,6 +129,7 @@ impl World {
             lose: Box::new(|_, _, _| false),
             swallow: Box::new(|_| false),
             hijacked: BTreeMap::new(),
+            zone: BTreeMap::new(),
         }
     }
 
@@ -307,6 +311,10 @@ impl World {
                 self.write(Place::Node(host), conn, bytes);
             }
             Output::Close { conn } => self.close(Place::Node(host), conn),
+            Output::Resolve { query, question } => {
+                let records = self.zone.get(&(question.name, question.kind)).cloned().unwrap_or_default();
+                self.at(now + ONE_WAY * 2, Place::Node(host), Arrival::Node(Input::Resolved { query, records }));
+            }
             Output::Media(command) => {
                 self.hosts[host].log.push(format!("media {command:?}"));
                 if let Some((late, input)) = self.media(host, &command) {

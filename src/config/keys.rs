@@ -195,6 +195,10 @@ keys! {
         /// Registration asked for, seconds.
         expires: u32 = 300;
     }
+    dns Dns "Names of other domains." {
+        /// The resolver that is asked, IP:PORT. Empty: those of this machine.
+        #[with("optional")] server: Option<SocketAddr> = None, flag "dns";
+    }
     media Media "Voice." {
         /// UDP ports for RTP and RTCP, FIRST-LAST.
         #[with("port_range")] ports: (u16, u16) = (16384, 32767);

@@ -4,7 +4,7 @@
 
 mod keys;
 
-pub use keys::{Account, Config, Discover, KEYS, Key, Log, Media, Overlay, PhoneAuth, Sip, Strangers, User};
+pub use keys::{Account, Config, Discover, Dns, KEYS, Key, Log, Media, Overlay, PhoneAuth, Sip, Strangers, User};
 
 use thiserror::Error;
 

@@ -6,6 +6,7 @@
 use super::control::{ControlRequest, Update};
 use super::discovery::{self, Discovery};
 use super::disk::{self, DataDir};
+use super::dns::Dns;
 use super::media::{Engine, clock};
 use super::transport::{Endpoint, Event as WireEvent};
 use super::voice::Voices;
@@ -53,6 +54,7 @@ pub struct Driver {
     pub(super) media: mpsc::Receiver<MediaInput>,
     pub(super) control: mpsc::Receiver<ControlRequest>,
     pub(super) discovery: Option<Discovery>,
+    pub(super) dns: Dns,
     pub(super) data: DataDir,
     pub(super) waiting: BTreeMap<RequestId, mpsc::Sender<Update>>,
 }
@@ -99,6 +101,9 @@ impl Driver {
                 Some(media) = self.media.recv() => self.node.handle(clock::now(), Input::Media(media)),
                 Some((id, addr)) = discovery::next(&mut self.discovery) => {
                     self.node.handle(clock::now(), Input::Found { addr, id });
+                }
+                Some((query, records)) = self.dns.answered() => {
+                    self.node.handle(clock::now(), Input::Resolved { query, records });
                 }
                 Some(asked) = self.control.recv() => self.on_control(asked),
                 () = tokio::time::sleep(wait) => {}
@@ -147,6 +152,7 @@ impl Driver {
                 }
                 Output::Write { conn, bytes } => self.endpoint.write(conn, bytes),
                 Output::Close { conn } => self.endpoint.close(conn),
+                Output::Resolve { query, question } => self.dns.ask(query, question),
                 Output::Media(command) => {
                     if let Some(answer) = self.voices.carry_out(command) {
                         self.node.handle(clock::now(), Input::Media(answer));

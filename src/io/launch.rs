@@ -5,6 +5,7 @@ use super::audio::{AudioError, SinkSpec, SourceSpec, device};
 use super::control::{ControlError, Server};
 use super::discovery::{self, Discovery};
 use super::disk::{self, DataDir, DiskError};
+use super::dns::Dns;
 use super::driver::{self, Driver, RunError, unix_now};
 use super::media::{EngineConfig, EngineError, clock};
 use super::transport::{self, BindError, Credentials, Endpoint, Event as WireEvent, Limits, Listen};
@@ -181,6 +182,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let ports = (config.media.ports != (0, 0)).then_some(config.media.ports.0..=config.media.ports.1);
     let engine = driver::engine(EngineConfig { bind: sip.ip(), ports, threads: 0 }, media_out)?;
     let discovery = identity.as_ref().and_then(|identity| discover(&config, identity, overlay_listen));
+    let dns = Dns::new(config.dns.server);
     let mut setup = Setup::new(config, identity, sip, overlay, unix);
     (setup.sip_listen, setup.overlay_listen) = (sip_listen, overlay_listen);
     (setup.accounts, setup.password, setup.known_peers) = (accounts, password, known_peers(&data)?);
@@ -196,7 +198,8 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     };
     let (asks, control) = mpsc::channel(64);
     let voices = Voices::new(engine, source, sink);
-    let driver = Driver { node, endpoint, wire, voices, media, control, discovery, data, waiting: BTreeMap::new() };
+    let driver =
+        Driver { node, endpoint, wire, voices, media, control, discovery, dns, data, waiting: BTreeMap::new() };
     Ok((driver, server, asks, ready))
 }
 

@@ -16,7 +16,7 @@
 //! | `vouch` | whether a peer may speak for the caller that a request names |
 //! | `foreign` | callers and callees of other overlays: their links, their proofs |
 //! | `strangers` | who from outside may ring, who knocked, who is blocked |
-//! | `ways` | the way to a target that no address names: a contact's supernodes |
+//! | `ways` | the way to a target that no address names: a contact's supernodes, a domain's records |
 //! | `enrol` | invites, and strangers who redeem them |
 //! | `exchange` | what nodes ask each other beside overlay and calls |
 //! | `command` | what a person or a script asks |
@@ -46,6 +46,7 @@ use crate::identity::{Expect, Identity, Proven};
 use crate::overlay::Overlay;
 use crate::overlay::carry::Carry;
 use crate::pbx::Domain;
+use crate::pbx::locate::{Question, Record};
 use crate::pbx::registrar::Registrar;
 use crate::pbx::router::{BranchId, Router};
 use crate::sip::msg::Message;
@@ -125,6 +126,13 @@ pub enum Input {
         addr: SocketAddr,
         /// Peer-ID, as it says.
         id: Id,
+    },
+    /// The answer to [`Output::Resolve`].
+    Resolved {
+        /// Its number.
+        query: u64,
+        /// What was found; empty where nothing is there, or nobody answered.
+        records: Vec<Record>,
     },
     /// From the media threads.
     Media(MediaInput),
@@ -237,6 +245,13 @@ pub enum Output {
     Close {
         /// Which.
         conn: ConnId,
+    },
+    /// Ask the DNS; [`Input::Resolved`] brings the answer, once and in any case.
+    Resolve {
+        /// Comes back.
+        query: u64,
+        /// What.
+        question: Question,
     },
     /// For the media threads.
     Media(MediaCommand),
@@ -360,6 +375,7 @@ impl Node {
             Input::Command { request, command } => self.on_command(now, request, command),
             Input::Abort { request } => self.on_abort(now, request),
             Input::Found { addr, id } => self.on_found(now, addr, id),
+            Input::Resolved { query, records } => self.on_resolved(now, query, records),
             Input::Media(media) => self.on_media(now, media),
         }
         self.settle(now);

@@ -16,7 +16,7 @@ pub(super) const INTERNAL: ConnId = ConnId(0);
 /// What a Via adds to a message, at most, when it is asked whether it fits into a datagram.
 pub(super) const VIA_SIZE: usize = 120;
 /// How long a peer may say nothing to a request over its link; longer than a connection may take to open.
-const UNHEARD: Duration = Duration::from_secs(7);
+pub(super) const UNHEARD: Duration = Duration::from_secs(7);
 
 impl Node {
     pub(super) fn on_bytes(&mut self, now: Instant, flow: Flow, bytes: Bytes) {

@@ -1,14 +1,20 @@
-//! The way of a request whose target no address names: a user of another overlay, known by a contact link or met before.
-//! The request waits while the supernodes of that overlay are dialled one after the other; the first that proves to
-//! be of that overlay takes it, and where it fails the next one does.
+//! The way of a request whose target no address names: a user of another overlay, or of a plain SIP domain. The request
+//! waits while the supernodes of a contact link, then what the DNS says of the domain ([`Locate`]), are tried one after the
+//! other. A supernode has to prove to be of the overlay that is meant; where one fails the next takes the request.
+//!
+//! The DNS names no keys. The overlay found by it has to have the domain's name; its root and the callee's key are
+//! remembered when the callee has answered for the first time, and hold from then on. A domain that was an overlay once
+//! is never called in clear.
 //!
 //! The answer is looked at here, before its owner sees it: it has to be signed by the callee whose key is known.
 
 use super::flows::{Abroad, Wire};
 use super::foreign::{known, plain_aor, proven};
-use super::{Node, Owner};
-use crate::core::{ConnId, Flow, Instant};
+use super::receive::{UNHEARD, VIA_SIZE};
+use super::{Node, Output, Owner};
+use crate::core::{ConnId, Flow, Instant, Transport, limits};
 use crate::identity::{Proven, RingToken, Side, TrustAnchor};
+use crate::pbx::locate::{Locate, Place, Record};
 use crate::sip::msg::{Message, Uri};
 use crate::sip::tx::{self, ClientTxId};
 use crate::ua::{Hop, RequestKey};
@@ -26,6 +32,8 @@ const DIALOGS: usize = 4096;
 enum Step {
     /// A supernode of another overlay.
     Abroad { addr: SocketAddr, want: Abroad },
+    /// Plain SIP, in clear.
+    Plain(Place),
 }
 
 /// A request on its way to be sent.
@@ -39,7 +47,9 @@ struct Search {
     to: String,
     token: Option<RingToken>,
     steps: VecDeque<Step>,
-    /// Where it was sent.
+    /// What the DNS can still be asked, and of which overlay.
+    locate: Option<(Locate, Abroad)>,
+    /// The supernode to which it was sent.
     dialled: Option<SocketAddr>,
     /// Why the last step failed.
     why: String,
@@ -57,6 +67,8 @@ struct Dial {
 pub(super) struct Ways {
     searches: BTreeMap<u64, Search>,
     dials: BTreeMap<ConnId, Dial>,
+    /// Searches whose question to the DNS is under way.
+    questions: BTreeMap<u64, u64>,
     /// What was sent to another overlay and is not answered yet; with what is still to be tried.
     sent: BTreeMap<ClientTxId, Search>,
     /// Dialogs with other overlays, by Call-ID: where their supernode says it is, and where it was dialled.
@@ -109,7 +121,7 @@ impl Node {
         match hop {
             Hop::Uri(uri) if uri.ip().is_some() => {
                 let (transport, addr) = crate::pbx::target::direct(uri)?;
-                (transport == crate::core::Transport::Tls && lost(&addr)).then(|| uri.clone())
+                (transport == Transport::Tls && lost(&addr)).then(|| uri.clone())
             }
             Hop::Uri(uri) => {
                 let elsewhere = uri.is_sip() && !uri.host.eq_ignore_ascii_case("localhost") && !self.domain.covers(uri);
@@ -127,6 +139,9 @@ impl Node {
     /// Sends a request as soon as there is a way to `uri`; its owner hears when it is sent, or that there is none.
     pub(super) fn find_way(&mut self, now: Instant, message: Message, uri: Uri, branch: &str, owner: Option<Owner>) {
         let (steps, token) = self.steps_to(&uri);
+        let overlay = uri.host.trim_end_matches('.').to_ascii_lowercase();
+        let root = self.strangers.known.root_of(&overlay);
+        let locate = uri.ip().is_none().then(|| (Locate::new(&uri, root.is_some()), Abroad { overlay, root }));
         let search = Search {
             message,
             branch: branch.to_owned(),
@@ -134,8 +149,9 @@ impl Node {
             to: plain_aor(&uri).unwrap_or_else(|| uri.to_string()),
             token,
             steps,
+            locate,
             dialled: None,
-            why: format!("no way to {} is known; ask for a contact link", uri.host),
+            why: format!("the DNS knows no way to {}; a contact link does", uri.host),
         };
         if self.ways.searches.len() >= WAITING {
             self.count("requests given up because too many wait for a way");
@@ -205,14 +221,76 @@ impl Node {
                         None => self.why(id, "too many connections are open"),
                     }
                 }
-                None => {
-                    if let Some(search) = self.ways.searches.remove(&id) {
-                        self.no_way(now, search);
+                Some(Step::Plain(place)) => return self.send_plain(now, id, place),
+                None => match search.locate.as_mut().and_then(|(locate, _)| locate.next_question()) {
+                    Some(question) => {
+                        self.ways.last += 1;
+                        let query = self.ways.last;
+                        self.ways.questions.insert(query, id);
+                        return self.out.push_back(Output::Resolve { query, question });
                     }
-                    return;
-                }
+                    None => {
+                        if let Some(search) = self.ways.searches.remove(&id) {
+                            self.no_way(now, search);
+                        }
+                        return;
+                    }
+                },
             }
         }
+    }
+
+    /// The DNS has answered.
+    pub(super) fn on_resolved(&mut self, now: Instant, query: u64, records: Vec<Record>) {
+        let Some(id) = self.ways.questions.remove(&query) else { return };
+        let Some(search) = self.ways.searches.get_mut(&id) else { return };
+        let Some((locate, want)) = search.locate.as_mut() else { return };
+        for place in locate.answered(records, &mut self.rng) {
+            search.steps.push_back(match place.transport {
+                Transport::Tls => Step::Abroad { addr: place.addr, want: want.clone() },
+                Transport::Udp | Transport::Tcp => Step::Plain(place),
+            });
+        }
+        self.next_step(now, id);
+    }
+
+    fn send_plain(&mut self, now: Instant, id: u64, place: Place) {
+        let Some(mut search) = self.ways.searches.remove(&id) else { return };
+        let size = search.message.to_bytes().len() + VIA_SIZE;
+        let large = place.transport == Transport::Udp && size > limits::SIP_UDP_REQUEST;
+        let transport = if large { Transport::Tcp } else { place.transport };
+        let own = [self.flows.locals().sip, self.flows.locals().overlay].contains(&place.addr);
+        let flow = self.flows.address_flow(transport, place.addr, &mut self.wire).filter(|_| !own);
+        let Some(flow) = flow else { return self.no_way(now, search) };
+        let Some(owner) = search.owner else {
+            return self.send_stateless_on(search.message, flow, &search.branch);
+        };
+        if self.is_given_up(now, owner) {
+            return;
+        }
+        search.dialled = None;
+        let branch = std::mem::replace(&mut search.branch, tx::new_branch(&mut self.rng));
+        match self.send_on(now, search.message.clone(), flow, &branch, owner) {
+            Some(tx) => {
+                // Another place answers sooner than Timer B gives up this one.
+                if search.locate.is_some() {
+                    self.unheard.set(tx, now + UNHEARD);
+                }
+                self.ways.sent.insert(tx, search);
+                self.sent_again(owner, tx);
+            }
+            None => self.no_way(now, search),
+        }
+    }
+
+    /// True for a call whose caller has hung up meanwhile.
+    fn is_given_up(&mut self, now: Instant, owner: Owner) -> bool {
+        let Owner::Ua(key @ RequestKey::Invite(call, _)) = owner else { return false };
+        let waits = self.ua.summaries(now).iter().any(|c| c.call == call && c.state == crate::ua::State::Calling);
+        if !waits {
+            self.ua.on_failure(now, key, 487);
+        }
+        !waits
     }
 
     fn why(&mut self, id: u64, why: &str) {
@@ -272,16 +350,12 @@ impl Node {
         let Some(owner) = search.owner else {
             return self.send_stateless_on(search.message, flow, &search.branch);
         };
-        // Whoever hung up meanwhile does not ring any more.
-        if let Owner::Ua(RequestKey::Invite(call, _)) = owner
-            && !self.ua.summaries(now).iter().any(|c| c.call == call && c.state == crate::ua::State::Calling)
-        {
-            return self.ua.on_failure(now, RequestKey::Invite(call, 0), 487);
+        if self.is_given_up(now, owner) {
+            return;
         }
         let mut message = search.message.clone();
         if !self.prove_call(now, &mut message, search.token.as_ref()) {
             search.why = "this device may not speak for the caller".into();
-            search.steps.clear();
             return self.no_way(now, search);
         }
         search.dialled = Some(flow.remote);
@@ -309,7 +383,7 @@ impl Node {
     /// A request that was sent found nobody; true when the next way is tried, and its owner hears nothing yet.
     pub(super) fn try_another_way(&mut self, now: Instant, tx: ClientTxId) -> bool {
         let Some(mut search) = self.ways.sent.remove(&tx) else { return false };
-        if search.steps.is_empty() {
+        if search.steps.is_empty() && search.locate.is_none() {
             return false;
         }
         search.why = "nobody answers there".into();
@@ -325,16 +399,15 @@ impl Node {
     pub(super) fn on_way_response(&mut self, now: Instant, tx: ClientTxId, message: Message) -> Option<Message> {
         let Some(search) = self.ways.sent.get(&tx) else { return Some(message) };
         match message.status() {
-            503 if !search.steps.is_empty() => {
+            503 if !search.steps.is_empty() || search.locate.is_some() => {
                 self.try_another_way(now, tx);
                 return None;
             }
             200..=299 => {}
             _ => return Some(message),
         }
-        if let Some(dialled) = search.dialled {
-            self.ways.remember_dialog(&message, dialled);
-        }
+        let Some(dialled) = search.dialled else { return Some(message) };
+        self.ways.remember_dialog(&message, dialled);
         let Some(search) = self.ways.sent.get(&tx) else { return Some(message) };
         let of_call = message.cseq().is_ok_and(|c| matches!(c.method.as_str(), "INVITE" | "MESSAGE"));
         // Within a dialog the dialog is the proof.

@@ -10,7 +10,7 @@
 //! | user of this overlay, held here | none, stale or wrong credentials | challenged, 407 |
 //! | user of this overlay, held here | another user's credentials | refused, 403 |
 //! | user of this overlay, not held here | | refused, 403 |
-//! | elsewhere | | [`Origin::Outside`]: reaches users hosted here, nothing else |
+//! | elsewhere | | [`Origin::Outside`]: reaches users hosted here where anyone may ring, nothing else |
 //!
 //! Without authentication (a laboratory) any user of this overlay is believed to be one's phone.
 //!

@@ -289,7 +289,11 @@ impl World {
                 }
             }
             Output::Event { event: Event::Joined { .. }, .. } => self.peers[host].joined = true,
-            Output::Event { .. } | Output::Media(_) | Output::Save { .. } | Output::Stopped => {}
+            Output::Event { .. }
+            | Output::Resolve { .. }
+            | Output::Media(_)
+            | Output::Save { .. }
+            | Output::Stopped => {}
         }
     }
 
