@@ -541,6 +541,16 @@ fn by_the_records_of_a_domain_and_its_key_is_remembered() {
 }
 
 #[test]
+fn a_dns_that_does_not_answer_is_not_asked_on() {
+    let mut world = three(21, anyone);
+    world.dns_is_silent = true;
+    let request = world.call(0, "ben@b.office");
+    let (report, took) = world.report(0, request, seconds(20));
+    assert_eq!((report.status, report.reason.as_str()), (503, "the DNS does not answer"));
+    assert!(took < seconds(5), "{took:?}");
+}
+
+#[test]
 fn a_domain_whose_supernode_is_of_another_overlay_gets_nothing() {
     let mut world = three(18, anyone);
     let family = world.hosts[3].overlay;

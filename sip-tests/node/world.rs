@@ -110,6 +110,8 @@ pub struct World {
     pub swallow: Box<Swallow>,
     /// Who answers in the place of whoever is dialled.
     pub hijacked: BTreeMap<SocketAddr, SocketAddr>,
+    /// Nobody answers questions to the DNS.
+    pub dns_is_silent: bool,
     /// What the DNS says.
     pub zone: BTreeMap<(String, RecordKind), Vec<Record>>,
 }
@@ -130,6 +132,7 @@ impl World {
             swallow: Box::new(|_| false),
             hijacked: BTreeMap::new(),
             zone: BTreeMap::new(),
+            dns_is_silent: false,
         }
     }
 
@@ -312,7 +315,8 @@ impl World {
             }
             Output::Close { conn } => self.close(Place::Node(host), conn),
             Output::Resolve { query, question } => {
-                let records = self.zone.get(&(question.name, question.kind)).cloned().unwrap_or_default();
+                let found = self.zone.get(&(question.name, question.kind)).cloned().unwrap_or_default();
+                let records = (!self.dns_is_silent).then_some(found);
                 self.at(now + ONE_WAY * 2, Place::Node(host), Arrival::Node(Input::Resolved { query, records }));
             }
             Output::Media(command) => {

@@ -131,8 +131,8 @@ pub enum Input {
     Resolved {
         /// Its number.
         query: u64,
-        /// What was found; empty where nothing is there, or nobody answered.
-        records: Vec<Record>,
+        /// What was found, empty where nothing is there; none where nobody answered.
+        records: Option<Vec<Record>>,
     },
     /// From the media threads.
     Media(MediaInput),

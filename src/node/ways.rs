@@ -241,9 +241,15 @@ impl Node {
     }
 
     /// The DNS has answered.
-    pub(super) fn on_resolved(&mut self, now: Instant, query: u64, records: Vec<Record>) {
+    pub(super) fn on_resolved(&mut self, now: Instant, query: u64, records: Option<Vec<Record>>) {
         let Some(id) = self.ways.questions.remove(&query) else { return };
         let Some(search) = self.ways.searches.get_mut(&id) else { return };
+        let Some(records) = records else {
+            // Nor will it answer the next question, and somebody waits.
+            search.locate = None;
+            search.why = "the DNS does not answer".into();
+            return self.next_step(now, id);
+        };
         let Some((locate, want)) = search.locate.as_mut() else { return };
         for place in locate.answered(records, &mut self.rng) {
             search.steps.push_back(match place.transport {

@@ -1,7 +1,7 @@
 //! Questions to the DNS (RFC 1035) by hickory-resolver: NAPTR, SRV, A and AAAA. What is asked, in which order, and what
 //! follows from it, is [`pbx::locate`](crate::pbx::locate)'s; this asks and keeps answers for their TTL, an hour at most.
 //!
-//! Every question has its answer, an empty one where nobody answers. The resolvers are those of this machine, or the one
+//! Every question has its answer, empty where there is nothing, none where nobody answers. The resolvers are those of this machine, or the one
 //! that the configuration names. Bounded: questions under way, answers kept, and the time of each.
 
 use crate::pbx::locate::{Question, Record, RecordKind};
@@ -27,7 +27,8 @@ const UNDER_WAY: usize = 64;
 /// Records taken of one answer.
 const RECORDS: usize = 32;
 
-type Answer = (u64, Vec<Record>);
+/// None where nobody answered.
+type Answer = (u64, Option<Vec<Record>>);
 
 /// The resolver of this program.
 #[derive(Debug)]
@@ -59,12 +60,14 @@ impl Dns {
         let answers = self.answers.clone();
         tokio::spawn(async move {
             let records = match tokio::time::timeout(PATIENCE, look_up(&resolver, &question)).await {
-                Ok(Ok(records)) => records,
+                Ok(Ok(records)) => Some(records),
+                // A server's word that there is nothing, or a name that cannot be one.
+                Ok(Err(NetError::Dns(_) | NetError::Proto(_))) => Some(Vec::new()),
                 Ok(Err(fault)) => {
-                    tracing::debug!(name = %question.name, %fault, "not resolved");
-                    Vec::new()
+                    tracing::warn!(name = %question.name, %fault, "the DNS does not answer");
+                    None
                 }
-                Err(_) => Vec::new(),
+                Err(_) => None,
             };
             let _ = answers.send((query, records)).await;
             drop(permit);
@@ -74,7 +77,7 @@ impl Dns {
     /// The next answer.
     pub async fn answered(&mut self) -> Option<Answer> {
         match self.refused.pop() {
-            Some(query) => Some((query, Vec::new())),
+            Some(query) => Some((query, None)),
             None => self.answered.recv().await,
         }
     }
