@@ -6,6 +6,7 @@
 use super::control::{ControlRequest, Update};
 use super::discovery::{self, Discovery};
 use super::disk::{self, DataDir};
+use super::dns::Dns;
 use super::media::{Engine, clock};
 use super::store::Records;
 use super::transport::{Credentials, Endpoint, Event as WireEvent};
@@ -58,6 +59,7 @@ pub struct Driver {
     pub(super) discovery: Option<Discovery>,
     /// What tasks beside this one have found out for the node.
     pub(super) aside: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+    pub(super) dns: Dns,
     pub(super) data: DataDir,
     pub(super) records: Option<Records>,
     pub(super) recorded: mpsc::Receiver<StoreInput>,
@@ -110,6 +112,9 @@ impl Driver {
                 }
                 Some(store) = self.recorded.recv() => self.node.handle(clock::now(), Input::Store(store)),
                 Some(input) = self.aside.1.recv() => self.node.handle(clock::now(), input),
+                Some((query, records)) = self.dns.answered() => {
+                    self.node.handle(clock::now(), Input::Answer { query, records });
+                }
                 Some(asked) = self.control.recv() => self.on_control(asked),
                 () = tokio::time::sleep(wait) => {}
                 () = heard(&mut interrupt, &mut terminate) => match leaving {
@@ -162,6 +167,7 @@ impl Driver {
                 }
                 Output::Write { conn, bytes } => self.endpoint.write(conn, bytes),
                 Output::Close { conn } => self.endpoint.close(conn),
+                Output::Query { query, question } => self.dns.ask(query, question),
                 Output::Media(command) => {
                     if let Some(answer) = self.voices.carry_out(command) {
                         self.node.handle(clock::now(), Input::Media(answer));
@@ -191,6 +197,7 @@ impl Driver {
                         Saved::Settings => disk::SETTINGS,
                         Saved::Shares => disk::SHARES,
                         Saved::Attempts => disk::ATTEMPTS,
+                        Saved::Foreign => disk::FOREIGN,
                     };
                     self.data.write(name, &bytes)?;
                 }

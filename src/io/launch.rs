@@ -5,6 +5,7 @@ use super::audio::{AudioError, SinkSpec, SourceSpec, device};
 use super::control::{ControlError, Server};
 use super::discovery::{self, Discovery};
 use super::disk::{self, DataDir, DiskError};
+use super::dns::Dns;
 use super::driver::{self, Driver, RunError, unix_now};
 use super::media::{EngineConfig, EngineError, clock};
 use super::store::Records;
@@ -12,7 +13,7 @@ use super::transport::{self, BindError, Credentials, Endpoint, Event as WireEven
 use super::voice::{self, Voices};
 use crate::config::{Bootstrap, Config, Discover, Encryption, OVERLAY_PORT, PhoneAuth};
 use crate::core::{Redacted, UnixTime};
-use crate::identity::{Identity, IdentityError, Revocations, TrustAnchor};
+use crate::identity::{Acquaintances, Identity, IdentityError, Revocations, TrustAnchor};
 use crate::media::codec;
 use crate::node::{Node, Setup, control};
 use crate::pbx::Accounts;
@@ -191,6 +192,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let fingerprint = keys.as_ref().map(Keys::fingerprint);
     let engine = driver::engine(EngineConfig { bind: sip.ip(), ports, threads: 0, keys }, media_out)?;
     let discovery = identity.as_ref().and_then(|identity| discover(&config, identity, overlay_listen));
+    let dns = Dns::new(config.dns.server);
     let mut setup = Setup::new(config, identity, sip, overlay, unix);
     setup.voice_fingerprint = fingerprint;
     (setup.sip_listen, setup.overlay_listen) = (sip_listen, overlay_listen);
@@ -210,6 +212,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     setup.revocations = revocations(&data, setup.identity.as_ref(), unix)?;
     setup.settings = data.read(disk::SETTINGS)?;
     (setup.shares, setup.attempts) = (data.read(disk::SHARES)?, data.read(disk::ATTEMPTS)?);
+    setup.acquaintances = acquaintances(&data)?;
     let rng = super::seed::rng().map_err(|source| LaunchError::System { what: "reading randomness", source })?;
     let node = Node::new(clock::now(), setup, rng);
     let status = node.status(clock::now());
@@ -223,7 +226,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let voices = Voices::new(engine, source, sink);
     let (aside, waiting) = (mpsc::channel(64), BTreeMap::new());
     let driver =
-        Driver { node, endpoint, wire, voices, media, control, discovery, aside, data, records, recorded, waiting };
+        Driver { node, endpoint, wire, voices, media, control, discovery, aside, dns, data, records, recorded, waiting };
     Ok((driver, server, asks, ready))
 }
 
@@ -396,6 +399,15 @@ fn messages(data: &DataDir) -> Result<Vec<u8>, LaunchError> {
 fn known_peers(data: &DataDir) -> Result<Vec<SocketAddr>, LaunchError> {
     let bytes = data.read(disk::PEERS)?.unwrap_or_default();
     Ok(String::from_utf8_lossy(&bytes).lines().filter_map(|l| l.trim().parse().ok()).collect())
+}
+
+/// Contacts and keys of other overlays.
+fn acquaintances(data: &DataDir) -> Result<Acquaintances, LaunchError> {
+    let Some(bytes) = data.read(disk::FOREIGN)? else { return Ok(Acquaintances::default()) };
+    Acquaintances::from_bytes(&bytes).map_err(|fault| {
+        let what = format!("{}: {fault}", data.path().join(disk::FOREIGN).display());
+        setting(what, "restore it from a copy; without it every contact of another overlay is a stranger again")
+    })
 }
 
 type Opened = (Endpoint, mpsc::Receiver<WireEvent>);
