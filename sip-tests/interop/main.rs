@@ -13,6 +13,7 @@
 mod audio;
 mod bad_input;
 mod baresip;
+mod between;
 mod capture;
 mod load;
 mod login;

@@ -14,7 +14,10 @@ fn seconds(n: u64) -> Duration {
 /// bob, alone in his ring, answering by himself or not, and a raw end that calls him.
 fn bob(seed: u64, auto: bool) -> (World, Talk) {
     let mut world = World::new(seed);
-    world.peer("bob", |c| c.user.auto_answer = auto);
+    world.peer("bob", |c| {
+        c.user.auto_answer = auto;
+        c.user.strangers = chordial::config::Strangers::Anyone;
+    });
     world.run(seconds(2));
     let raw = world.raw();
     let to = world.hosts[0].sip;

@@ -6,6 +6,7 @@
 mod raw;
 mod world;
 
+mod between;
 mod calls;
 mod dialogs;
 mod election;

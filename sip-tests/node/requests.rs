@@ -11,7 +11,7 @@ use std::time::Duration;
 
 fn bob(seed: u64) -> (World, Talk) {
     let mut world = World::new(seed);
-    world.peer("bob", |_| {});
+    world.peer("bob", |c| c.user.strangers = chordial::config::Strangers::Anyone);
     world.run(Duration::from_secs(2));
     let raw = world.raw();
     let to = world.hosts[0].sip;

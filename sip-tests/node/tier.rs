@@ -37,7 +37,7 @@ fn two_tiers(seed: u64, supernodes: &[&str], hidden: &[(&str, usize)]) -> World 
     let mut world = World::ring(seed, supernodes);
     for (user, by) in hidden {
         let bootstrap = world.hosts[*by].overlay;
-        world.hidden_peer(user, |c| c.overlay.bootstrap = vec![bootstrap]);
+        world.hidden_peer(user, |c| c.overlay.bootstrap = vec![bootstrap.into()]);
     }
     world.run(seconds(30));
     for host in 0..world.hosts.len() {

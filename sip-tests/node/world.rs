@@ -3,10 +3,13 @@
 use bytes::Bytes;
 use chordial::config::Config;
 use chordial::core::{ConnId, Flow, Id, Instant, Redacted, Rng, Transport, UnixTime};
-use chordial::identity::{DictionaryKey, Identity, Revocations, Revoked, SignedEntry, Verified};
+use chordial::identity::{
+    DictionaryKey, Expect, Foreign, Identity, Proven, Revocations, Revoked, SignedEntry, TrustAnchor, Verified,
+};
 use chordial::node::control::{CallReport, Command, CommandError, Event, Reply, RequestId};
 use chordial::node::{Input, MediaCommand, MediaInput, Node, Output, Saved, Setup, StoreInput};
 use chordial::overlay::{Batch, Change, Stored};
+use chordial::pbx::locate::{Record, RecordKind};
 use chordial::secure::Fingerprint;
 use chordial::sip::msg::Message;
 use chordial::ua::{CallId, MediaOpened, MediaPlan, MediaStats};
@@ -55,6 +58,8 @@ pub struct Host {
     revoked: Arc<Revoked>,
     /// What was kept last, by kind.
     pub files: Vec<(Saved, Bytes)>,
+    /// Of which overlay it is.
+    pub anchor: Option<TrustAnchor>,
     wake: Option<Instant>,
     /// In the order in which they came: events, replies, saves, media commands.
     pub events: Vec<(Option<RequestId>, Event)>,
@@ -107,6 +112,8 @@ pub struct RawEnd {
     pub closed: Vec<ConnId>,
     /// Who it proves to be on links.
     pub proof: Option<Arc<Verified>>,
+    /// Its overlay, where that is another one than that of whom it dials.
+    pub anchor: Option<TrustAnchor>,
 }
 
 #[derive(Debug, Clone)]
@@ -147,6 +154,12 @@ pub struct World {
     pub rewrite: Box<Rewrite>,
     /// Hosts made from now on encrypt their calls: host N shows a certificate whose fingerprint is all N.
     pub encrypts: bool,
+    /// Who answers in the place of whoever is dialled.
+    pub hijacked: BTreeMap<SocketAddr, SocketAddr>,
+    /// Nobody answers questions to the DNS.
+    pub dns_is_silent: bool,
+    /// What the DNS says.
+    pub zone: BTreeMap<(String, RecordKind), Vec<Record>>,
 }
 
 impl World {
@@ -169,6 +182,9 @@ impl World {
             encrypts: false,
             hidden: BTreeSet::new(),
             far: BTreeMap::new(),
+            hijacked: BTreeMap::new(),
+            zone: BTreeMap::new(),
+            dns_is_silent: false,
         }
     }
 
@@ -194,12 +210,13 @@ impl World {
         self.peer(user, change)
     }
 
-    /// A peer with this identity that joins by the first one.
+    /// A peer with this identity that joins by the first one of its overlay.
     pub fn member(&mut self, identity: Identity, change: impl FnOnce(&mut Config)) -> usize {
         let mut config = Config::default();
         config.overlay.name = identity.overlay().to_owned();
         config.user.name = identity.user().to_owned();
-        config.overlay.bootstrap = self.hosts.first().map(|h| h.overlay.into()).into_iter().collect();
+        let same = |h: &&Host| h.anchor.as_ref() == Some(&identity.anchor);
+        config.overlay.bootstrap = self.hosts.iter().find(same).map(|h| h.overlay.into()).into_iter().collect();
         change(&mut config);
         self.host(config, Some(identity), None)
     }
@@ -217,6 +234,13 @@ impl World {
         config.account.registrar = Some(registrar);
         change(&mut config);
         self.host(config, None, Some(Redacted::new(password.into())))
+    }
+
+    /// A peer with the same identity as another, at another address: a copied data directory.
+    pub fn copy(&mut self, host: usize) -> usize {
+        let (mut config, identity) = (self.hosts[host].config.clone(), self.hosts[host].identity.clone());
+        config.overlay.bootstrap = vec![self.hosts[0].overlay.into()];
+        self.host(config, identity, None)
     }
 
     /// Writes a batch, and reports it as a real disk does.
@@ -315,6 +339,7 @@ impl World {
         let (sip, overlay) = (format!("{ip}:5060").parse().unwrap(), format!("{ip}:5061").parse().unwrap());
         let unix = self.unix();
         let verified = identity.as_ref().map(|i| Arc::new(i.verified(unix).unwrap()));
+        let anchor = identity.as_ref().map(|i| i.anchor.clone());
         let mut setup = Setup::new(config.clone(), identity.clone(), sip, overlay, unix);
         setup.password = password;
         setup.stored = Some(Stored::default());
@@ -330,6 +355,7 @@ impl World {
             identity,
             revoked: Arc::default(),
             files: Vec::new(),
+            anchor,
             wake: None,
             events: Vec::new(),
             replies: BTreeMap::new(),
@@ -361,6 +387,7 @@ impl World {
             opened: Vec::new(),
             closed: Vec::new(),
             proof: None,
+            anchor: None,
         });
         self.raws.len() - 1
     }
@@ -458,6 +485,11 @@ impl World {
                 self.write(Place::Node(host), conn, bytes);
             }
             Output::Close { conn } => self.close(Place::Node(host), conn),
+            Output::Query { query, question } => {
+                let found = self.zone.get(&(question.name, question.kind)).cloned().unwrap_or_default();
+                let records = (!self.dns_is_silent).then_some(found);
+                self.at(now + ONE_WAY * 2, Place::Node(host), Arrival::Node(Input::Answer { query, records }));
+            }
             Output::Media(command) => {
                 self.hosts[host].log.push(format!("media {command:?}"));
                 if let Some((late, input)) = self.media(host, &command) {
@@ -536,7 +568,8 @@ impl World {
         }
     }
 
-    fn connect(&mut self, host: usize, conn: ConnId, transport: Transport, remote: SocketAddr, expect: Option<Id>) {
+    fn connect(&mut self, host: usize, conn: ConnId, transport: Transport, remote: SocketAddr, expect: Expect) {
+        let remote = self.hijacked.get(&remote).copied().unwrap_or(remote);
         let here = Place::Node(host);
         let there = self
             .hosts
@@ -554,29 +587,44 @@ impl World {
             if to.silent || self.hidden.contains(&remote) {
                 return self.at(self.now + CONNECT_TIME, here, refused);
             }
-            let other = expect.is_some() && to.verified.as_ref().map(|v| v.peer_id) != expect;
+            let (near_proof, far_proof) = match tls {
+                true => {
+                    // Whoever dials goes on with a peer whose chain holds alone; whoever is dialled takes others as strangers.
+                    (self.hosts[host].proven_to(to), to.proven_to(&self.hosts[host]))
+                }
+                false => (Proven::Nobody, Proven::Nobody),
+            };
+            // What the link layer refuses of the end that is dialled.
+            let other = tls
+                && match (expect, &far_proof) {
+                    (Expect::Member, Proven::Member(_)) => false,
+                    (Expect::Peer(id), Proven::Member(peer)) => peer.peer_id != id,
+                    (Expect::Foreign, ..) => to.anchor.is_none(),
+                    _ => true,
+                };
             if to.dead || other {
                 return self.at(late, here, refused);
             }
-            let holds =
-                |at: &Host, who: &Option<Arc<Verified>>| who.clone().filter(|who| at.revoked.check(who).is_ok());
-            let (near_proof, far_proof) = match tls {
-                // Whoever dials goes on with a peer whose chain holds alone; whoever is dialled takes others as strangers.
-                true => (holds(to, &self.hosts[host].verified), holds(&self.hosts[host], &to.verified)),
-                false => (None, None),
+            let far_proof = match (expect, to.verified.clone().zip(to.anchor.clone())) {
+                (Expect::Foreign, Some((verified, anchor))) => {
+                    Proven::Foreign(Arc::new(Foreign { anchor, verified: (*verified).clone() }))
+                }
+                _ => far_proof,
             };
-            if tls && far_proof.is_none() {
-                return self.at(late, here, refused);
-            }
             let flow = Flow::stream(transport, remote, from, far);
             self.join((here, conn), (Place::Node(i), far));
             self.at(self.now + ONE_WAY * 3, Place::Node(i), Arrival::Node(Input::Accepted { flow, peer: near_proof }));
             self.at(late, here, Arrival::Node(Input::Connected { conn, peer: far_proof }));
         } else if let Some(i) = self.raws.iter().position(|r| r.addr == remote && r.tcp) {
-            let proof = self.raws[i].proof.clone();
+            let proof = match (self.raws[i].proof.clone(), self.raws[i].anchor.clone()) {
+                (Some(verified), Some(anchor)) if tls => {
+                    Proven::Foreign(Arc::new(Foreign { anchor, verified: (*verified).clone() }))
+                }
+                (proof, _) => proof.filter(|_| tls).into(),
+            };
             self.join((here, conn), (Place::Raw(i), far));
             self.at(late, Place::Raw(i), Arrival::Opened(far));
-            self.at(late, here, Arrival::Node(Input::Connected { conn, peer: proof.filter(|_| tls) }));
+            self.at(late, here, Arrival::Node(Input::Connected { conn, peer: proof }));
         } else {
             self.at(late, here, refused);
         }
@@ -589,7 +637,13 @@ impl World {
         let i = self.hosts.iter().position(|h| h.sip == remote || h.overlay == remote).unwrap();
         let from = SocketAddr::new(self.raws[raw].addr.ip(), 30_000 + (self.conns % 20_000) as u16);
         let flow = Flow::stream(transport, remote, from, far);
-        let peer = self.raws[raw].proof.clone().filter(|_| transport == Transport::Tls);
+        let proof = self.raws[raw].proof.clone().filter(|_| transport == Transport::Tls);
+        let peer = match (proof, self.raws[raw].anchor.clone()) {
+            (Some(verified), Some(anchor)) => {
+                Proven::Foreign(Arc::new(Foreign { anchor, verified: (*verified).clone() }))
+            }
+            (proof, _) => proof.into(),
+        };
         self.join((Place::Raw(raw), near), (Place::Node(i), far));
         self.at(self.now + ONE_WAY, Place::Node(i), Arrival::Node(Input::Accepted { flow, peer }));
         self.run(ONE_WAY * 2);
@@ -661,14 +715,14 @@ impl World {
     }
 
     /// Starts a killed node again, with what it had kept, at its old address.
-    pub fn restart(&mut self, host: usize) {
+    pub fn restart_kept(&mut self, host: usize) {
         let h = &self.hosts[host];
         let identity = h.identity.clone().expect("a peer");
         let mut config = Config::default();
         config.overlay.name = identity.overlay().to_owned();
         config.user.name = identity.user().to_owned();
         let others = self.hosts.iter().enumerate().filter(|(i, h)| *i != host && !h.dead);
-        config.overlay.bootstrap = others.map(|(_, h)| h.overlay).take(1).collect();
+        config.overlay.bootstrap = others.map(|(_, h)| h.overlay.into()).take(1).collect();
         let unix = START + self.now.since(Instant::ZERO);
         let mut setup = Setup::new(config, Some(identity), h.sip, h.overlay, unix);
         let file = |what| h.files.iter().find(|(kept, _)| *kept == what).map(|(_, bytes)| bytes.to_vec());
@@ -728,6 +782,20 @@ impl World {
 }
 
 impl Host {
+    /// What a link shows of it to `judge`.
+    fn proven_to(&self, judge: &Host) -> Proven {
+        match (&self.verified, &self.anchor) {
+            (Some(verified), own) if *own == judge.anchor => match judge.revoked.check(verified) {
+                Ok(()) => Proven::Member(verified.clone()),
+                Err(_) => Proven::Nobody,
+            },
+            (Some(verified), Some(own)) => {
+                Proven::Foreign(Arc::new(Foreign { anchor: own.clone(), verified: (**verified).clone() }))
+            }
+            _ => Proven::Nobody,
+        }
+    }
+
     pub fn plans(&self) -> Vec<&MediaPlan> {
         let plan = |m: &'_ MediaCommand| matches!(m, MediaCommand::Start { .. });
         let plans = self.media.iter().filter(|m| plan(m));

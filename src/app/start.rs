@@ -97,6 +97,14 @@ fn said(event: &Event) -> String {
         Event::Incoming { call, from } => format!("call {call}: {from} calls; chordial answer {call} takes it"),
         Event::Revoked { name, key } if name.is_empty() => format!("{key} is revoked and counts no more"),
         Event::Revoked { name, key } => format!("{name} ({key}) is revoked and counts no more"),
+        Event::Knocked { aor, key, changed: false } => {
+            format!("{aor} (key {key}) knocked; chordial contacts accept {aor} lets them ring")
+        }
+        Event::Knocked { aor, key, changed: true } => {
+            format!(
+                "{aor} shows ANOTHER KEY ({key}) than the one that is known; ask them before chordial contacts accept {aor}"
+            )
+        }
         Event::Ringing { call } => format!("call {call}: rings"),
         Event::Answered { call, setup_ms, codec } => format!("call {call}: answered after {setup_ms:.0} ms, {codec}"),
         Event::Paired { user, right: true } => format!("a machine has typed in the digits for {user} and joins"),

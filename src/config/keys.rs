@@ -144,6 +144,20 @@ pub enum Encryption {
     Off,
 }
 
+/// Who from outside the overlay may ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strangers {
+    /// Contacts, and whoever was given a link that says so.
+    Contacts,
+    /// These, and whose key was met before.
+    Known,
+    /// Everybody, callers without any proof over UDP and TCP in clear included.
+    Anyone,
+    /// Nobody, contacts included.
+    Nobody,
+}
+
 keys! {
     user User "Who uses this device." {
         /// User name. In an office it stands in the certificate and need not be given.
@@ -152,6 +166,9 @@ keys! {
         auto_answer: bool = false, switch "auto-answer";
         /// How long a call rings before it counts as not answered, seconds.
         ring_seconds: u32 = 60;
+        /// Who from outside this overlay may ring: contacts (and whom a contact link was given that says so), known (also whose key
+        /// was met before), anyone (also plain SIP callers, who prove nothing), or nobody. The others are shown once, as a knock.
+        strangers: Strangers = Strangers::Contacts, flag "strangers";
     }
     overlay Overlay "The ring of peers." {
         /// Name of the overlay, the domain of its addresses. In an office it stands in the certificate.
@@ -221,6 +238,10 @@ keys! {
         password_file: PathBuf = PathBuf::new(), flag "password-file";
         /// Registration asked for, seconds.
         expires: u32 = 300;
+    }
+    dns Dns "Names of other domains." {
+        /// The resolver that is asked, IP:PORT. Empty: those of this machine.
+        #[with("optional")] server: Option<SocketAddr> = None, flag "dns";
     }
     media Media "Voice." {
         /// UDP ports for RTP and RTCP, FIRST-LAST.

@@ -6,7 +6,9 @@ mod bootstrap;
 mod keys;
 
 pub use bootstrap::{Bootstrap, BootstrapError, OVERLAY_PORT};
-pub use keys::{Account, Config, Discover, Encryption, KEYS, Key, Log, MapPort, Media, Overlay, PhoneAuth, Sip, User};
+pub use keys::{
+    Account, Config, Discover, Dns, Encryption, KEYS, Key, Log, MapPort, Media, Overlay, PhoneAuth, Sip, Strangers, User,
+};
 
 use thiserror::Error;
 

@@ -52,6 +52,20 @@ pub(super) fn unarmour(text: &str) -> Result<Vec<u8>, EnrolError> {
     }
 }
 
+/// `bytes` in the same alphabet without groups and checks: for what programs hand to each other in a header field.
+pub(super) fn base32(bytes: &[u8]) -> String {
+    to_symbols(bytes).iter().map(|s| char::from(ALPHABET[usize::from(s & 31)])).collect()
+}
+
+/// What [`base32`] wrote, of at most `most` symbols; none for anything else.
+pub(super) fn from_base32(text: &str, most: usize) -> Option<Vec<u8>> {
+    if text.len() > most {
+        return None;
+    }
+    let value = |c: u8| ALPHABET.iter().position(|a| *a == c).map(|at| at as u8);
+    from_symbols(&text.bytes().map(value).collect::<Option<Vec<_>>>()?)
+}
+
 fn checksum(bytes: &[u8]) -> [u8; SUM] {
     let hash = blake3::derive_key("chordial armour v1", bytes);
     [hash[0], hash[1]]

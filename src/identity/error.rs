@@ -44,6 +44,9 @@ pub enum IdentityError {
     /// Taken back by who may: the office or the user itself.
     #[error("the {0} is revoked")]
     Revoked(&'static str),
+    /// A call's proof that does not hold; says in what.
+    #[error("the proof of the caller or callee {0}")]
+    Proof(&'static str),
     /// This identity may not sign what was asked.
     #[error("this identity may not sign for that name")]
     NotOurs,

@@ -19,9 +19,14 @@
 //! What counts no more is said by signed [`Revocation`]s, which every peer keeps ([`Revocations`]) and every [`Verifier`] heeds.
 //! Certificates are renewed by any enroller ([`CertifyRequest`]) in the year before they run out; enrollers keep one [`Book`].
 //!
+//! Whoever belongs to another overlay is a [`Foreign`]: a chain that holds in itself, to be compared with what a
+//! [`ContactLink`] said or what was met before ([`Acquaintances`]); a [`CallProof`] in a request and in its answer shows
+//! each end's key to the other, whoever carries the messages.
+//!
 //! Left out: making members whose enroller was revoked whole again without a new
-//! invite; merging two offices.
+//! invite; merging two offices; hearing of revocations in other overlays.
 
+mod acquaintances;
 mod armour;
 mod backup;
 mod book;
@@ -36,15 +41,18 @@ mod enrol;
 mod enroller;
 mod entry;
 mod error;
+mod foreign;
 mod key;
 mod kind;
 mod letter;
+mod link;
 pub mod login;
 mod mailbox;
 mod name;
 mod own;
 mod owner;
 mod pairing;
+mod proof;
 mod reconcile;
 mod recovery;
 mod revocation;
@@ -52,6 +60,7 @@ mod seal;
 mod settings;
 mod throttle;
 
+pub use acquaintances::{Acquaintances, Block, Contact, FullError, Knock, Known, MAX_CONTACTS, MAX_KNOCKS, Standing};
 pub use backup::{BackupError, open_backup, seal_backup};
 pub use book::{BOOK_TYPE, Book, BookAsk, BookDevice, MAX_BOOK};
 pub use certificate::{Certificate, Claims};
@@ -64,9 +73,11 @@ pub use enrol::{ENROLMENT_TYPE, JoinAnswer, JoinRequest, Joining};
 pub use enroller::{ENROLLERS, Enroller, INVITE_LIFETIME, MAX_INVITES, MAX_SOURCES, MAX_WRONG_CODES, THROTTLE_WINDOW};
 pub use entry::{DictionaryKey, Entry, SignedEntry};
 pub use error::{EnrolError, IdentityError, RecordError};
+pub use foreign::{Expect, Foreign, KeyFingerprint, Proven, Root};
 pub use key::{KeyPair, PublicKey, Purpose};
 pub use kind::{EntryKind, KindRules, MayWrite};
 pub use letter::{Letter, LetterId, MAX_TEXT, SignedLetter};
+pub use link::{ContactLink, LINK_SCHEME, RingToken};
 pub use mailbox::{DeviceBody, MAX_ACKS, MAX_WAITING, Waiting, WaitingBody};
 pub use name::{aor, canonical_overlay, canonical_user, resource_key, split_aor};
 pub use own::Identity;
@@ -75,6 +86,7 @@ pub use pairing::{
     MAX_PAIRING_TRIES, PAIRING_TYPE, PairingAnswer, PairingInviter, PairingJoiner, PairingKey, PairingRequest,
     ShortCode,
 };
+pub use proof::{CallProof, PROOF_HEADER, Said, Side};
 pub use reconcile::{Ask, ItemId, Reconciled, Reply};
 pub use recovery::RecoverySheet;
 pub use revocation::{

@@ -31,6 +31,8 @@ pub const SETTINGS: &str = "settings.cbor";
 pub const SHARES: &str = "shares.cbor";
 /// How often passwords were tried (`identity::login::Attempts`).
 pub const ATTEMPTS: &str = "attempts.cbor";
+/// Contacts and keys of other overlays (`identity::Acquaintances`).
+pub const FOREIGN: &str = "foreign.cbor";
 
 /// Why the data directory could not be used.
 #[derive(Debug, Error)]

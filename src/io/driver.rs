@@ -6,6 +6,7 @@
 use super::control::{ControlRequest, Update};
 use super::discovery;
 use super::disk::{self, DataDir};
+use super::dns::Dns;
 use super::media::{Engine, clock};
 use super::store::Records;
 use super::surroundings::Surroundings;
@@ -59,6 +60,7 @@ pub struct Driver {
     pub(super) surroundings: Surroundings,
     /// What tasks beside this one have found out for the node.
     pub(super) aside: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+    pub(super) dns: Dns,
     pub(super) data: DataDir,
     pub(super) records: Option<Records>,
     pub(super) recorded: mpsc::Receiver<StoreInput>,
@@ -118,6 +120,9 @@ impl Driver {
                 }
                 Some(store) = self.recorded.recv() => self.node.handle(clock::now(), Input::Store(store)),
                 Some(input) = self.aside.1.recv() => self.node.handle(clock::now(), input),
+                Some((query, records)) = self.dns.answered() => {
+                    self.node.handle(clock::now(), Input::Answer { query, records });
+                }
                 Some(asked) = self.control.recv() => self.on_control(asked),
                 () = tokio::time::sleep(wait) => {}
                 () = heard(&mut interrupt, &mut terminate) => match leaving {
@@ -170,6 +175,7 @@ impl Driver {
                 }
                 Output::Write { conn, bytes } => self.endpoint.write(conn, bytes),
                 Output::Close { conn } => self.endpoint.close(conn),
+                Output::Query { query, question } => self.dns.ask(query, question),
                 Output::Media(command) => {
                     if let Some(answer) = self.voices.carry_out(command) {
                         self.node.handle(clock::now(), Input::Media(answer));
@@ -199,6 +205,7 @@ impl Driver {
                         Saved::Settings => disk::SETTINGS,
                         Saved::Shares => disk::SHARES,
                         Saved::Attempts => disk::ATTEMPTS,
+                        Saved::Foreign => disk::FOREIGN,
                     };
                     self.data.write(name, &bytes)?;
                 }

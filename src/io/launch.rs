@@ -4,6 +4,7 @@
 use super::audio::{AudioError, SinkSpec, SourceSpec, device};
 use super::control::{ControlError, Server};
 use super::disk::{self, DataDir, DiskError};
+use super::dns::Dns;
 use super::driver::{self, Driver, RunError, unix_now};
 use super::media::{EngineConfig, EngineError, clock};
 use super::store::Records;
@@ -12,7 +13,7 @@ use super::transport::{self, BindError, Credentials, Endpoint, Event as WireEven
 use super::voice::{self, Voices};
 use crate::config::{Bootstrap, Config, Encryption, OVERLAY_PORT, PhoneAuth};
 use crate::core::{Redacted, UnixTime};
-use crate::identity::{Identity, IdentityError, Revocations, TrustAnchor};
+use crate::identity::{Acquaintances, Identity, IdentityError, Revocations, TrustAnchor};
 use crate::media::codec;
 use crate::node::{Node, Setup, control};
 use crate::pbx::Accounts;
@@ -204,6 +205,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let aside = mpsc::channel(64);
     let maps = fixed.mappable(&place).is_some();
     let surroundings = Surroundings::begin(fixed, place.clone(), rng.fork(), aside.0.clone());
+    let dns = Dns::new(config.dns.server);
     let mut setup = Setup::new(config, identity, sip, overlay, unix);
     setup.voice_fingerprint = fingerprint;
     (setup.sip_listen, setup.overlay_listen) = (sip_listen, overlay_listen);
@@ -224,6 +226,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     setup.revocations = revocations(&data, setup.identity.as_ref(), unix)?;
     setup.settings = data.read(disk::SETTINGS)?;
     (setup.shares, setup.attempts) = (data.read(disk::SHARES)?, data.read(disk::ATTEMPTS)?);
+    setup.acquaintances = acquaintances(&data)?;
     let node = Node::new(clock::now(), setup, rng);
     let status = node.status(clock::now());
     let ready = Ready {
@@ -236,7 +239,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let voices = Voices::new(engine, source, sink);
     let waiting = BTreeMap::new();
     let driver =
-        Driver { node, endpoint, wire, voices, media, control, surroundings, aside, data, records, recorded, waiting };
+        Driver { node, endpoint, wire, voices, media, control, surroundings, aside, dns, data, records, recorded, waiting };
     Ok((driver, server, asks, ready))
 }
 
@@ -409,6 +412,15 @@ fn messages(data: &DataDir) -> Result<Vec<u8>, LaunchError> {
 fn known_peers(data: &DataDir) -> Result<Vec<SocketAddr>, LaunchError> {
     let bytes = data.read(disk::PEERS)?.unwrap_or_default();
     Ok(String::from_utf8_lossy(&bytes).lines().filter_map(|l| l.trim().parse().ok()).collect())
+}
+
+/// Contacts and keys of other overlays.
+fn acquaintances(data: &DataDir) -> Result<Acquaintances, LaunchError> {
+    let Some(bytes) = data.read(disk::FOREIGN)? else { return Ok(Acquaintances::default()) };
+    Acquaintances::from_bytes(&bytes).map_err(|fault| {
+        let what = format!("{}: {fault}", data.path().join(disk::FOREIGN).display());
+        setting(what, "restore it from a copy; without it every contact of another overlay is a stranger again")
+    })
 }
 
 type Opened = (Endpoint, mpsc::Receiver<WireEvent>);

@@ -3,6 +3,7 @@ pub mod audio;
 pub mod control;
 pub mod discovery;
 pub mod disk;
+pub mod dns;
 pub mod driver;
 pub mod launch;
 pub mod login;

@@ -85,7 +85,7 @@ async fn pair(
 async fn opened(events: &mut mpsc::Receiver<Event>, wanted: ConnId) -> Option<PublicKey> {
     while let Some(event) = events.recv().await {
         match event {
-            Event::Connected { conn, peer, .. } if conn == wanted => return peer.map(|p| p.device),
+            Event::Connected { conn, peer, .. } if conn == wanted => return peer.member().map(|p| p.device),
             Event::ConnectFailed { conn, .. } | Event::Closed { conn, .. } if conn == wanted => return None,
             _ => {}
         }

@@ -27,7 +27,7 @@ pub(super) struct Calls {
     /// The same of a phone's request in the proxy.
     pub chosen_by_phone: BTreeMap<QueryId, String>,
     /// Of a call that was placed: the devices that the callee is known by.
-    devices: BTreeMap<CallId, BTreeSet<PublicKey>>,
+    pub(super) devices: BTreeMap<CallId, BTreeSet<PublicKey>>,
     /// How a call's voice is protected, once that is agreed.
     security: BTreeMap<CallId, &'static str>,
     pub ended: VecDeque<CallReport>,
@@ -43,12 +43,16 @@ pub(super) enum Callee {
 }
 
 impl Node {
-    /// Reads TARGET: the name of a contact, extension, user name, AOR or `sip:` URI; each with `~fingerprint` after the user where several claim
-    /// the name.
+    /// Reads TARGET: the name of a contact, of this overlay or another, extension, user name, AOR or `sip:` URI; each with
+    /// `~fingerprint` after the user where several claim the name.
     pub(super) fn callee(&self, target: &str) -> Result<Callee, CommandError> {
         let target = target.trim();
         let named = self.contact(target).map(str::to_owned);
         let target = named.as_deref().unwrap_or(target);
+        // A contact's name goes before a user's: whoever took it up has chosen it.
+        if let Some(uri) = self.strangers.known.contact(target).and_then(|c| Uri::parse(&c.aor).ok()) {
+            return Ok(Callee::Outside(uri));
+        }
         let wrong = |what: &str| {
             CommandError::new(
                 format!("{what}: \"{target}\""),
@@ -149,6 +153,12 @@ impl Node {
                     self.ua.on_failure(now, key, 513);
                 }
                 ua::Output::Request { key, message, hop } => {
+                    let hop = self.hop_in_dialog(&message, hop);
+                    if let Some(uri) = self.needs_way(&hop) {
+                        let branch = tx::new_branch(&mut self.rng);
+                        self.find_way(now, message, uri, &branch, Some(Owner::Ua(key)));
+                        continue;
+                    }
                     match self.send_request(now, message, &hop, Owner::Ua(key)) {
                         Sent::Tx(tx) => self.ua.sent(key, tx),
                         Sent::Later => {}
@@ -156,10 +166,12 @@ impl Node {
                     }
                 }
                 ua::Output::Ack { message, hop } => {
+                    let hop = self.hop_in_dialog(&message, hop);
                     let branch = tx::new_branch(&mut self.rng);
-                    self.send_stateless(message, &hop, &branch);
+                    self.send_stateless(now, message, &hop, &branch);
                 }
-                ua::Output::Respond { tx, message } => {
+                ua::Output::Respond { tx, mut message } => {
+                    self.prove_answer(now, &mut message);
                     self.tx.respond(now, tx, message);
                 }
                 ua::Output::Cancel { tx } => {

@@ -76,6 +76,12 @@ impl Node {
             Command::ContactRemove { name } => self.contact_remove(now, &name),
             Command::ContactList => return self.contact_list(now, request),
             Command::Password { parts } => return self.set_password(now, request, parts.reveal()),
+            Command::ContactLink { ring } => self.contact_link(now, ring),
+            Command::ContactAccept { who, name } => self.contact_accept(&who, name.as_deref()),
+            Command::ContactForget { name } => self.contact_forget(&name),
+            Command::Strangers => Ok(Reply::Strangers(self.strangers_report())),
+            Command::Block { target } => self.block(&target, true),
+            Command::Unblock { target } => self.block(&target, false),
             Command::Stop => {
                 self.stopping = Some(request);
                 for call in self.ua.summaries(now) {

@@ -173,8 +173,52 @@ pub enum Command {
     },
     /// The contacts, as the user's devices have them by now. Answered by [`Reply::Contacts`].
     ContactList,
+    /// This user's contact link, for people of other overlays. Answered by [`Reply::ContactLink`].
+    ContactLink {
+        /// Whether whoever has it may ring without being asked about.
+        #[serde(default)]
+        ring: RingRight,
+    },
+    /// Take up who a contact link names, or who knocked. Answered by [`Reply::Done`].
+    ContactAccept {
+        /// The link; of one who knocked the AOR, or the key's short fingerprint.
+        who: String,
+        /// What to call them. Default: their user name.
+        #[serde(default)]
+        name: Option<String>,
+    },
+    /// Drop a contact of another overlay, and the key known of it. Answered by [`Reply::Done`].
+    ContactForget {
+        /// Its name or AOR.
+        name: String,
+    },
+    /// Who from other overlays is known, knocked, is blocked. Answered by [`Reply::Strangers`].
+    Strangers,
+    /// Let somebody of another overlay ring no more. Answered by [`Reply::Done`].
+    Block {
+        /// A contact's name, an AOR, `@OVERLAY`, or a key's short fingerprint.
+        target: String,
+    },
+    /// Take a block back. Answered by [`Reply::Done`].
+    Unblock {
+        /// As it was blocked.
+        target: String,
+    },
     /// Leave the overlay and end the program. Answered by [`Reply::Done`].
     Stop,
+}
+
+/// What a contact link lets whoever has it do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RingRight {
+    /// Call, and knock where strangers do not ring.
+    #[default]
+    Ask,
+    /// The first who calls with it within 30 days rings, and is a contact from then on.
+    Once,
+    /// Whoever calls with it rings, and is a contact from then on.
+    Always,
 }
 
 /// A request's final answer.
@@ -247,6 +291,17 @@ pub enum Reply {
         /// How many of them have to answer.
         needed: u32,
     },
+    /// To [`Command::ContactLink`].
+    ContactLink {
+        /// `chordial:...`
+        link: String,
+        /// Whose it is.
+        aor: String,
+        /// Short fingerprint of the user's key.
+        key: String,
+    },
+    /// To [`Command::Strangers`].
+    Strangers(StrangersReport),
     /// It was done.
     Done {
         /// What was done.
@@ -341,6 +396,15 @@ pub enum Event {
         name: String,
         /// Fingerprint of its key.
         key: String,
+    },
+    /// A stranger's call was refused; told once for each key.
+    Knocked {
+        /// Address of record in another overlay.
+        aor: String,
+        /// Short fingerprint of the user's key.
+        key: String,
+        /// Another key was known for this address.
+        changed: bool,
     },
     /// The other end rings.
     Ringing {
@@ -772,4 +836,49 @@ mod secret {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Redacted<String>, D::Error> {
         String::deserialize(deserializer).map(Redacted::new)
     }
+}
+
+/// To `strangers`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StrangersReport {
+    /// `contacts`, `known`, `anyone` or `nobody`.
+    pub may_ring: String,
+    /// Taken up by the user.
+    pub contacts: Vec<ContactStatus>,
+    /// Met before.
+    pub known: Vec<ContactStatus>,
+    /// Refused calls, the latest new caller first.
+    pub knocks: Vec<KnockStatus>,
+    /// As `unblock` takes them.
+    pub blocked: Vec<String>,
+}
+
+/// Somebody of another overlay.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ContactStatus {
+    /// What the user calls them; empty for who was only met.
+    pub name: String,
+    /// Address of record.
+    pub aor: String,
+    /// Short fingerprint of their office's root key, or `open`.
+    pub overlay_key: String,
+    /// Short fingerprint of their user key.
+    pub key: String,
+}
+
+/// A stranger who called.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct KnockStatus {
+    /// Address of record.
+    pub aor: String,
+    /// Short fingerprint of their office's root key, or `open`.
+    pub overlay_key: String,
+    /// Short fingerprint of their user key.
+    pub key: String,
+    /// How often.
+    pub times: u32,
+    /// The last time, seconds since 1970.
+    pub at: u64,
+    /// Another key was known for this address.
+    pub changed: bool,
 }

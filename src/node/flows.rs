@@ -3,9 +3,11 @@
 //!
 //! Sends to a connection that is still opening are queued, bounded in messages; when it fails, whoever
 //! used the flow is told. Two links between the same two peers (both dialled at once) are both kept.
+//!
+//! Links with other overlays stand apart: whatever peer-ID the other end has there, it is nobody's here.
 
 use crate::core::{ConnId, Flow, Id, Queue, Transport};
-use crate::identity::Verified;
+use crate::identity::{Expect, Foreign, Proven, Root, Verified};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,12 +17,30 @@ use std::sync::Arc;
 const WAITING: usize = 256;
 /// Most connections known at once; the driver bounds accepted ones too.
 const CONNECTIONS: usize = 16_384;
+/// Most addresses of other overlays remembered, the first given up first.
+const ABROAD: usize = 1024;
+
+/// The overlay that has to be at the other end of a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Abroad {
+    /// Its name.
+    pub overlay: String,
+    /// Its root, where it is known.
+    pub root: Option<Root>,
+}
+
+impl Abroad {
+    /// True for a device of that overlay.
+    pub fn is(&self, foreign: &Foreign) -> bool {
+        self.overlay == foreign.overlay() && self.root.is_none_or(|root| root == foreign.root())
+    }
+}
 
 /// What the driver is asked to do.
 #[derive(Debug)]
 pub(super) enum Wire {
     Datagram { flow: Flow, bytes: Bytes },
-    Connect { conn: ConnId, transport: Transport, remote: SocketAddr, expect: Option<Id> },
+    Connect { conn: ConnId, transport: Transport, remote: SocketAddr, expect: Expect },
     Write { conn: ConnId, bytes: Bytes },
     Close { conn: ConnId },
 }
@@ -41,11 +61,13 @@ struct Connection {
     flow: Flow,
     /// Waiting messages until it is open.
     opening: Option<Queue<Bytes>>,
-    peer: Option<Arc<Verified>>,
-    /// The peer-ID dialled or proven.
+    peer: Proven,
+    /// The peer-ID dialled or proven, of this overlay.
     id: Option<Id>,
     /// True for connections of the overlay port.
     link: bool,
+    /// Dialled to another overlay.
+    abroad: bool,
 }
 
 /// The table of connections.
@@ -55,6 +77,8 @@ pub(super) struct Flows {
     connections: BTreeMap<ConnId, Connection>,
     by_peer: BTreeMap<Id, Vec<ConnId>>,
     by_remote: BTreeMap<(Transport, SocketAddr), ConnId>,
+    /// Addresses where another overlay was found, and the link that is open.
+    abroad: BTreeMap<SocketAddr, (Abroad, Option<ConnId>)>,
     next: u64,
     /// Messages dropped since no connection took them.
     pub dropped: u64,
@@ -67,6 +91,7 @@ impl Flows {
             connections: BTreeMap::new(),
             by_peer: BTreeMap::new(),
             by_remote: BTreeMap::new(),
+            abroad: BTreeMap::new(),
             next: 1,
             dropped: 0,
         }
@@ -127,7 +152,8 @@ impl Flows {
     pub fn dial_only(&mut self, addr: SocketAddr, id: Id, wire: &mut Vec<Wire>) -> ConnId {
         let conn = ConnId(self.next);
         self.next += 1;
-        let (transport, expect) = if self.locals.clear { (Transport::Tcp, None) } else { (Transport::Tls, Some(id)) };
+        let tls = (Transport::Tls, Expect::Peer(id));
+        let (transport, expect) = if self.locals.clear { (Transport::Tcp, Expect::Member) } else { tls };
         wire.push(Wire::Connect { conn, transport, remote: addr, expect });
         conn
     }
@@ -146,6 +172,33 @@ impl Flows {
         link: bool,
         wire: &mut Vec<Wire>,
     ) -> Option<Flow> {
+        self.dial_for(transport, addr, id.into(), link, wire)
+    }
+
+    /// Dials a supernode of another overlay. Nothing may be sent before it is known to be the right one.
+    pub fn dial_abroad(&mut self, addr: SocketAddr, wire: &mut Vec<Wire>) -> Option<ConnId> {
+        self.dial_for(Transport::Tls, addr, Expect::Foreign, true, wire).and_then(|flow| flow.conn)
+    }
+
+    /// The open link to an address where another overlay was found.
+    pub fn abroad_flow(&self, addr: SocketAddr) -> Option<Flow> {
+        let conn = self.abroad.get(&addr)?.1?;
+        self.connections.get(&conn).map(|c| c.flow)
+    }
+
+    /// The overlay that was found at an address.
+    pub fn abroad_at(&self, addr: SocketAddr) -> Option<&Abroad> {
+        self.abroad.get(&addr).map(|(abroad, _)| abroad)
+    }
+
+    fn dial_for(
+        &mut self,
+        transport: Transport,
+        addr: SocketAddr,
+        expect: Expect,
+        link: bool,
+        wire: &mut Vec<Wire>,
+    ) -> Option<Flow> {
         if self.connections.len() >= CONNECTIONS {
             self.dropped += 1;
             return None;
@@ -154,9 +207,14 @@ impl Flows {
         self.next += 1;
         let local = if link { self.locals.overlay } else { self.locals.sip };
         let flow = Flow::stream(transport, local, addr, conn);
-        let connection = Connection { flow, opening: Some(Queue::new(WAITING)), peer: None, id, link };
-        self.insert(conn, connection);
-        wire.push(Wire::Connect { conn, transport, remote: addr, expect: id });
+        let id = match expect {
+            Expect::Peer(id) => Some(id),
+            Expect::Member | Expect::Foreign => None,
+        };
+        let abroad = expect == Expect::Foreign;
+        let opening = Some(Queue::new(WAITING));
+        self.insert(conn, Connection { flow, opening, peer: Proven::Nobody, id, link, abroad });
+        wire.push(Wire::Connect { conn, transport, remote: addr, expect });
         Some(flow)
     }
 
@@ -164,7 +222,9 @@ impl Flows {
         if let Some(id) = connection.id {
             self.by_peer.entry(id).or_default().push(conn);
         }
-        self.by_remote.entry((connection.flow.transport, connection.flow.remote)).or_insert(conn);
+        if !connection.abroad && !matches!(connection.peer, Proven::Foreign(_)) {
+            self.by_remote.entry((connection.flow.transport, connection.flow.remote)).or_insert(conn);
+        }
         self.connections.insert(conn, connection);
     }
 
@@ -192,31 +252,47 @@ impl Flows {
     }
 
     /// A connection that the driver accepted.
-    pub fn accepted(&mut self, flow: Flow, peer: Option<Arc<Verified>>) {
+    pub fn accepted(&mut self, flow: Flow, peer: Proven) {
         let Some(conn) = flow.conn else { return };
-        let id = peer.as_ref().map(|p| p.peer_id);
+        let id = peer.member().map(|peer| peer.peer_id);
         let link = flow.local == self.locals.overlay || flow.transport == Transport::Tls;
-        self.insert(conn, Connection { flow, opening: None, peer, id, link });
+        self.insert(conn, Connection { flow, opening: None, peer, id, link, abroad: false });
+    }
+
+    /// True for a connection that was dialled to another overlay.
+    pub fn is_abroad(&self, conn: ConnId) -> bool {
+        self.connections.get(&conn).is_some_and(|c| c.abroad)
+    }
+
+    /// A link to another overlay is open, and it is the right one.
+    pub fn found_abroad(&mut self, conn: ConnId, foreign: Arc<Foreign>) -> Option<Flow> {
+        let connection = self.connections.get_mut(&conn)?;
+        let flow = connection.flow;
+        let abroad = Abroad { overlay: foreign.overlay().to_owned(), root: Some(foreign.root()) };
+        connection.peer = Proven::Foreign(foreign);
+        connection.opening = None;
+        if self.abroad.len() >= ABROAD && !self.abroad.contains_key(&flow.remote) {
+            // One that is not in use; its calls, if any, have lost their link already.
+            let idle = self.abroad.iter().find(|(_, (_, conn))| conn.is_none()).map(|(addr, _)| *addr);
+            self.abroad.remove(&idle?);
+        }
+        self.abroad.insert(flow.remote, (abroad, Some(conn)));
+        Some(flow)
     }
 
     /// A connection that was dialled is open. What waited for it comes back, to be handed to [`Flows::flush`].
-    pub fn connected(
-        &mut self,
-        conn: ConnId,
-        peer: Option<Arc<Verified>>,
-        wire: &mut Vec<Wire>,
-    ) -> Option<Queue<Bytes>> {
+    pub fn connected(&mut self, conn: ConnId, peer: Proven, wire: &mut Vec<Wire>) -> Option<Queue<Bytes>> {
         let Some(connection) = self.connections.get_mut(&conn) else {
             wire.push(Wire::Close { conn });
             return None;
         };
-        if let Some(peer) = peer {
-            if connection.id.is_none() {
-                connection.id = Some(peer.peer_id);
-                self.by_peer.entry(peer.peer_id).or_default().push(conn);
-            }
-            connection.peer = Some(peer);
+        if let Proven::Member(member) = &peer
+            && connection.id.is_none()
+        {
+            connection.id = Some(member.peer_id);
+            self.by_peer.entry(member.peer_id).or_default().push(conn);
         }
+        connection.peer = peer;
         connection.opening.take()
     }
 
@@ -230,7 +306,7 @@ impl Flows {
     /// The open links and who proved to be at their other ends.
     pub fn links(&self) -> impl Iterator<Item = (ConnId, &Flow, &Arc<Verified>)> {
         let open = self.connections.iter().filter(|(_, c)| c.link && c.opening.is_none());
-        open.filter_map(|(conn, c)| Some((*conn, &c.flow, c.peer.as_ref()?)))
+        open.filter_map(|(conn, c)| Some((*conn, &c.flow, c.peer.member()?)))
     }
 
     /// Closes these links; until the driver says that they are gone nothing new is sent on them.
@@ -254,6 +330,11 @@ impl Flows {
                 self.by_peer.remove(&id);
             }
         }
+        if let Some((_, open)) = self.abroad.get_mut(&connection.flow.remote)
+            && *open == Some(conn)
+        {
+            *open = None;
+        }
         let remote = (connection.flow.transport, connection.flow.remote);
         if self.by_remote.get(&remote) == Some(&conn) {
             self.by_remote.remove(&remote);
@@ -261,9 +342,14 @@ impl Flows {
         Some(connection.flow)
     }
 
-    /// The proven peer at the other end.
+    /// The proven peer of this overlay at the other end.
     pub fn peer(&self, flow: &Flow) -> Option<&Arc<Verified>> {
-        self.connections.get(&flow.conn?)?.peer.as_ref()
+        self.connections.get(&flow.conn?)?.peer.member()
+    }
+
+    /// The device of another overlay at the other end.
+    pub fn foreign(&self, flow: &Flow) -> Option<&Arc<Foreign>> {
+        self.connections.get(&flow.conn?)?.peer.foreign()
     }
 
     /// The peer-ID that a connection was dialled for or proved.

@@ -21,6 +21,9 @@
 //! | `detour` | the way of a request to a peer, and around whoever fails on it |
 //! | `role` | supernode or ordinary: what the owner wants, what is shown |
 //! | `vouch` | whether a peer may speak for the caller that a request names |
+//! | `foreign` | callers and callees of other overlays: their links, their proofs |
+//! | `strangers` | who from outside may ring, who knocked, who is blocked |
+//! | `ways` | the way to a target that no address names: a contact's supernodes, a domain's records |
 //! | `enrol` | invites, and strangers who redeem them |
 //! | `people` | revocations: kept, told on, compared before anybody is let in |
 //! | `certify` | certificates asked of enrollers, and what enrollers grant |
@@ -52,6 +55,7 @@ mod enrol;
 mod exchange;
 mod fetch;
 mod flows;
+mod foreign;
 mod history;
 mod host_cache;
 mod join;
@@ -71,17 +75,20 @@ mod role;
 mod route;
 mod settings;
 mod setup;
+mod strangers;
 mod vouch;
+mod ways;
 
 pub use setup::Setup;
 
 use crate::config::Bootstrap;
 use crate::core::{ConnId, Flow, Id, Instant, Rng, TimerQueue, Transport, UnixTime};
-use crate::identity::{Identity, Revoked, Verified};
+use crate::identity::{Expect, Identity, Proven, Revoked};
 use crate::nat::portmap::Mapping;
 use crate::overlay::Overlay;
 use crate::overlay::carry::Carry;
 use crate::pbx::Domain;
+use crate::pbx::locate::{Question, Record};
 use crate::pbx::registrar::Registrar;
 use crate::pbx::router::{BranchId, Router};
 use crate::sip::msg::Message;
@@ -110,14 +117,14 @@ pub enum Input {
         /// With its number.
         flow: Flow,
         /// Who proved to be at the other end of a link.
-        peer: Option<Arc<Verified>>,
+        peer: Proven,
     },
     /// A connection of [`Output::Connect`] is open.
     Connected {
         /// Which.
         conn: ConnId,
         /// Who proved to be at the other end of a link.
-        peer: Option<Arc<Verified>>,
+        peer: Proven,
     },
     /// A connection of [`Output::Connect`] could not be opened.
     ConnectFailed {
@@ -195,6 +202,13 @@ pub enum Input {
         overlay: SocketAddr,
         /// Where peers may reach it beside that: [`Setup::also`].
         also: Vec<SocketAddr>,
+    },
+    /// The answer to [`Output::Query`].
+    Answer {
+        /// Its number.
+        query: u64,
+        /// What was found, empty where nothing is there; none where nobody answered.
+        records: Option<Vec<Record>>,
     },
     /// From the media threads.
     Media(MediaInput),
@@ -300,6 +314,8 @@ pub enum Saved {
     Shares,
     /// How often passwords were tried.
     Attempts,
+    /// Contacts and keys of other overlays, and who may not ring.
+    Foreign,
 }
 
 /// What is to be done outside.
@@ -321,7 +337,7 @@ pub enum Output {
         /// Where to.
         remote: SocketAddr,
         /// Who must be there.
-        expect: Option<Id>,
+        expect: Expect,
     },
     /// Write a message on a connection.
     Write {
@@ -334,6 +350,13 @@ pub enum Output {
     Close {
         /// Which.
         conn: ConnId,
+    },
+    /// Ask the DNS; [`Input::Answer`] brings the answer, once and in any case.
+    Query {
+        /// Comes back.
+        query: u64,
+        /// What.
+        question: Question,
     },
     /// For the media threads.
     Media(MediaCommand),
@@ -418,6 +441,8 @@ pub struct Node {
     settings: settings::Synced,
     pairing: Option<pairing::Pairing>,
     reach: reach::Reach,
+    strangers: strangers::Strangers,
+    ways: ways::Ways,
     wire: Vec<Wire>,
     out: VecDeque<Output>,
     counters: BTreeMap<&'static str, u64>,
@@ -467,6 +492,8 @@ impl Node {
             pairing: None,
             settings: settings::Synced::new(setup.settings.as_deref()),
             reach: reach::Reach::default(),
+            strangers: strangers::Strangers::new(std::mem::take(&mut setup.acquaintances)),
+            ways: ways::Ways::default(),
             wire: Vec::new(),
             out: VecDeque::new(),
             counters: BTreeMap::new(),
@@ -487,12 +514,12 @@ impl Node {
                 Some(flow) => self.on_bytes(now, flow, bytes),
                 None => self.count("frames without a connection"),
             },
-            Input::Connected { conn, peer } if self.on_dialled(now, conn, peer.as_ref()) => {}
+            Input::Connected { conn, peer } if self.on_dialled(now, conn, peer.member()) => {}
             Input::ConnectFailed { conn, .. } if self.on_dial_failed(now, conn) => {}
             Input::Accepted { flow, peer } => {
                 // The driver's links refuse too; a statement may have come while this one opened.
-                let peer = peer.filter(|peer| self.people.revoked.check(peer).is_ok());
-                self.flows.accepted(flow, peer);
+                let refused = peer.member().is_some_and(|member| self.people.revoked.check(member).is_err());
+                self.on_accepted(now, flow, if refused { Proven::Nobody } else { peer });
             }
             Input::Connected { conn, peer } => {
                 self.on_connected(now, conn, peer);
@@ -510,6 +537,7 @@ impl Node {
             Input::Mapped { mapping } => self.on_mapped(now, mapping),
             Input::Unmapped { why } => self.on_unmapped(now, why),
             Input::Moved { sip, overlay, also } => self.on_moved(now, sip, overlay, also),
+            Input::Answer { query, records } => self.on_answer(now, query, records),
             Input::Media(media) => self.on_media(now, media),
             Input::Store(store) => self.on_store(now, store),
         }
@@ -523,6 +551,7 @@ impl Node {
         self.registrar.handle_timeout(now);
         self.router.handle_timeout(now);
         self.on_unheard(now);
+        self.on_silent_foreign(now);
         if let Some(overlay) = self.overlay.as_mut() {
             overlay.handle_timeout(now);
         }
@@ -558,6 +587,7 @@ impl Node {
                 self.next_mail_timeout(),
                 self.next_login(),
                 self.settings.next(),
+                self.strangers.next(),
             ])
             .flatten()
             .min()
@@ -605,8 +635,11 @@ impl Node {
         }
     }
 
-    fn on_connected(&mut self, now: Instant, conn: ConnId, peer: Option<Arc<Verified>>) {
-        if peer.as_ref().is_some_and(|peer| self.people.revoked.check(peer).is_err()) {
+    fn on_connected(&mut self, now: Instant, conn: ConnId, peer: Proven) {
+        if self.flows.is_abroad(conn) {
+            return self.on_way_open(now, conn, peer);
+        }
+        if peer.member().is_some_and(|member| self.people.revoked.check(member).is_err()) {
             self.wire.push(Wire::Close { conn });
             return;
         }
@@ -628,6 +661,8 @@ impl Node {
         }
         self.race_gone(now, conn);
         self.link_gone();
+        self.strangers.silent.cancel(&conn);
+        self.on_way_failed(now, conn, why.unwrap_or("the connection was closed"));
         self.tx.flow_failed(flow);
         self.registrar.flow_closed(conn);
         // A link that never came up tells what the failed request tells already, and nothing more.

@@ -17,7 +17,7 @@ pub(super) const INTERNAL: ConnId = ConnId(0);
 /// What a Via adds to a message, at most, when it is asked whether it fits into a datagram.
 pub(super) const VIA_SIZE: usize = 120;
 /// How long a peer may say nothing to a request over its link; longer than a connection may take to open.
-const UNHEARD: Duration = Duration::from_secs(7);
+pub(super) const UNHEARD: Duration = Duration::from_secs(7);
 /// The same where there is another way.
 const UNHEARD_BY_WAY: Duration = Duration::from_secs(3);
 
@@ -76,6 +76,7 @@ impl Node {
                     self.owners.remove(&tx);
                     self.large.remove(&tx);
                     self.detours.forget(tx);
+                    self.ways.forget(tx);
                 }
                 Output::Terminated { tx: TxId::Server(tx) } => self.forget_request(tx),
             }
@@ -103,6 +104,7 @@ impl Node {
         if message.status() >= 200 {
             self.detours.forget(tx);
         }
+        let Some(message) = self.on_way_response(now, tx, message) else { return };
         match self.owners.get(&tx) {
             Some(Owner::Overlay(rpc)) => self.on_overlay_response(now, *rpc, &message),
             Some(Owner::Ua(key)) => self.ua.on_response(now, *key, tx, &message),
@@ -124,6 +126,9 @@ impl Node {
                 return self.sent_again(owner, again);
             }
         }
+        if self.try_another_way(now, tx) {
+            return;
+        }
         match owner {
             Some(Owner::Overlay(rpc)) => self.on_overlay_failed(now, rpc),
             Some(Owner::Ua(key)) => self.ua.on_failure(now, key, status),
@@ -140,7 +145,7 @@ impl Node {
         while let Some(tx) = self.unheard.pop(now) {
             self.tx.cancel(now, tx);
             self.count("requests that a peer left unanswered");
-            if self.detour(now, tx) {
+            if self.detour(now, tx) || self.try_another_way(now, tx) {
                 continue;
             }
             match self.owners.get(&tx).copied() {
@@ -205,7 +210,7 @@ impl Node {
         size > limits::SIP_UDP_REQUEST && self.flow_to(hop, size).is_some_and(|f| f.transport == Transport::Udp)
     }
 
-    fn send_on(
+    pub(super) fn send_on(
         &mut self,
         now: Instant,
         mut message: Message,
@@ -244,9 +249,16 @@ impl Node {
     }
 
     /// Sends a message outside of any transaction: an ACK for a 2xx.
-    pub(super) fn send_stateless(&mut self, mut message: Message, hop: &Hop, branch: &str) {
+    pub(super) fn send_stateless(&mut self, now: Instant, message: Message, hop: &Hop, branch: &str) {
+        if let Some(uri) = self.needs_way(hop) {
+            return self.find_way(now, message, uri, branch, None);
+        }
         let size = message.to_bytes().len() + VIA_SIZE;
         let Some(flow) = self.flow_to(hop, size) else { return self.count("messages without a way") };
+        self.send_stateless_on(message, flow, branch);
+    }
+
+    pub(super) fn send_stateless_on(&mut self, mut message: Message, flow: Flow, branch: &str) {
         message.push_front(HeaderName::Via, self.via(&flow, branch));
         self.tx.send_stateless(&message, flow);
     }
@@ -269,11 +281,15 @@ impl Node {
             Hop::Peer { id, .. } if self.overlay.as_ref().is_some_and(|o| o.me().id == *id) => {
                 Some(self.internal_flow())
             }
+            Hop::Peer { addr, .. } if self.flows.abroad_flow(*addr).is_some() => self.flows.abroad_flow(*addr),
             Hop::Peer { id, addr } => self.flows.peer_flow(Some(*id), *addr, size, &mut self.wire),
             Hop::Uri(uri) => {
                 let (transport, addr) = crate::pbx::target::direct(uri).or_else(|| localhost(uri))?;
                 if self.overlay.is_some() && [self.flows.locals().sip, self.flows.locals().overlay].contains(&addr) {
                     return Some(self.internal_flow());
+                }
+                if let (Transport::Tls, Some(flow)) = (transport, self.flows.abroad_flow(addr)) {
+                    return Some(flow);
                 }
                 let explicit = uri.params.get("transport").is_some();
                 let large = transport == Transport::Udp && size > limits::SIP_UDP_REQUEST && !explicit;
@@ -294,6 +310,9 @@ impl Node {
         if self.flows.peer(&flow).is_some_and(|peer| self.people.revoked.check(peer).is_err()) {
             self.count("requests of the revoked refused");
             return self.answer(now, tx, &message, 403, "Revoked");
+        }
+        if let Some(foreign) = self.flows.foreign(&flow).cloned() {
+            return self.on_foreign(now, tx, message, flow, &foreign, merged);
         }
         if carry::is_overlay(&message) {
             return self.on_overlay_request(now, tx, message, flow);

@@ -6,7 +6,7 @@ use super::lookup::Found;
 use super::receive::INTERNAL;
 use super::{Node, Owner};
 use crate::core::{Flow, Instant, Transport};
-use crate::identity::split_aor;
+use crate::identity::{PROOF_HEADER, split_aor};
 use crate::overlay::PeerRef;
 use crate::pbx::policy::{self, Origin};
 use crate::pbx::registrar;
@@ -44,6 +44,9 @@ impl Node {
             return;
         }
         if link && !internal && !self.is_vouched(now, tx, &message, flow, merged) {
+            return;
+        }
+        if !internal && !self.is_welcome(now, tx, &message, &flow, link) {
             return;
         }
         self.route_on(now, tx, message, flow, link, merged);
@@ -159,10 +162,17 @@ impl Node {
                 }
                 self.lookup_for_route(now, query, self.domain.aor(user));
             }
-            Output::Forward { branch, message, target, via_branch } => {
-                let hop = hop_of(&target);
+            Output::Forward { branch, mut message, target, via_branch } => {
+                let hop = self.hop_in_dialog(&message, hop_of(&target));
                 let hop =
                     if matches!(target, Target::Ua { .. }) { crate::ua::Hop::Flow(self.internal_flow()) } else { hop };
+                if let Some(uri) = self.needs_way(&hop) {
+                    return self.find_way(now, message, uri, &via_branch, Some(Owner::Router(branch)));
+                }
+                if !matches!(target, Target::Peer { .. }) {
+                    // Of no use to a standard phone, and too large for a datagram.
+                    message.remove(HeaderName::Other(PROOF_HEADER));
+                }
                 match self.send_branch(now, message, &hop, &via_branch, Owner::Router(branch)) {
                     Sent::Tx(client) => self.router.forwarded(branch, client),
                     Sent::Later => {}
@@ -172,7 +182,8 @@ impl Node {
                     Sent::No => self.router.unsendable(now, branch),
                 }
             }
-            Output::Respond { tx, message } => {
+            Output::Respond { tx, mut message } => {
+                self.prove_answer(now, &mut message);
                 self.tx.respond(now, tx, message);
             }
             Output::Cancel { tx } => {
@@ -182,7 +193,8 @@ impl Node {
                 if matches!(target, Target::Ua { .. }) || self.ua.owns(&message) {
                     return self.ua.on_ack(now, &message);
                 }
-                self.send_stateless(message, &hop_of(&target), &via_branch);
+                let hop = self.hop_in_dialog(&message, hop_of(&target));
+                self.send_stateless(now, message, &hop, &via_branch);
             }
         }
     }

@@ -98,6 +98,10 @@ impl Node {
             }
             _ => drop(self.callee(target)?),
         }
+        if let Some(other) = self.strangers.known.contact(name) {
+            let what = format!("{name} is {} of another overlay already", other.aor);
+            return Err(CommandError::new(what, "take another name, or chordial contacts forget NAME first"));
+        }
         for other in self.spellings(name) {
             self.change(now, &other, None)?;
         }
@@ -107,6 +111,10 @@ impl Node {
 
     pub(super) fn contact_remove(&mut self, now: Instant, name: &str) -> Result<Reply, CommandError> {
         let spellings = self.spellings(name.trim());
+        if self.strangers.known.contact(name.trim()).is_some() {
+            let what = format!("{} is a contact of another overlay", name.trim());
+            return Err(CommandError::new(what, "chordial contacts forget NAME drops it and its key"));
+        }
         if spellings.is_empty() {
             let what = format!("there is no contact {}", name.trim());
             return Err(CommandError::new(what, "see chordial contacts list"));
@@ -131,6 +139,8 @@ impl Node {
         self.settings.until = None;
         let contact = |(name, target): (&str, &str)| Contact { name: name.into(), target: target.into() };
         let mut contacts: Vec<_> = self.settings.settings.under(CONTACT).map(contact).collect();
+        let abroad = self.strangers.known.contacts().iter().filter(|c| !c.name.is_empty());
+        contacts.extend(abroad.map(|c| Contact { name: c.name.clone(), target: c.aor.clone() }));
         contacts.sort_by_key(|c| c.name.to_lowercase());
         for request in std::mem::take(&mut self.settings.asked) {
             self.reply(request, Ok(Reply::Contacts { contacts: contacts.clone() }));

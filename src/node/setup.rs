@@ -5,7 +5,7 @@ use super::flows::Locals;
 use crate::config::Config;
 use crate::config::{Encryption, PhoneAuth};
 use crate::core::{Id, Instant, Redacted, Rng, Transport, UnixTime};
-use crate::identity::{Identity, Revocations, Verifier};
+use crate::identity::{Acquaintances, Identity, Revocations, Verifier};
 use crate::overlay::carry::{Carry, address_peer_id};
 use crate::overlay::chord::{self, Chord};
 use crate::overlay::tier::Tiered;
@@ -54,6 +54,8 @@ pub struct Setup {
     pub shares: Option<Vec<u8>>,
     /// How often passwords were tried, as it was saved.
     pub attempts: Option<Vec<u8>>,
+    /// Whom this device knows in other overlays.
+    pub acquaintances: Acquaintances,
     /// Where standard phones are served, as the socket says.
     pub sip_listen: SocketAddr,
     /// Where links are taken, as the socket says.
@@ -98,6 +100,7 @@ impl Setup {
             settings: None,
             shares: None,
             attempts: None,
+            acquaintances: Acquaintances::default(),
             sip_listen: sip,
             overlay_listen: overlay,
             sip,

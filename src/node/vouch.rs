@@ -57,7 +57,8 @@ impl Vouching {
         found.map(|(_, devices)| devices.clone()).unwrap_or_default()
     }
 
-    fn let_in(&mut self, message: &Message, devices: BTreeSet<PublicKey>) {
+    /// Notes the devices that the caller of an INVITE is known by; of another overlay, the one that signed its proof.
+    pub fn let_in(&mut self, message: &Message, devices: BTreeSet<PublicKey>) {
         if *message.method() != Method::Invite {
             return;
         }

@@ -4,6 +4,7 @@
 //! - [`Accounts`]: the standard phones whose digest secrets are held here.
 //! - [`registrar::Registrar`]: RFC 3261 section 10.3, with the location table behind it.
 //! - [`policy`]: whether a request from a clear flow is taken for a phone's, challenged or taken for a stranger's.
+//! - [`locate::Locate`]: where a URI with a host name leads (RFC 3263).
 //! - [`router::Router`]: the stateful proxy of RFC 3261 section 16.
 //!
 //! All of it is sans-IO: time and messages come in, messages and questions go out. Transactions are the node's:
@@ -11,6 +12,7 @@
 
 pub mod accounts;
 pub mod domain;
+pub mod locate;
 pub mod policy;
 pub mod registrar;
 pub mod router;

@@ -10,16 +10,22 @@
 //! | user of this overlay, held here | none, stale or wrong credentials | challenged, 407 |
 //! | user of this overlay, held here | another user's credentials | refused, 403 |
 //! | user of this overlay, not held here | | refused, 403 |
-//! | elsewhere | | [`Origin::Outside`]: reaches users hosted here, nothing else |
+//! | elsewhere | | [`Origin::Outside`]: reaches users hosted here where anyone may ring, nothing else |
 //!
 //! Without authentication (a laboratory) any user of this overlay is believed to be one's phone.
+//!
+//! Who calls from outside and may not have anything carried elsewhere may still not ring here: [`receive`] says who does, by
+//! the user's choice (`strangers`) and by how the caller stands. A caller of another overlay is [`Origin::Foreign`], with a
+//! proven key; one in clear proves nothing and rings only where anyone may.
 //!
 //! A phone that hides its From (`anonymous@anonymous.invalid`) is a stranger: it would have to be told by its flow,
 //! which UDP does not prove.
 
 use super::registrar::{Auth, Registrar};
 use super::router::Router;
+use crate::config::Strangers;
 use crate::core::{Id, UnixTime};
+use crate::identity::Standing;
 use crate::sip::auth::Verdict;
 use crate::sip::msg::Message;
 
@@ -43,6 +49,8 @@ pub enum Origin {
         /// Its user name.
         user: String,
     },
+    /// A device of another overlay, over a link: reaches users of this overlay, nothing else.
+    Foreign,
     /// Nobody known, inside a dialog that was let through here before.
     Dialog,
     /// Nobody known.
@@ -92,6 +100,30 @@ pub fn decide(
             Verdict::Stale => Decision::Challenge { stale: true },
             Verdict::Bad | Verdict::Missing => Decision::Challenge { stale: false },
         },
+    }
+}
+
+/// What is done with the call of somebody from another overlay whose key is proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reception {
+    /// It rings.
+    Ring,
+    /// It is refused and shown once, so that the user can take the caller up.
+    Knock,
+    /// The same, with the warning that another key was known.
+    Changed,
+    /// It is declined, and nothing is shown.
+    Decline,
+}
+
+/// Whether a caller of another overlay rings. `token` that the caller has shown the word of a contact link.
+pub fn receive(strangers: Strangers, standing: Standing, token: bool) -> Reception {
+    match (strangers, standing) {
+        (Strangers::Nobody, _) | (_, Standing::Blocked) => Reception::Decline,
+        (_, Standing::Changed) => Reception::Changed,
+        (_, Standing::Contact) | (Strangers::Anyone, _) | (Strangers::Known, Standing::Known) => Reception::Ring,
+        _ if token => Reception::Ring,
+        _ => Reception::Knock,
     }
 }
 
@@ -152,6 +184,28 @@ mod tests {
         assert_eq!(with(None, false, Auth::None, Verdict::Missing), Decision::Admit(Origin::Outside));
         assert_eq!(with(Some("bob"), true, Auth::Digest, Verdict::Missing), Decision::Admit(Origin::Dialog));
         assert_eq!(with(Some("carol"), true, Auth::Digest, Verdict::Missing), Decision::Admit(Origin::Dialog));
+    }
+
+    #[test]
+    fn who_rings_from_another_overlay() {
+        use Standing as S;
+        use Strangers::{Anyone, Contacts, Known, Nobody};
+        let rings = |strangers| {
+            let all = [S::Contact, S::Known, S::Stranger, S::Changed, S::Blocked];
+            all.map(|standing| receive(strangers, standing, false) == Reception::Ring)
+        };
+        assert_eq!(rings(Contacts), [true, false, false, false, false]);
+        assert_eq!(rings(Known), [true, true, false, false, false]);
+        assert_eq!(rings(Anyone), [true, true, true, false, false]);
+        assert_eq!(rings(Nobody), [false; 5]);
+        for (strangers, standing, what) in [
+            (Contacts, S::Stranger, Reception::Ring),
+            (Contacts, S::Changed, Reception::Changed),
+            (Contacts, S::Blocked, Reception::Decline),
+            (Nobody, S::Stranger, Reception::Decline),
+        ] {
+            assert_eq!(receive(strangers, standing, true), what, "{strangers:?} {standing:?}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub use report::Report;
 
 use crate::config::Config;
 use crate::core::{ConnId, Flow, Instant, Rng, Transport, UnixTime};
-use crate::identity::{Identity, Verified};
+use crate::identity::{Expect, Identity, Proven, Verified};
 use crate::node::control::{Command, Event, Reply, RequestId};
 use crate::node::{Input, Node, Output, Setup};
 use network::{Arrival, Host, Network};
@@ -282,11 +282,11 @@ impl World {
             }
             Arrival::Accepted { conn, from, to, peer } => {
                 self.note(at, host, 3, &peer.peer_id.0);
-                Input::Accepted { flow: Flow::stream(Transport::Tls, to, from, conn), peer: Some(peer) }
+                Input::Accepted { flow: Flow::stream(Transport::Tls, to, from, conn), peer: Proven::Member(peer) }
             }
             Arrival::Connected { conn, peer } => {
                 self.note(at, host, 4, &peer.peer_id.0);
-                Input::Connected { conn, peer: Some(peer) }
+                Input::Connected { conn, peer: Proven::Member(peer) }
             }
             Arrival::Refused { conn } => {
                 self.note(at, host, 5, &[]);
@@ -345,6 +345,7 @@ impl World {
             | Output::Media(_)
             | Output::Save { .. }
             | Output::Resolve { .. }
+            | Output::Query { .. }
             | Output::Store(_)
             | Output::Revoked(_)
             | Output::Identity(_)
@@ -352,10 +353,10 @@ impl World {
         }
     }
 
-    fn connect(&mut self, host: Host, now: Instant, conn: ConnId, remote: SocketAddr, expect: Option<crate::core::Id>) {
+    fn connect(&mut self, host: Host, now: Instant, conn: ConnId, remote: SocketAddr, expect: Expect) {
         let Some(&to) = self.by_addr.get(&remote) else { return self.net.refuse(now, host, conn) };
         let far = self.peers[to].verified.clone();
-        if expect.is_some_and(|id| id != far.peer_id) {
+        if matches!(expect, Expect::Foreign) || matches!(expect, Expect::Peer(id) if id != far.peer_id) {
             return self.net.refuse(now, host, conn);
         }
         let from = SocketAddr::new(self.peers[host].addr.ip(), 40_000 + (conn.0 % 20_000) as u16);

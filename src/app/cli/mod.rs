@@ -3,14 +3,15 @@
 mod args;
 mod ask;
 mod audio;
+mod contacts;
 mod login;
 pub mod password;
 mod print;
 
 pub use args::{
-    Adapters, ArchiveArgs, CallArgs, Cli, Command, Contacts, CreateArgs, DemoArgs, Devices, DtmfArgs, InviteArgs,
-    JoinArgs, LoginArgs, LookupArgs, MessageArgs, Messages, Office, Owner, PasswordArgs, Phone, PhoneAddArgs,
-    RecoverArgs, SimArgs, StartArgs, WhichCall,
+    AcceptArgs, Adapters, ArchiveArgs, BlockArgs, CallArgs, Cli, Command, Contacts, CreateArgs, DemoArgs, Devices,
+    DtmfArgs, InviteArgs, JoinArgs, LinkArgs, LoginArgs, LookupArgs, MessageArgs, Messages, Office, Owner,
+    PasswordArgs, Phone, PhoneAddArgs, RecoverArgs, SimArgs, StartArgs, WhichCall,
 };
 pub use ask::spinner;
 pub use login::addresses;
@@ -79,6 +80,17 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Phone(Phone::Remove { user }) => {
             client(ask::one(&data()?, control::Command::PhoneRemove { user }, json))
         }
+        Command::Contacts(Contacts::Link(args)) => client(contacts::link(&data()?, args, json)),
+        Command::Contacts(Contacts::Accept(args)) => {
+            let command = control::Command::ContactAccept { who: args.who, name: args.name };
+            client(ask::one(&data()?, command, json))
+        }
+        Command::Contacts(Contacts::Forget { name }) => {
+            client(ask::one(&data()?, control::Command::ContactForget { name }, json))
+        }
+        Command::Strangers => client(ask::one(&data()?, control::Command::Strangers, json)),
+        Command::Block(args) => client(ask::one(&data()?, control::Command::Block { target: args.target }, json)),
+        Command::Unblock(args) => client(ask::one(&data()?, control::Command::Unblock { target: args.target }, json)),
         Command::Call(args) => client(ask::call(&data()?, args, json)),
         Command::Answer(w) => client(ask::one(&data()?, control::Command::Answer { call: w.call }, json)),
         Command::Hangup(w) => client(ask::one(&data()?, control::Command::Hangup { call: w.call }, json)),

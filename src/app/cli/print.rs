@@ -2,8 +2,8 @@
 
 use crate::core::UnixTime;
 use crate::node::control::{
-    CallReport, CallStatus, DeviceStatus, LookupReport, MessageEntry, MessageState, OfficeDevice, OfficeReport,
-    PeerStatus, PhoneStatus, Reply, Status,
+    CallReport, CallStatus, ContactStatus, DeviceStatus, LookupReport, MessageEntry, MessageState, OfficeDevice,
+    OfficeReport, PeerStatus, PhoneStatus, Reply, Status, StrangersReport,
 };
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -54,6 +54,8 @@ pub fn reply(reply: &Reply) -> String {
             };
             format!("password set; {} hold a share of your key, {spare}", count(*holders as usize, "supernode"))
         }
+        Reply::ContactLink { link, .. } => link.clone(),
+        Reply::Strangers(report) => strangers(report),
         Reply::Done { done } => done.clone(),
     }
 }
@@ -118,6 +120,31 @@ fn date(unix: u64) -> String {
     let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
     let year = year_of_era + era * 400 + next;
     format!("{year}-{month:02}-{day:02} {:02}:{:02} UTC", seconds / 3600, seconds / 60 % 60)
+}
+
+fn strangers(r: &StrangersReport) -> String {
+    let mut text = match r.may_ring.as_str() {
+        "anyone" => "anyone from outside may ring\n".to_owned(),
+        "nobody" => "nobody from outside may ring\n".to_owned(),
+        "known" => "contacts and who was met before may ring\n".to_owned(),
+        _ => "contacts may ring\n".to_owned(),
+    };
+    let row = |what: &str, c: &ContactStatus| {
+        [what.to_owned(), c.name.clone(), c.aor.clone(), format!("key {}", c.key), format!("of {}", c.overlay_key)]
+    };
+    let mut rows: Vec<[String; 5]> = r.contacts.iter().map(|c| row("contact", c)).collect();
+    rows.extend(r.known.iter().map(|c| row("known", c)));
+    rows.extend(r.knocks.iter().map(|k| {
+        let what = if k.changed { "CHANGED KEY" } else { "knocked" };
+        let times = if k.times > 1 { format!("{} times", k.times) } else { String::new() };
+        [what.to_owned(), times, k.aor.clone(), format!("key {}", k.key), format!("of {}", k.overlay_key)]
+    }));
+    rows.extend(r.blocked.iter().map(|b| ["blocked".into(), String::new(), b.clone(), String::new(), String::new()]));
+    text.push_str(&table(rows));
+    if !r.knocks.is_empty() {
+        text.push_str("chordial contacts accept ADDRESS takes up who knocked; chordial block ADDRESS ends it\n");
+    }
+    text
 }
 
 /// How a call went, in two lines.

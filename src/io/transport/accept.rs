@@ -5,6 +5,7 @@ use super::counters::add;
 use super::shared::{Admission, Shared};
 use super::{Event, stream};
 use crate::core::{Flow, Transport};
+use crate::identity::Proven;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +42,7 @@ async fn serve(
     if transport != Transport::Tls {
         add(&shared.counters.accepted);
         let line = shared.open(conn);
-        if shared.events.send(Event::Accepted { conn, flow, peer: None }).await.is_ok() {
+        if shared.events.send(Event::Accepted { conn, flow, peer: Proven::Nobody }).await.is_ok() {
             let why = stream::run(&shared, conn, tcp, line).await;
             shared.closed(conn, why).await;
         }
@@ -53,8 +54,13 @@ async fn serve(
         Ok(Err(_)) => return add(&shared.counters.handshakes_failed),
         Err(_) => return add(&shared.counters.handshakes_slow),
     };
-    let stranger = peer.is_none();
-    if stranger && !admission.as_stranger() {
+    let stranger = matches!(peer, Proven::Nobody);
+    let admitted = match peer {
+        Proven::Nobody => admission.as_stranger(),
+        Proven::Foreign(_) => admission.as_foreign(),
+        Proven::Member(_) => true,
+    };
+    if !admitted {
         return;
     }
     add(&shared.counters.accepted);

@@ -43,6 +43,8 @@ counters! {
     refused_source,
     /// Links refused since there are too many strangers.
     refused_strangers,
+    /// Links refused since there are too many from other overlays, or from one source there.
+    refused_foreign,
     /// Handshakes that failed.
     handshakes_failed,
     /// Handshakes that took too long.

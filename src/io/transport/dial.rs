@@ -3,7 +3,8 @@
 use super::close::ConnectError;
 use super::shared::{Line, Shared};
 use super::{Event, stream};
-use crate::core::{ConnId, Flow, Id, Transport};
+use crate::core::{ConnId, Flow, Transport};
+use crate::identity::{Expect, Proven};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ pub(super) async fn dial(
     conn: ConnId,
     transport: Transport,
     remote: SocketAddr,
-    expect: Option<Id>,
+    expect: Expect,
     line: Line,
 ) {
     if let Err(why) = attempt(&shared, conn, transport, remote, expect, line).await {
@@ -34,7 +35,7 @@ async fn attempt(
     conn: ConnId,
     transport: Transport,
     remote: SocketAddr,
-    expect: Option<Id>,
+    expect: Expect,
     line: Line,
 ) -> Result<(), ConnectError> {
     let tls = match transport {
@@ -49,19 +50,16 @@ async fn attempt(
     let local = tcp.local_addr().map_err(|e| ConnectError::Io(remote, e))?;
     let flow = Flow::stream(transport, local, remote, conn);
     let Some(tls) = tls else {
-        opened(shared, Event::Connected { conn, flow, peer: None }, &line).await;
+        opened(shared, Event::Connected { conn, flow, peer: Proven::Nobody }, &line).await;
         let why = stream::run(shared, conn, tcp, line).await;
         shared.closed(conn, why).await;
         return Ok(());
     };
-    let (link, peer) = match timeout(shared.limits.handshake, tls.connect(tcp, remote)).await {
+    let (link, peer) = match timeout(shared.limits.handshake, tls.connect(tcp, remote, expect)).await {
         Ok(link) => link?,
         Err(_) => return Err(ConnectError::Timeout(remote)),
     };
-    if let Some(expected) = expect.filter(|id| *id != peer.peer_id) {
-        return Err(ConnectError::OtherPeer { addr: remote, expected, found: peer.peer_id });
-    }
-    opened(shared, Event::Connected { conn, flow, peer: Some(peer) }, &line).await;
+    opened(shared, Event::Connected { conn, flow, peer }, &line).await;
     let why = stream::run(shared, conn, link, line).await;
     shared.closed(conn, why).await;
     Ok(())

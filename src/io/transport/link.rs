@@ -1,15 +1,16 @@
 //! TLS 1.3 between peers.
 //!
 //! Each end shows a certificate of its device's key with the chain in it ([`super::shell`]); the handshake proves the
-//! key, and the chain says whose it is. Whoever has no chain yet shows the shell alone.
+//! key, and the chain says whose it is. Whoever has no chain yet shows the shell alone. A chain that holds in itself and
+//! not here is another overlay's ([`Foreign`]): taken from whoever dials, dialled where that is what is wanted.
 
 use super::close::ConnectError;
 use super::listen::BindError;
 use super::shell::{open_shell, pkcs8, shell};
 use crate::core::UnixTime;
 use crate::identity::{
-    Chain, Claims, Identity, IdentityError, Joining, KeyPair, PublicKey, Revoked, RootFingerprint, TrustAnchor,
-    Verified, Verifier,
+    Chain, Claims, Expect, Foreign, Identity, IdentityError, Joining, KeyPair, Proven, PublicKey, Revoked,
+    RootFingerprint, TrustAnchor, Verified, Verifier,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use std::fmt;
@@ -80,6 +81,8 @@ pub(super) struct Tls {
     acceptor: TlsAcceptor,
     connector: TlsConnector,
     judge: Arc<Judge>,
+    /// For links to other overlays.
+    abroad: (TlsConnector, Arc<Judge>),
 }
 
 impl Tls {
@@ -95,14 +98,14 @@ impl Tls {
         }
     }
 
-    /// The server's side of a handshake. No peer: a stranger.
-    pub(super) async fn accept(
-        &self,
-        tcp: TcpStream,
-    ) -> io::Result<(server::TlsStream<TcpStream>, Option<Arc<Verified>>)> {
+    /// The server's side of a handshake. Nobody: a stranger.
+    pub(super) async fn accept(&self, tcp: TcpStream) -> io::Result<(server::TlsStream<TcpStream>, Proven)> {
         let stream = self.acceptor.accept(tcp).await?;
-        let peer = self.judge.peer(stream.get_ref().1.peer_certificates());
-        Ok((stream, peer.ok().map(Arc::new)))
+        let shown = stream.get_ref().1.peer_certificates();
+        let peer = self.judge.peer(shown).or_else(|_| self.abroad.1.peer(shown)).unwrap_or_default();
+        // Of this overlay, and refused by it: revoked, say. That makes nobody a guest.
+        let refused = peer.foreign().is_some_and(|foreign| self.judge.is_own(foreign));
+        Ok((stream, if refused { Proven::Nobody } else { peer }))
     }
 
     /// The client's side of a handshake.
@@ -110,19 +113,30 @@ impl Tls {
         &self,
         tcp: TcpStream,
         remote: SocketAddr,
-    ) -> Result<(client::TlsStream<TcpStream>, Arc<Verified>), ConnectError> {
+        expect: Expect,
+    ) -> Result<(client::TlsStream<TcpStream>, Proven), ConnectError> {
+        let (connector, judge) = match expect {
+            Expect::Foreign => (&self.abroad.0, &self.abroad.1),
+            Expect::Member | Expect::Peer(_) => (&self.connector, &self.judge),
+        };
         // Sent to nobody: SNI is off. The peer is known by its key.
         let name = ServerName::IpAddress(remote.ip().into());
-        let stream = self.connector.connect(name, tcp).await.map_err(|e| failure(remote, e))?;
-        let peer = self.judge.peer(stream.get_ref().1.peer_certificates());
+        let stream = connector.connect(name, tcp).await.map_err(|e| failure(remote, e))?;
+        let peer = judge.peer(stream.get_ref().1.peer_certificates());
         let peer = peer.map_err(|refusal| refusal.at(remote))?;
-        Ok((stream, Arc::new(peer)))
+        if let (Expect::Peer(expected), Proven::Member(peer)) = (expect, &peer)
+            && peer.peer_id != expected
+        {
+            return Err(ConnectError::OtherPeer { addr: remote, expected, found: peer.peer_id });
+        }
+        Ok((stream, peer))
     }
 
     /// Whom a certificate would make the other end.
     #[cfg(test)]
     pub(super) fn identify(&self, shell: &CertificateDer<'_>) -> Result<Verified, ConnectError> {
-        self.judge.peer(Some(std::slice::from_ref(shell))).map_err(|refusal| refusal.at(([127, 0, 0, 1], 0).into()))
+        let now = rustls_pki_types::UnixTime::now();
+        self.judge.member(shell, now).map_err(|refusal| refusal.at(([127, 0, 0, 1], 0).into()))
     }
 
     fn with_shell(credentials: &Credentials, shell: CertificateDer<'static>) -> Option<Tls> {
@@ -140,19 +154,26 @@ impl Tls {
         server.send_tls13_tickets = 0;
         server.alpn_protocols = vec![ALPN.to_vec()];
 
-        let mut client = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&TLS13])
-            .ok()?
-            .dangerous()
-            .with_custom_certificate_verifier(judge.clone())
-            .with_client_auth_cert(vec![shell], key())
-            .ok()?;
-        client.resumption = Resumption::disabled();
-        client.enable_sni = false;
-        client.alpn_protocols = vec![ALPN.to_vec()];
-
-        let (acceptor, connector) = (TlsAcceptor::from(Arc::new(server)), TlsConnector::from(Arc::new(client)));
-        Some(Tls { acceptor, connector, judge })
+        let client = |judge: Arc<Judge>| {
+            let mut client = ClientConfig::builder_with_provider(provider.clone())
+                .with_protocol_versions(&[&TLS13])
+                .ok()?
+                .dangerous()
+                .with_custom_certificate_verifier(judge)
+                .with_client_auth_cert(vec![shell.clone()], key())
+                .ok()?;
+            client.resumption = Resumption::disabled();
+            client.enable_sni = false;
+            client.alpn_protocols = vec![ALPN.to_vec()];
+            Some(TlsConnector::from(Arc::new(client)))
+        };
+        let abroad = Arc::new(Judge { trust: Known::Anyone, provider: provider.clone() });
+        Some(Tls {
+            acceptor: TlsAcceptor::from(Arc::new(server)),
+            connector: client(judge.clone())?,
+            abroad: (client(abroad.clone())?, abroad),
+            judge,
+        })
     }
 }
 
@@ -184,6 +205,8 @@ enum Known {
     Anchor(Mutex<Verifier>),
     Enrolment(RootFingerprint),
     AnyOffice(Option<String>),
+    /// Any chain that holds in itself.
+    Anyone,
 }
 
 impl Judge {
@@ -197,9 +220,23 @@ impl Judge {
     }
 
     /// Of an open connection, whose handshake has proven the key.
-    fn peer(&self, certificates: Option<&[CertificateDer<'_>]>) -> Result<Verified, Refusal> {
+    fn peer(&self, certificates: Option<&[CertificateDer<'_>]>) -> Result<Proven, Refusal> {
         let shell = certificates.and_then(<[_]>::first).ok_or(IdentityError::Malformed("link certificate"))?;
-        self.member(shell, rustls_pki_types::UnixTime::now())
+        let now = rustls_pki_types::UnixTime::now();
+        match self.trust {
+            Known::Anyone => Ok(Proven::Foreign(Arc::new(foreign(shell, now)?))),
+            _ => Ok(Proven::Member(Arc::new(self.member(shell, now)?))),
+        }
+    }
+
+    /// True for a chain that claims to be of the overlay that is ours.
+    fn is_own(&self, foreign: &Foreign) -> bool {
+        match &self.trust {
+            Known::Anchor(verifier) => {
+                *verifier.lock().unwrap_or_else(PoisonError::into_inner).anchor() == foreign.anchor
+            }
+            _ => false,
+        }
     }
 
     /// Who shows `shell`, if the handshake proves its key.
@@ -218,6 +255,7 @@ impl Judge {
             }
             Known::AnyOffice(name) => office_of(&chain, |overlay, _| name.as_ref().is_none_or(|name| name == overlay))?
                 .verify_chain(&chain, now)?,
+            Known::Anyone => Foreign::of(&chain, now)?.verified,
         };
         // The chain must be about the very key that the handshake proves.
         if verified.device == device { Ok(verified) } else { Err(IdentityError::Shape("device").into()) }
@@ -316,6 +354,13 @@ impl ClientCertVerifier for Judge {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         vec![SignatureScheme::ED25519]
     }
+}
+
+/// Who shows `shell`, in whatever overlay.
+fn foreign(shell: &CertificateDer<'_>, now: rustls_pki_types::UnixTime) -> Result<Foreign, IdentityError> {
+    let (device, chain) = open_shell(shell)?;
+    let foreign = Foreign::of(&chain.ok_or(IdentityError::Shape("device"))?, UnixTime(now.as_secs()))?;
+    if foreign.verified.device == device { Ok(foreign) } else { Err(IdentityError::Shape("device")) }
 }
 
 /// The overlay that a chain claims to be of, when its name and a key of it are what is looked for: an office's root, or the user

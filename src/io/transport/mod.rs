@@ -8,9 +8,10 @@
 //! A link's X.509 certificate is signed by the device's own Ed25519 key and carries the device's chain
 //! ([`Chain`](crate::identity::Chain)) in an extension. Both ends verify the handshake's signature under that key. The end that
 //! dialled goes on only with a peer whose chain holds; the end that was dialled takes one without as a *stranger*
-//! (`peer: None`), for enrolment and for a short time only.
+//! (nobody), for enrolment and for a short time only, and one whose chain holds in another overlay as *foreign*, who may
+//! call and nothing else.
 //!
-//! Bounded: connections accepted in all, from one source, still in the handshake, and from strangers; what waits to be
+//! Bounded: connections accepted in all, from one source, still in the handshake, from strangers and from other overlays; what waits to be
 //! written on one connection; the time of a handshake, of a write and of a half-sent message. What goes over a bound
 //! is refused or closed, and counted ([`Counters`]).
 //!
@@ -18,8 +19,8 @@
 //! shared media socket will have both; TLS for standard phones; checking a link's chain again while it is
 //! open (the node closes the links of who is revoked); session resumption, which would skip the check of the chain.
 
-use crate::core::{ConnId, Flow, Id, Transport};
-use crate::identity::{Revoked, Verified};
+use crate::core::{ConnId, Flow, Transport};
+use crate::identity::{Expect, Proven, Revoked};
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -70,6 +71,10 @@ pub struct Limits {
     pub per_source: usize,
     /// Of these, with no chain that holds.
     pub strangers: usize,
+    /// Of these, from other overlays.
+    pub foreign: usize,
+    /// Of these, from other overlays and from one IPv4 address or one IPv6 /64.
+    pub foreign_per_source: usize,
     /// Bytes that wait to be written on one connection before it counts as stalled and is closed.
     pub write_bytes: usize,
     /// Events that wait for the node.
@@ -86,6 +91,8 @@ impl Default for Limits {
             accepted: 4096,
             per_source: 256,
             strangers: 32,
+            foreign: 512,
+            foreign_per_source: 16,
             write_bytes: 1024 * 1024,
             events: 4096,
             handshake: Duration::from_secs(5),
@@ -110,8 +117,8 @@ pub enum Event {
         conn: ConnId,
         /// Both ends.
         flow: Flow,
-        /// Who proved to be there. On TLS `None` is a stranger, who may enrol and nothing else.
-        peer: Option<Arc<Verified>>,
+        /// Who proved to be there. On TLS nobody is a stranger, who may enrol and nothing else.
+        peer: Proven,
     },
     /// A connection of [`Endpoint::connect`] is open.
     Connected {
@@ -119,8 +126,8 @@ pub enum Event {
         conn: ConnId,
         /// Both ends.
         flow: Flow,
-        /// Who proved to be there; never `None` on TLS.
-        peer: Option<Arc<Verified>>,
+        /// Who proved to be there; never nobody on TLS.
+        peer: Proven,
     },
     /// A connection of [`Endpoint::connect`] could not be opened.
     ConnectFailed {
@@ -212,9 +219,9 @@ impl Endpoint {
 
     /// Opens a connection to `remote`, a link when `transport` is TLS, and fails it when `expect` names another peer than
     /// the one that answers. `conn` is the caller's to choose: never used before, bit 63 clear.
-    pub fn connect(&self, conn: ConnId, transport: Transport, remote: SocketAddr, expect: Option<Id>) {
+    pub fn connect(&self, conn: ConnId, transport: Transport, remote: SocketAddr, expect: impl Into<Expect>) {
         let line = self.shared.open(conn);
-        tokio::spawn(dial::dial(self.shared.clone(), conn, transport, remote, expect, line));
+        tokio::spawn(dial::dial(self.shared.clone(), conn, transport, remote, expect.into(), line));
     }
 
     /// Writes on a connection; in order; to be written when it is open, if it is being dialled. A connection on which too

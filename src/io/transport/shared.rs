@@ -49,7 +49,9 @@ pub(super) struct Shared {
 struct Admitted {
     total: usize,
     strangers: usize,
+    foreign: usize,
     by_source: HashMap<IpAddr, usize>,
+    foreign_by_source: HashMap<IpAddr, usize>,
 }
 
 impl Shared {
@@ -144,7 +146,7 @@ impl Shared {
         }
         admitted.by_source.insert(source, from_there + 1);
         admitted.total += 1;
-        Some(Admission { shared: self.clone(), source, stranger: false })
+        Some(Admission { shared: self.clone(), source, stranger: false, foreign: false })
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<ConnId, Handle>> {
@@ -167,6 +169,7 @@ pub(super) struct Admission {
     shared: Arc<Shared>,
     source: IpAddr,
     stranger: bool,
+    foreign: bool,
 }
 
 impl Admission {
@@ -181,6 +184,31 @@ impl Admission {
         self.stranger = true;
         true
     }
+
+    /// Takes a place among those of other overlays as well; false when there is none.
+    pub(super) fn as_foreign(&mut self) -> bool {
+        let limits = &self.shared.limits;
+        let mut admitted = self.shared.admitted();
+        let from_there = admitted.foreign_by_source.get(&self.source).copied().unwrap_or_default();
+        if admitted.foreign >= limits.foreign || from_there >= limits.foreign_per_source {
+            add(&self.shared.counters.refused_foreign);
+            return false;
+        }
+        admitted.foreign += 1;
+        admitted.foreign_by_source.insert(self.source, from_there + 1);
+        self.foreign = true;
+        true
+    }
+}
+
+/// One less from there.
+fn leave(by_source: &mut HashMap<IpAddr, usize>, source: IpAddr) {
+    if let Some(count) = by_source.get_mut(&source) {
+        *count -= 1;
+        if *count == 0 {
+            by_source.remove(&source);
+        }
+    }
 }
 
 impl Drop for Admission {
@@ -188,11 +216,10 @@ impl Drop for Admission {
         let mut admitted = self.shared.admitted();
         admitted.total -= 1;
         admitted.strangers -= usize::from(self.stranger);
-        if let Some(count) = admitted.by_source.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                admitted.by_source.remove(&self.source);
-            }
+        leave(&mut admitted.by_source, self.source);
+        if self.foreign {
+            admitted.foreign -= 1;
+            leave(&mut admitted.foreign_by_source, self.source);
         }
     }
 }

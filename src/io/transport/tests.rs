@@ -1,9 +1,9 @@
 //! Endpoints on loopback. Every wait has an end, so that what never comes fails a test instead of hanging it.
 
 use super::*;
-use crate::core::{Rng, UnixTime};
+use crate::core::{Id, Rng, UnixTime};
 use crate::identity::{
-    EnrolError, INVITE_LIFETIME, Identity, JoinAnswer, JoinRequest, Joining, RootFingerprint, TrustAnchor,
+    EnrolError, INVITE_LIFETIME, Identity, JoinAnswer, JoinRequest, Joining, RootFingerprint, TrustAnchor, Verified,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
@@ -58,7 +58,7 @@ impl Node {
 
     async fn accepted(&mut self) -> (ConnId, Flow, Option<Arc<Verified>>) {
         match self.next().await {
-            Event::Accepted { conn, flow, peer } => (conn, flow, peer),
+            Event::Accepted { conn, flow, peer } => (conn, flow, peer.member().cloned()),
             other => panic!("{other:?}"),
         }
     }
@@ -76,7 +76,7 @@ impl Node {
 
     async fn connected(&mut self) -> (ConnId, Flow, Option<Arc<Verified>>) {
         match self.next().await {
-            Event::Connected { conn, flow, peer } => (conn, flow, peer),
+            Event::Connected { conn, flow, peer } => (conn, flow, peer.member().cloned()),
             other => panic!("{other:?}"),
         }
     }

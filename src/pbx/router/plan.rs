@@ -46,7 +46,7 @@ impl Core {
             return Err(Refusal(482, "Loop Detected"));
         }
         let scope = match origin {
-            Origin::Phone { .. } | Origin::Ua { .. } => Scope::Overlay,
+            Origin::Phone { .. } | Origin::Ua { .. } | Origin::Foreign => Scope::Overlay,
             // A peer has looked already; a stranger may not.
             Origin::Peer { .. } | Origin::Dialog | Origin::Outside => Scope::Here,
         };
@@ -114,6 +114,8 @@ impl Core {
         match origin {
             Origin::Ua { .. } => None,
             Origin::Peer { .. } => self.link_side(),
+            // Only its own link leads back to who is no peer here.
+            Origin::Foreign => Some(self.clear_side(flow, Some(*flow))),
             _ => Some(self.clear_side(flow, context::pinned(request, flow))),
         }
     }
@@ -141,6 +143,9 @@ impl Core {
     }
 
     fn clear_side(&self, flow: &Flow, kept: Option<Flow>) -> Side {
+        if let (Transport::Tls, Some(link)) = (flow.transport, &self.config.link) {
+            return Side::clear(Transport::Tls, link.address, kept);
+        }
         let ours = if flow.transport == Transport::Udp { self.config.udp } else { self.config.tcp };
         // Of a connection that we opened, the local port is nobody's address.
         let address = if ours.ip().is_unspecified() || ours.is_ipv4() != flow.local.is_ipv4() {

@@ -2,6 +2,7 @@
 //! configuration file and its example cannot drift apart.
 
 use crate::config::{KEYS, Key};
+use crate::node::control::RingRight;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -62,9 +63,15 @@ pub enum Command {
     /// Accounts of standard phones.
     #[command(subcommand)]
     Phone(Phone),
-    /// Names for TARGETs, the same on all your devices.
+    /// Names for TARGETs, the same on all your devices; and people of other overlays, by contact link.
     #[command(subcommand)]
     Contacts(Contacts),
+    /// Who from other overlays is known here, who knocked, who is blocked.
+    Strangers,
+    /// Let TARGET ring no more: a contact, user@overlay, @overlay, or a key that `strangers` shows.
+    Block(BlockArgs),
+    /// Take a block back.
+    Unblock(BlockArgs),
     /// Call TARGET and report how it went.
     Call(CallArgs),
     /// Accept a ringing call.
@@ -273,6 +280,16 @@ pub enum Contacts {
         #[arg(value_name = "NAME")]
         name: String,
     },
+    /// Print this user's contact link, for people of other offices and families; on a terminal also as a QR code.
+    Link(LinkArgs),
+    /// Take up who a contact link names, or who knocked (by address or key, as `strangers` shows them).
+    Accept(AcceptArgs),
+    /// Drop a contact of another overlay, and the key known of it.
+    Forget {
+        /// Its name or address.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
 }
 
 /// Of `login`.
@@ -330,10 +347,41 @@ pub struct PhoneAddArgs {
     pub password_stdin: bool,
 }
 
+/// Of `contacts link`.
+#[derive(Debug, Args)]
+pub struct LinkArgs {
+    /// Whether whoever has the link may ring: ask (as strangers may), once (the first who calls with it, within 30 days),
+    /// always. Who rang by a link is a contact from then on.
+    #[arg(long, value_name = "RIGHT", default_value = "ask", value_parser = ring_right)]
+    pub ring: RingRight,
+    /// Draw the QR code also where standard output is no terminal.
+    #[arg(long)]
+    pub qr: bool,
+}
+
+/// Of `contacts accept`.
+#[derive(Debug, Args)]
+pub struct AcceptArgs {
+    /// The link, or the address or key of one who knocked.
+    #[arg(value_name = "LINK|WHO")]
+    pub who: String,
+    /// What to call them. Default: their user name.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+}
+
+/// Of `block` and `unblock`.
+#[derive(Debug, Args)]
+pub struct BlockArgs {
+    /// A contact's name, user@overlay, @overlay, or a key's short fingerprint.
+    #[arg(value_name = "TARGET")]
+    pub target: String,
+}
+
 /// Of `call`.
 #[derive(Debug, Args)]
 pub struct CallArgs {
-    /// User name, address (user@overlay) or sip: URI.
+    /// A contact's name, user name, address (user@overlay) or sip: URI.
     #[arg(value_name = "TARGET")]
     pub target: String,
     /// Play this sound file to the other end (also: tone, null, device, device:NAME).
@@ -551,6 +599,15 @@ fn value_name(key: &Key) -> &'static str {
         help if help.trim_start().starts_with("A file") => "FILE",
         _ if key.default_value().is_array() => "LIST",
         _ => "VALUE",
+    }
+}
+
+fn ring_right(text: &str) -> Result<RingRight, &'static str> {
+    match text {
+        "ask" => Ok(RingRight::Ask),
+        "once" => Ok(RingRight::Once),
+        "always" => Ok(RingRight::Always),
+        _ => Err("ask, once or always is wanted"),
     }
 }
 

@@ -71,7 +71,7 @@ async fn another_office_is_refused() {
         let why = a.refused().await;
         assert!(matches!(why, ConnectError::NotOurs(..)), "{why}");
     }
-    // Who dials all the same is a stranger there, with whatever chain.
+    // Who dials all the same is no member there, with whatever chain.
     for credentials in [Credentials::of(&office(1)), Credentials::of(&open("alice", 3))] {
         let trust = Trust::Enrolment(root(&theirs));
         let mut a = Node::dialler(Credentials { trust, ..credentials });
@@ -79,13 +79,73 @@ async fn another_office_is_refused() {
         assert!(a.connected().await.2.is_some());
         loop {
             match b.next().await {
-                Event::Accepted { peer, .. } => break assert!(peer.is_none()),
+                Event::Accepted { peer, .. } => break assert!(peer.foreign().is_some()),
                 Event::Closed { .. } => {}
                 other => panic!("{other:?}"),
             }
         }
     }
-    assert!(b.endpoint.counters().strangers == 2 && b.endpoint.counters().handshakes_failed >= 1);
+    assert!(b.endpoint.counters().strangers == 0 && b.endpoint.counters().handshakes_failed >= 1);
+}
+
+#[tokio::test]
+async fn a_link_with_another_overlay_shows_both_ends() {
+    let (ours, theirs, family) = (office(1), office(2), open("otto", 3));
+    for (from, to) in [(&ours, &theirs), (&family, &ours), (&ours, &family)] {
+        let (mut a, mut b) = (Node::member(from), Node::member(to));
+        a.endpoint.connect(ConnId(1), Transport::Tls, b.addr(), Expect::Foreign);
+        let proven = |event| match event {
+            Event::Connected { peer: Proven::Foreign(f), .. } | Event::Accepted { peer: Proven::Foreign(f), .. } => f,
+            other => panic!("{other:?}"),
+        };
+        let (there, here) = (proven(a.next().await), proven(b.next().await));
+        assert_eq!((&there.anchor, there.verified.device), (&to.anchor, to.device_key()));
+        assert_eq!((&here.anchor, here.verified.device), (&from.anchor, from.device_key()));
+        a.endpoint.write(ConnId(1), message(7));
+        assert_eq!(b.frame().await, message(7));
+    }
+    // Who has no chain, or one of another key, is of no overlay.
+    let server = Node::member(&ours);
+    for chain in [None, Some(theirs.chain.clone())] {
+        let device = open("x", 9).device;
+        let trust = Trust::Anchor(ours.anchor.clone());
+        let nobody = Node::new(Config {
+            overlay: Some(Listen::Tls(any())),
+            credentials: Some(Credentials { device, chain, trust }),
+            ..Config::default()
+        });
+        let mut a = Node::member(&theirs);
+        a.endpoint.connect(ConnId(1), Transport::Tls, nobody.addr(), Expect::Foreign);
+        assert!(matches!(a.refused().await, ConnectError::NotOurs(..)));
+    }
+    drop(server);
+}
+
+#[tokio::test]
+async fn there_is_room_for_few_of_other_overlays_from_one_source() {
+    let (ours, theirs) = (office(1), office(2));
+    let limits = Limits { foreign_per_source: 1, ..Limits::default() };
+    let overlay = Some(Listen::Tls(any()));
+    let mut server =
+        Node::new(Config { overlay, credentials: Some(Credentials::of(&ours)), limits, ..Config::default() });
+    let mut a = Node::member(&theirs);
+    let dial = |a: &Node, conn| a.endpoint.connect(ConnId(conn), Transport::Tls, server.addr(), Expect::Foreign);
+    dial(&a, 1);
+    assert!(matches!(a.next().await, Event::Connected { .. }));
+    dial(&a, 2);
+    loop {
+        match a.next().await {
+            Event::Connected { .. } => {}
+            Event::Closed { conn, .. } | Event::ConnectFailed { conn, .. } => break assert_eq!(conn, ConnId(2)),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(server.endpoint.counters().refused_foreign, 1);
+    // Its place is free again when it has gone.
+    a.endpoint.close(ConnId(1));
+    while !matches!(server.next().await, Event::Closed { .. }) {}
+    a.endpoint.connect(ConnId(3), Transport::Tls, server.addr(), Expect::Foreign);
+    while !matches!(server.next().await, Event::Accepted { peer: Proven::Foreign(_), .. }) {}
 }
 
 #[tokio::test]

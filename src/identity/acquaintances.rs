@@ -1,0 +1,571 @@
+//! Whom this device knows in other overlays: contacts with their keys, keys met before, tokens given out, who knocked
+//! and who is blocked.
+//!
+//! On disk: `[1, [contact...], [token...], [known...], [knock...], [blocked...]]`; contact `[name, AOR, root, key, [address...],
+//! token | null]`, token `[secret, once, last second]`, known `[AOR, root, key]`, knock `[AOR, root, key, time, times, changed]`,
+//! blocked `[AOR, null]`, `[overlay, null]` or `["", key]`; a root is `null` (open) or its fingerprint.
+//! Every list is bounded; known keys and knocks give up the oldest, the others refuse one more.
+
+use super::cbor::{Reader, Writer, canonical};
+use super::contact::{read_addrs, write_addrs};
+use super::{
+    CallProof, IdentityError, KeyFingerprint, RingToken, Root, RootFingerprint, Said, canonical_overlay,
+    canonical_user, split_aor,
+};
+use crate::core::UnixTime;
+use std::fmt;
+use std::net::SocketAddr;
+use thiserror::Error;
+
+const WHAT: &str = "file of contacts in other overlays";
+/// Most contacts.
+pub const MAX_CONTACTS: usize = 4096;
+/// Most knocks kept; the oldest gives way.
+pub const MAX_KNOCKS: usize = 64;
+const MAX_TOKENS: usize = 256;
+const MAX_KNOWN: usize = 4096;
+const MAX_BLOCKED: usize = 4096;
+const MAX_ADDRS: usize = 3;
+
+/// Somebody of another overlay whom the user has taken up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Contact {
+    /// What the user calls them; a user name by its form.
+    pub name: String,
+    /// Canonical AOR.
+    pub aor: String,
+    /// Their overlay's root.
+    pub root: Root,
+    /// Their user key.
+    pub key: KeyFingerprint,
+    /// Supernodes of their overlay; may be empty.
+    pub addrs: Vec<SocketAddr>,
+    /// Their word that we may ring, until they know us.
+    pub token: Option<RingToken>,
+}
+
+/// A key met before.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Known {
+    /// Canonical AOR.
+    pub aor: String,
+    /// Its overlay's root then.
+    pub root: Root,
+    /// Its user key then.
+    pub key: KeyFingerprint,
+}
+
+/// A stranger's call that was refused, or a key that is not the one that was known.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Knock {
+    /// Who.
+    pub who: Known,
+    /// The last time.
+    pub at: UnixTime,
+    /// How often.
+    pub times: u32,
+    /// Another key was known for this AOR.
+    pub changed: bool,
+}
+
+/// Who does not ring, whatever else holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Block {
+    /// An AOR, with whatever key.
+    Aor(String),
+    /// Everybody of an overlay of this name.
+    Overlay(String),
+    /// A user key, under whatever name.
+    Key(KeyFingerprint),
+}
+
+impl fmt::Display for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Block::Aor(aor) => f.write_str(aor),
+            Block::Overlay(overlay) => write!(f, "@{overlay}"),
+            Block::Key(key) => write!(f, "key {key}"),
+        }
+    }
+}
+
+/// How somebody of another overlay stands with the user.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// Blocked.
+    Blocked,
+    /// A contact, by the right key.
+    Contact,
+    /// Met before, by the same key.
+    Known,
+    /// Another key is known for that AOR.
+    Changed,
+    /// Never met.
+    Stranger,
+}
+
+/// Why something is not taken up.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum FullError {
+    /// The list is full.
+    #[error("the list is full")]
+    Full,
+    /// A name that is no user name.
+    #[error("{0}")]
+    Name(IdentityError),
+    /// The name is another contact's.
+    #[error("{0} is already a contact")]
+    Taken(String),
+    /// The AOR is known by another key.
+    #[error("{aor} is known by the key {known}, and this says {said}")]
+    OtherKey {
+        /// Of whom.
+        aor: String,
+        /// The key so far.
+        known: KeyFingerprint,
+        /// The new one.
+        said: KeyFingerprint,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Given {
+    token: RingToken,
+    once: bool,
+    until: UnixTime,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Acquaintances {
+    contacts: Vec<Contact>,
+    given: Vec<Given>,
+    known: Vec<Known>,
+    knocks: Vec<Knock>,
+    blocked: Vec<Block>,
+}
+
+impl Acquaintances {
+    /// Takes a contact up; the same AOR by the same key replaces what was there.
+    ///
+    /// # Errors
+    /// [`FullError`].
+    pub fn add(&mut self, mut contact: Contact) -> Result<(), FullError> {
+        contact.name = canonical_user(&contact.name).map_err(FullError::Name)?;
+        contact.addrs.truncate(MAX_ADDRS);
+        if let Some(known) = self.person(&contact.aor).filter(|k| (k.root, k.key) != (contact.root, contact.key)) {
+            return Err(FullError::OtherKey { aor: contact.aor, known: known.key, said: contact.key });
+        }
+        if self.contacts.iter().any(|c| c.name == contact.name && c.aor != contact.aor) {
+            return Err(FullError::Taken(contact.name));
+        }
+        self.contacts.retain(|c| c.aor != contact.aor);
+        if self.contacts.len() >= MAX_CONTACTS {
+            return Err(FullError::Full);
+        }
+        self.knocks.retain(|k| k.who.aor != contact.aor);
+        self.contacts.push(contact);
+        Ok(())
+    }
+
+    /// Takes up who is named by AOR alone, without a name of the user's choice: the AOR's user, with a number where taken.
+    ///
+    /// # Errors
+    /// [`FullError`].
+    pub fn add_unnamed(&mut self, who: Known) -> Result<String, FullError> {
+        let user = split_aor(&who.aor).map_or("contact", |(user, _)| user).to_owned();
+        let free = |name: &String| !self.contacts.iter().any(|c| c.name == *name && c.aor != who.aor);
+        let numbered = (2..=MAX_CONTACTS + 2).map(|n| format!("{user}{n}"));
+        let name = std::iter::once(user.clone()).chain(numbered).find(free).unwrap_or(user);
+        let Known { aor, root, key } = who;
+        self.add(Contact { name: name.clone(), aor, root, key, addrs: Vec::new(), token: None })?;
+        Ok(name)
+    }
+
+    /// Drops a contact (by its name or AOR) and the key that was known of it.
+    pub fn forget(&mut self, name: &str) -> Option<String> {
+        let aor = match self.contact(name) {
+            Some(contact) => contact.aor.clone(),
+            None => self.known.iter().find(|k| is_named(&k.aor, name)).map(|k| k.aor.clone())?,
+        };
+        self.contacts.retain(|c| c.aor != aor);
+        self.known.retain(|k| k.aor != aor);
+        self.knocks.retain(|k| k.who.aor != aor);
+        Some(aor)
+    }
+
+    /// The contact of that name or AOR (with or without `sip:`).
+    pub fn contact(&self, name: &str) -> Option<&Contact> {
+        let by_name = self.contacts.iter().find(|c| c.name.eq_ignore_ascii_case(name));
+        by_name.or_else(|| self.contacts.iter().find(|c| is_named(&c.aor, name)))
+    }
+
+    /// All contacts, as they were taken up.
+    pub fn contacts(&self) -> &[Contact] {
+        &self.contacts
+    }
+
+    /// By what somebody is known: as a contact, else from before.
+    pub fn person(&self, aor: &str) -> Option<Known> {
+        let contact = self.contacts.iter().find(|c| c.aor == aor);
+        let contact = contact.map(|c| Known { aor: c.aor.clone(), root: c.root, key: c.key });
+        contact.or_else(|| self.known.iter().find(|k| k.aor == aor).cloned())
+    }
+
+    /// By what an overlay is known: from a contact, else from whom was met there before.
+    pub fn root_of(&self, overlay: &str) -> Option<Root> {
+        let there = |aor: &str| split_aor(aor).is_some_and(|(_, o)| o == overlay);
+        let contact = self.contacts.iter().find(|c| there(&c.aor)).map(|c| c.root);
+        contact.or_else(|| self.known.iter().find(|k| there(&k.aor)).map(|k| k.root))
+    }
+
+    /// Keys met before that are no contacts'.
+    pub fn known(&self) -> impl Iterator<Item = &Known> {
+        self.known.iter().filter(|k| !self.contacts.iter().any(|c| c.aor == k.aor))
+    }
+
+    /// How somebody stands whose key is proven.
+    pub fn standing(&self, who: &Known) -> Standing {
+        let overlay = split_aor(&who.aor).map_or("", |(_, overlay)| overlay);
+        let hit = |block: &Block| match block {
+            Block::Aor(aor) => *aor == who.aor,
+            Block::Overlay(name) => name == overlay,
+            Block::Key(key) => *key == who.key,
+        };
+        if self.blocked.iter().any(hit) {
+            return Standing::Blocked;
+        }
+        match self.person(&who.aor) {
+            Some(known) if known != *who => Standing::Changed,
+            Some(_) if self.contacts.iter().any(|c| c.aor == who.aor) => Standing::Contact,
+            Some(_) => Standing::Known,
+            None => Standing::Stranger,
+        }
+    }
+
+    /// Remembers a key that was met; true when that is news. The key of somebody known already is left alone.
+    pub fn remember(&mut self, who: &Known) -> bool {
+        if self.person(&who.aor).is_some() {
+            return false;
+        }
+        if self.known.len() >= MAX_KNOWN {
+            self.known.remove(0);
+        }
+        self.known.push(who.clone());
+        true
+    }
+
+    /// Notes a refused call; true for the first by that key under that name.
+    pub fn knocked(&mut self, who: Known, changed: bool, at: UnixTime) -> bool {
+        if let Some(knock) = self.knocks.iter_mut().find(|k| k.who == who) {
+            (knock.at, knock.times, knock.changed) = (at, knock.times.saturating_add(1), changed);
+            return false;
+        }
+        if self.knocks.len() >= MAX_KNOCKS {
+            self.knocks.remove(0);
+        }
+        self.knocks.push(Knock { who, at, times: 1, changed });
+        true
+    }
+
+    /// Who knocked, the latest new one last.
+    pub fn knocks(&self) -> &[Knock] {
+        &self.knocks
+    }
+
+    /// Takes up the one who knocked: by AOR, or by the short fingerprint of the key where several use one. A changed key
+    /// takes the place of the one known before. The contact's name; `None` where nobody, or more than one, is meant.
+    pub fn accept(&mut self, who: &str, name: Option<&str>) -> Option<Result<String, FullError>> {
+        let meant: Vec<_> =
+            self.knocks.iter().filter(|k| k.who.key.to_string() == who || is_named(&k.who.aor, who)).collect();
+        let [knock] = meant[..] else { return None };
+        let who = knock.who.clone();
+        let before = self.contacts.iter().find(|c| c.aor == who.aor).cloned();
+        self.contacts.retain(|c| c.aor != who.aor);
+        self.known.retain(|k| k.aor != who.aor);
+        let Known { aor, root, key } = who.clone();
+        let added = match (name, &before) {
+            (None, None) => self.add_unnamed(who),
+            (name, before) => {
+                let name =
+                    name.map_or_else(|| before.as_ref().map_or(String::new(), |b| b.name.clone()), str::to_owned);
+                let addrs = before.as_ref().map(|b| b.addrs.clone()).unwrap_or_default();
+                self.add(Contact { name: name.clone(), aor, root, key, addrs, token: None }).map(|()| name)
+            }
+        };
+        if added.is_err() {
+            self.contacts.extend(before);
+        }
+        Some(added)
+    }
+
+    /// Blocks; false when it was blocked already.
+    ///
+    /// # Errors
+    /// [`FullError::Full`].
+    pub fn block(&mut self, block: Block) -> Result<bool, FullError> {
+        if self.blocked.contains(&block) {
+            return Ok(false);
+        }
+        if self.blocked.len() >= MAX_BLOCKED {
+            return Err(FullError::Full);
+        }
+        self.blocked.push(block);
+        Ok(true)
+    }
+
+    /// Takes blocks back; how many there were.
+    pub fn unblock(&mut self, blocks: &[Block]) -> usize {
+        let before = self.blocked.len();
+        self.blocked.retain(|b| !blocks.contains(b));
+        before - self.blocked.len()
+    }
+
+    /// Who is blocked.
+    pub fn blocked(&self) -> &[Block] {
+        &self.blocked
+    }
+
+    /// Keeps a token that was given out, for one caller or for all who have it, until `until`.
+    ///
+    /// # Errors
+    /// [`FullError::Full`] where too many are out.
+    pub fn give(&mut self, token: RingToken, once: bool, until: UnixTime, now: UnixTime) -> Result<(), FullError> {
+        self.given.retain(|g| g.until >= now);
+        if self.given.len() >= MAX_TOKENS {
+            return Err(FullError::Full);
+        }
+        self.given.push(Given { token, once, until });
+        Ok(())
+    }
+
+    /// True when a verified proof shows a token that was given out here; one for once is spent by it.
+    pub fn redeem(&mut self, proof: &CallProof, said: &Said<'_>, now: UnixTime) -> bool {
+        let Some(at) = self.given.iter().position(|g| g.until >= now && proof.proves(said, &g.token)) else {
+            return false;
+        };
+        if self.given.get(at).is_some_and(|g| g.once) {
+            self.given.remove(at);
+        }
+        true
+    }
+
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// `Malformed`, `NotCanonical`.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Acquaintances, IdentityError> {
+        let mut reader = Reader::new(bytes, WHAT);
+        reader.array(6)?;
+        reader.version(1)?;
+        let mut all = Acquaintances::default();
+        for _ in 0..reader.list(MAX_CONTACTS as u64)? {
+            reader.array(6)?;
+            let name = canonical_user(reader.text()?)?;
+            let Known { aor, root, key } = read_known(&mut reader)?;
+            let addrs = read_addrs(&mut reader, MAX_ADDRS)?;
+            let token = match reader.is_null() {
+                true => None,
+                false => Some(RingToken::from_secret(reader.exact()?)),
+            };
+            all.contacts.push(Contact { name, aor, root, key, addrs, token });
+        }
+        for _ in 0..reader.list(MAX_TOKENS as u64)? {
+            reader.array(3)?;
+            let token = RingToken::from_secret(reader.exact()?);
+            all.given.push(Given { token, once: reader.uint()? != 0, until: UnixTime(reader.uint()?) });
+        }
+        for _ in 0..reader.list(MAX_KNOWN as u64)? {
+            reader.array(3)?;
+            all.known.push(read_known(&mut reader)?);
+        }
+        for _ in 0..reader.list(MAX_KNOCKS as u64)? {
+            reader.array(6)?;
+            let who = read_known(&mut reader)?;
+            let at = UnixTime(reader.uint()?);
+            let times = u32::try_from(reader.uint()?).map_err(|_| IdentityError::Malformed(WHAT))?;
+            all.knocks.push(Knock { who, at, times, changed: reader.uint()? != 0 });
+        }
+        for _ in 0..reader.list(MAX_BLOCKED as u64)? {
+            reader.array(2)?;
+            let text = reader.text()?.to_owned();
+            all.blocked.push(match reader.is_null() {
+                false => Block::Key(KeyFingerprint(reader.exact()?)),
+                true if text.starts_with("sip:") => Block::Aor(text),
+                true => Block::Overlay(text),
+            });
+        }
+        canonical(bytes, &all.to_bytes(), WHAT)?;
+        Ok(all)
+    }
+
+    /// The file. It holds tokens: whoever writes it makes it readable by its owner alone.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut writer = Writer::array(6);
+        writer.uint(1).nested(self.contacts.len());
+        for c in &self.contacts {
+            writer.nested(6).text(&c.name);
+            write_known(&mut writer, &c.aor, c.root, c.key);
+            write_addrs(&mut writer, &c.addrs);
+            match &c.token {
+                Some(token) => writer.bytes(token.secret()),
+                None => writer.null(),
+            };
+        }
+        writer.nested(self.given.len());
+        for g in &self.given {
+            writer.nested(3).bytes(g.token.secret()).uint(g.once.into()).uint(g.until.secs());
+        }
+        writer.nested(self.known.len());
+        for k in &self.known {
+            writer.nested(3);
+            write_known(&mut writer, &k.aor, k.root, k.key);
+        }
+        writer.nested(self.knocks.len());
+        for k in &self.knocks {
+            writer.nested(6);
+            write_known(&mut writer, &k.who.aor, k.who.root, k.who.key);
+            writer.uint(k.at.secs()).uint(k.times.into()).uint(k.changed.into());
+        }
+        writer.nested(self.blocked.len());
+        for block in &self.blocked {
+            writer.nested(2);
+            match block {
+                Block::Aor(text) | Block::Overlay(text) => writer.text(text).null(),
+                Block::Key(key) => writer.text("").bytes(&key.0),
+            };
+        }
+        writer.finish()
+    }
+}
+
+/// `sip:bob@other` or the same without `sip:`, in any case.
+fn is_named(aor: &str, name: &str) -> bool {
+    aor.eq_ignore_ascii_case(name) || aor.strip_prefix("sip:").is_some_and(|rest| rest.eq_ignore_ascii_case(name))
+}
+
+fn write_known(writer: &mut Writer, aor: &str, root: Root, key: KeyFingerprint) {
+    writer.text(aor);
+    match root {
+        Root::Office(root) => writer.bytes(&root.0),
+        Root::Open => writer.null(),
+    };
+    writer.bytes(&key.0);
+}
+
+fn read_known(reader: &mut Reader<'_>) -> Result<Known, IdentityError> {
+    let aor = reader.text()?.to_owned();
+    let (_, overlay) = split_aor(&aor).ok_or(IdentityError::Malformed(WHAT))?;
+    canonical_overlay(overlay)?;
+    let root = match reader.is_null() {
+        true => Root::Open,
+        false => Root::Office(RootFingerprint(reader.exact()?)),
+    };
+    Ok(Known { aor, root, key: KeyFingerprint(reader.exact()?) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::Rng;
+
+    const NOW: UnixTime = UnixTime(1_800_000_000);
+
+    fn who(aor: &str, n: u8) -> Known {
+        Known { aor: aor.into(), root: Root::Open, key: KeyFingerprint([n; 16]) }
+    }
+
+    fn contact(name: &str, aor: &str, n: u8) -> Contact {
+        let Known { aor, root, key } = who(aor, n);
+        Contact { name: name.into(), aor, root, key, addrs: vec!["192.0.2.1:5061".parse().expect("v4")], token: None }
+    }
+
+    fn some() -> Acquaintances {
+        let mut all = Acquaintances::default();
+        all.add(contact("bob", "sip:bob@b.office", 1)).expect("new");
+        let token = Some(RingToken::generate(&mut Rng::from_seed(1)));
+        let root = Root::Office(RootFingerprint([4; 16]));
+        all.add(Contact { token, root, ..contact("ben", "sip:ben@c.office", 2) }).expect("new");
+        all.remember(&who("sip:eve@d", 3));
+        all.knocked(who("sip:joe@d", 4), false, NOW);
+        all.block(Block::Key(KeyFingerprint([9; 16]))).expect("room");
+        all.block(Block::Overlay("spam.office".into())).expect("room");
+        all.block(Block::Aor("sip:x@y".into())).expect("room");
+        all.give(RingToken::generate(&mut Rng::from_seed(2)), true, NOW, NOW).expect("room");
+        all
+    }
+
+    #[test]
+    fn how_somebody_stands() {
+        let mut all = some();
+        assert_eq!(all.standing(&who("sip:bob@b.office", 1)), Standing::Contact);
+        assert_eq!(all.standing(&who("sip:bob@b.office", 7)), Standing::Changed);
+        assert_eq!(all.standing(&who("sip:ben@c.office", 2)), Standing::Changed, "another root");
+        assert_eq!(all.standing(&who("sip:eve@d", 3)), Standing::Known);
+        assert_eq!(all.standing(&who("sip:joe@d", 4)), Standing::Stranger);
+        for blocked in [who("sip:a@spam.office", 5), who("sip:x@y", 5), who("sip:any@where", 9)] {
+            assert_eq!(all.standing(&blocked), Standing::Blocked);
+        }
+        assert_eq!(all.unblock(&[Block::Aor("sip:x@y".into())]), 1);
+        assert_eq!(all.standing(&who("sip:x@y", 5)), Standing::Stranger);
+    }
+
+    #[test]
+    fn a_changed_key_is_taken_only_when_it_is_accepted() {
+        let mut all = some();
+        let other = who("sip:bob@b.office", 7);
+        let refused = all.add(Contact { key: other.key, ..contact("bob", "sip:bob@b.office", 1) });
+        assert!(matches!(refused, Err(FullError::OtherKey { .. })), "{refused:?}");
+        assert!(!all.remember(&other));
+        assert!(all.knocked(other.clone(), true, NOW) && !all.knocked(other.clone(), true, NOW));
+        assert_eq!(all.accept("bob@b.office", None), Some(Ok("bob".into())));
+        assert_eq!(all.standing(&other), Standing::Contact);
+        assert_eq!(all.standing(&who("sip:bob@b.office", 1)), Standing::Changed);
+        assert_eq!(all.contact("bob").map(|c| c.addrs.len()), Some(1), "the addresses stay");
+        assert_eq!(all.accept("nobody@b.office", None), None);
+    }
+
+    #[test]
+    fn names_stay_apart() {
+        let mut all = some();
+        assert_eq!(all.add(contact("bob", "sip:other@b.office", 8)), Err(FullError::Taken("bob".into())));
+        assert_eq!(all.add_unnamed(who("sip:bob@z", 6)), Ok("bob2".into()));
+        assert_eq!(all.forget("bob2").as_deref(), Some("sip:bob@z"));
+        assert_eq!(all.forget("eve@d").as_deref(), Some("sip:eve@d"));
+        assert_eq!(all.forget("eve@d"), None);
+    }
+
+    #[test]
+    fn lists_are_bounded() {
+        let mut all = Acquaintances::default();
+        for n in 0..MAX_KNOCKS + 5 {
+            all.knocked(who(&format!("sip:u{n}@d"), 4), false, NOW);
+        }
+        assert_eq!(all.knocks().len(), MAX_KNOCKS);
+        assert_eq!(all.knocks()[0].who.aor, "sip:u5@d");
+        for n in 0..MAX_KNOWN + 1 {
+            all.remember(&who(&format!("sip:u{n}@d"), 4));
+        }
+        assert_eq!(all.known().count(), MAX_KNOWN);
+    }
+
+    #[test]
+    fn written_read_and_damaged() {
+        let all = some();
+        let bytes = all.to_bytes();
+        assert_eq!(Acquaintances::from_bytes(&bytes), Ok(all.clone()));
+        let rng = &mut Rng::from_seed(8);
+        for _ in 0..20_000 {
+            let mut bytes = bytes.clone();
+            let at = rng.below(bytes.len() as u64) as usize;
+            match rng.below(3) {
+                0 => bytes[at] ^= 1 << rng.below(8),
+                1 => bytes.truncate(at),
+                _ => bytes.insert(at, rng.next_u32() as u8),
+            }
+            if let Ok(read) = Acquaintances::from_bytes(&bytes) {
+                assert_ne!(read, all);
+            }
+        }
+    }
+}
