@@ -19,7 +19,10 @@ fn seconds(n: u64) -> Duration {
 
 /// A second member of the office of host `admin`, as an invite makes it.
 fn invited(world: &mut World, admin: usize, user: &str, change: impl FnOnce(&mut Config)) -> usize {
-    let Ok(Reply::Invite { code, .. }) = world.ask(admin, Command::Invite { user: user.into(), extension: None }) else { panic!() };
+    let Ok(Reply::Invite { code, .. }) = world.ask(admin, Command::Invite { user: user.into(), extension: None })
+    else {
+        panic!()
+    };
     let joining = Joining::new(InviteCode::parse(&code).unwrap(), "", &mut world.rng).unwrap();
     let raw = world.raw();
     let to = world.hosts[admin].overlay;

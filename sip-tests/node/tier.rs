@@ -326,7 +326,7 @@ fn the_near_and_the_less_loaded_are_chosen() {
         world.far.insert(far, Duration::from_millis(120));
     }
     let by = world.hosts[0].overlay;
-    world.hidden_peer("alice", |c| c.overlay.bootstrap = vec![by]);
+    world.hidden_peer("alice", |c| c.overlay.bootstrap = vec![by.into()]);
     world.run(seconds(60));
     let (primary, backup) = hangs_on(&world, 5);
     assert!(primary.is_some_and(|p| p >= 3) && backup.is_some_and(|b| b >= 3), "{primary:?} {backup:?}");

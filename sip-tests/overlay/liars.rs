@@ -100,7 +100,7 @@ impl Liar {
             // Said to be kept, and thrown away (see `handle`).
             Request::Store { .. } => Response::Stored { links },
             Request::Members { .. } => Response::Members { news: self.false_news() },
-            Request::Register { .. } | Request::Leave { .. } | Request::Query { .. } => honest,
+            Request::Register { .. } | Request::Leave { .. } | Request::Query { .. } | Request::Tier(_) => honest,
         }
     }
 }
@@ -142,6 +142,10 @@ impl Overlay for Liar {
                 self.out.push_back(Output::Send { rpc, peer: Some(peer.id), addr: peer.addr, request });
             }
         }
+    }
+
+    fn unix(&self, now: Instant) -> chordial::core::UnixTime {
+        self.honest.unix(now)
     }
 
     fn poll_output(&mut self) -> Option<Output> {

@@ -62,6 +62,10 @@ impl Overlay for Liar {
         self.inner.handle(now, input);
     }
 
+    fn unix(&self, now: Instant) -> chordial::core::UnixTime {
+        self.inner.unix(now)
+    }
+
     fn poll_output(&mut self) -> Option<Output> {
         let output = self.inner.poll_output()?;
         let Output::Reply { token, response } = output else { return Some(output) };

@@ -67,7 +67,7 @@ impl Node {
     async fn accepted_next(&mut self) -> Option<Arc<Verified>> {
         loop {
             match self.next().await {
-                Event::Accepted { peer, .. } => return peer,
+                Event::Accepted { peer, .. } => return peer.member().cloned(),
                 Event::Closed { .. } => {}
                 other => panic!("{other:?}"),
             }
