@@ -17,6 +17,7 @@ mod capture;
 mod load;
 mod office;
 mod phones;
+mod power;
 mod process;
 mod program;
 mod ring;

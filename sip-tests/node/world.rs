@@ -179,6 +179,13 @@ impl World {
         self.host(config, None, Some(Redacted::new(password.into())))
     }
 
+    /// A copy of a node's data directory on another machine, joining by the first one.
+    pub fn copy(&mut self, host: usize) -> usize {
+        let (mut config, identity) = (self.hosts[host].config.clone(), self.hosts[host].identity.clone());
+        config.overlay.bootstrap = vec![self.hosts[0].overlay];
+        self.host(config, identity, None)
+    }
+
     /// Writes a batch, and reports it as a real disk does.
     fn keep(&mut self, host: usize, batch: Batch) {
         let disk = &mut self.hosts[host].disk;

@@ -4,4 +4,5 @@ mod carry;
 mod chord;
 mod conformance;
 mod net;
+mod repair;
 mod traces;

@@ -99,6 +99,8 @@ impl Lab {
                 Request::Query { target, .. } => format!("QUERY {}", n(target)),
                 Request::Fetch { key, .. } => format!("FETCH {}", n(key)),
                 Request::Store { key, .. } => format!("STORE {}", n(key)),
+                // The draft knows neither.
+                Request::Touch { .. } | Request::Compare { .. } => continue,
             };
             let links = |links: &chordial::overlay::Links| {
                 let p = links.predecessors.first().map_or("-".to_owned(), |p| n(&p.id));

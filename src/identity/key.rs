@@ -12,6 +12,8 @@ pub enum Purpose {
     Certificate,
     /// A record entry.
     Entry,
+    /// The renewal of record entries.
+    Touch,
 }
 
 impl Purpose {
@@ -20,6 +22,7 @@ impl Purpose {
         match self {
             Purpose::Certificate => "chordial certificate v1",
             Purpose::Entry => "chordial record entry v1",
+            Purpose::Touch => "chordial record touch v1",
         }
     }
 

@@ -31,6 +31,7 @@ mod kind;
 mod name;
 mod own;
 mod recovery;
+mod touch;
 
 pub use certificate::{Certificate, Claims};
 pub use chain::{Chain, TrustAnchor, Verified, Verifier};
@@ -45,6 +46,7 @@ pub use kind::{EntryKind, KindRules, MayWrite};
 pub use name::{aor, canonical_overlay, canonical_user, resource_key, split_aor};
 pub use own::Identity;
 pub use recovery::RecoverySheet;
+pub use touch::{Touch, TouchOf, touch};
 
 use std::time::Duration;
 

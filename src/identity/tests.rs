@@ -379,13 +379,15 @@ fn who_may_write_is_a_matter_of_the_kind() {
     // A stranger's member of another overlay is none.
     let item = forge(about(EntryKind::MAILBOX_ITEM, &anna), &open("dora", 3));
     assert!(matches!(check(&anna, &item, NOW), Err(RecordError::Chain(_))));
-    let large = Entry { body: vec![0; EntryKind::MAILBOX_ITEM.rules().largest + 1], ..about(EntryKind::MAILBOX_ITEM, &anna) };
+    let large =
+        Entry { body: vec![0; EntryKind::MAILBOX_ITEM.rules().largest + 1], ..about(EntryKind::MAILBOX_ITEM, &anna) };
     assert_eq!(check(&anna, &forge(large, &bob), NOW), Err(RecordError::TooLarge));
 }
 
 #[test]
 fn items_stand_side_by_side_and_removals_last() {
-    let (bob, item) = (open("bob", 1), |sequence| Entry { kind: EntryKind::MAILBOX_ITEM, sequence, ..entry_for(&open("bob", 1)) });
+    let (bob, item) =
+        (open("bob", 1), |sequence| Entry { kind: EntryKind::MAILBOX_ITEM, sequence, ..entry_for(&open("bob", 1)) });
     let (one, two) = (forge(item(1), &bob), forge(item(2), &bob));
     assert_ne!(one.dictionary_key(), two.dictionary_key());
     let contact = |sequence| forge(Entry { sequence, ..entry_for(&bob) }, &bob).dictionary_key();

@@ -206,8 +206,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let (asks, control) = mpsc::channel(64);
     let voices = Voices::new(engine, source, sink);
     let waiting = BTreeMap::new();
-    let driver =
-        Driver { node, endpoint, wire, voices, media, control, discovery, data, records, recorded, waiting };
+    let driver = Driver { node, endpoint, wire, voices, media, control, discovery, data, records, recorded, waiting };
     Ok((driver, server, asks, ready))
 }
 

@@ -4,12 +4,12 @@ use super::Node;
 use super::publish::Write;
 use super::ring::State;
 use crate::core::Instant;
-use crate::identity::{ContactBody, Entry, EntryKind, SignedEntry, resource_key, split_aor};
+use crate::identity::{ContactBody, DictionaryKey, Entry, EntryKind, SignedEntry, resource_key, split_aor};
 use crate::node::control::{CommandError, Event, LookupReport, Reply, RequestId};
 use crate::overlay::{self, Command, Mode, OpId, PeerRef, PutError, Trace};
 use crate::sip::tx::ServerTxId;
 use crate::ua::CallId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Who waits for an operation on the overlay.
@@ -19,7 +19,7 @@ pub(super) enum Op {
     Call { call: CallId, aor: String },
     Route { query: crate::pbx::router::QueryId, aor: String },
     Vouch { tx: ServerTxId },
-    Write(Write),
+    Write(Write, SignedEntry),
 }
 
 /// What a lookup found, made into places to ring.
@@ -70,7 +70,7 @@ impl Node {
             Some(Op::Call { call, aor }) => self.on_callee_found(now, call, &aor, &found, u32::from(trace.hops)),
             Some(Op::Route { query, aor }) => self.on_route_found(now, query, &aor, &found),
             Some(Op::Vouch { tx }) => self.on_vouched(now, tx, entries),
-            Some(Op::Write(_)) | None => {}
+            Some(Op::Write(..)) | None => {}
         }
     }
 
@@ -84,7 +84,7 @@ impl Node {
             Some(Op::Call { call, .. }) => self.ua.give_up(now, call, 503, format!("the lookup failed: {why}")),
             Some(Op::Route { query, aor }) => self.on_route_failed(now, query, &aor),
             Some(Op::Vouch { tx }) => self.on_vouched(now, tx, &[]),
-            Some(Op::Write(_)) | None => {}
+            Some(Op::Write(..)) | None => {}
         }
     }
 
@@ -130,24 +130,34 @@ impl Node {
         if self.ring.state() != State::In {
             return false;
         }
-        let mut busy = false;
-        while let Some(write) = self.publisher.poll(now) {
-            busy = true;
-            match self.entry_of(now, &write) {
+        let due = self.publisher.poll(now);
+        let busy = !due.is_empty();
+        let renewed = self.renewed(now, &due);
+        for write in due {
+            let again = write.renews.as_ref().and_then(|r| renewed.get(&(r.dictionary_key(), write.aor.clone())));
+            match again.cloned().or_else(|| self.entry_of(now, &write)) {
                 Some(entry) => {
                     let op = OpId(self.ring.next());
                     let key = resource_key(&write.aor);
-                    self.ring.ops.insert(op, Op::Write(write));
+                    self.ring.ops.insert(op, Op::Write(write, entry.clone()));
                     self.overlay_input(now, overlay::Input::Command(Command::Put { op, key, entry }));
                 }
                 None => {
                     self.count("registrations that this device may not sign for");
                     tracing::warn!(aor = %write.aor, "this device may not sign for it; an administrator adds the phone");
-                    self.publisher.done(now, &write, false, None);
+                    self.publisher.done(now, &write, None, None);
                 }
             }
         }
         busy
+    }
+
+    /// What only goes on, under one signature.
+    fn renewed(&self, now: Instant, due: &[Write]) -> BTreeMap<(DictionaryKey, String), SignedEntry> {
+        let (Some(identity), Some(overlay)) = (&self.identity, &self.overlay) else { return BTreeMap::new() };
+        let entries: Vec<SignedEntry> = due.iter().filter_map(|w| w.renews.clone()).collect();
+        let renewed = identity.touch(&entries, overlay.unix(now), self.setup.config.overlay.lifetime_seconds);
+        renewed.into_iter().map(|e| ((e.dictionary_key(), e.entry().aor.clone()), e)).collect()
     }
 
     fn entry_of(&self, now: Instant, write: &Write) -> Option<SignedEntry> {
@@ -169,17 +179,20 @@ impl Node {
     }
 
     pub(super) fn on_put_done(&mut self, now: Instant, op: OpId, result: Result<(), PutError>) {
-        let Some(Op::Write(write)) = self.ring.ops.remove(&op) else { return };
+        let Some(Op::Write(write, entry)) = self.ring.ops.remove(&op) else { return };
         let (written, past) = match &result {
             Ok(()) => (true, None),
             Err(PutError::Stale(entry) | PutError::Conflict(entry)) => (false, Some(entry.entry().sequence)),
             Err(_) => (false, None),
         };
+        if let Err(PutError::Stale(later)) = &result {
+            self.on_overtaken(later);
+        }
         if let Err(fault) = &result {
             tracing::debug!(aor = %write.aor, %fault, "not written");
         }
         let was = self.publisher.is_written(&write.aor);
-        self.publisher.done(now, &write, written, past);
+        self.publisher.done(now, &write, written.then_some(entry), past);
         if written && write.reachable && !was {
             self.event(None, Event::Registered { aor: write.aor });
         }

@@ -298,6 +298,7 @@ impl Node {
             O::Drop { peer } => self.close_links(&peer.id),
             O::FindDone { .. } => {}
             O::Keep(batch) => self.out.push_back(Output::Store(batch)),
+            O::ClockOff { seconds } => self.on_clock_off(seconds),
             O::Conflict { entries, .. } => self.on_conflict(now, &entries),
         }
     }

@@ -184,7 +184,8 @@ impl Writer {
                 waiting = self.shared.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner);
             }
             let Some(upto) = waiting.upto.take() else { break };
-            let (clear, rows, unix) = (std::mem::take(&mut waiting.clear), std::mem::take(&mut waiting.rows), waiting.unix);
+            let (clear, rows, unix) =
+                (std::mem::take(&mut waiting.clear), std::mem::take(&mut waiting.rows), waiting.unix);
             drop(waiting);
             let written = catch_unwind(AssertUnwindSafe(|| self.write(clear, &rows, unix)));
             let fault = match written {

@@ -2,7 +2,7 @@
 
 use super::body::{push_contacts, push_entries, read_entries};
 use super::header::Loose;
-use super::{Carry, CarryError, OPTION};
+use super::{COMPARE_TYPE, Carry, CarryError, OPTION, compare};
 use crate::core::Rng;
 use crate::overlay::{Failure, PeerRef, RequestKind, Response};
 use crate::sip::msg::Message;
@@ -12,6 +12,7 @@ impl Carry {
     pub fn encode_response(&self, request: &Message, response: &Response, rng: &mut Rng) -> Message {
         let (status, reason) = match response {
             Response::Admitted { .. } | Response::Bye | Response::Stored { .. } => (200, "OK"),
+            Response::Compared { .. } => (200, "OK"),
             Response::Redirect { .. } => (302, "Moved Temporarily"),
             Response::Responsible { exact: true, .. } => (200, "OK"),
             Response::Responsible { exact: false, .. } => (404, "Not Found"),
@@ -53,11 +54,14 @@ impl Carry {
                 self.push_links(&mut message, links);
                 self.push_path(&mut message, path);
             }
-            Response::Bye | Response::Refused { .. } | Response::Failed(_) => {}
+            Response::Bye | Response::Compared { .. } | Response::Refused { .. } | Response::Failed(_) => {}
         }
         match response {
             Response::Entries { entries, .. } if !entries.is_empty() => push_entries(&mut message, entries),
             Response::Refused { current } => push_entries(&mut message, current),
+            Response::Compared { unix, parts } => {
+                message.set_body(COMPARE_TYPE, compare::encode_response(*unix, parts));
+            }
             _ => message.set_body("", Vec::new()),
         }
         message
@@ -80,12 +84,16 @@ impl Carry {
         let believed = matches!((status, kind), (200 | 302 | 412, _) | (404, RequestKind::Query | RequestKind::Fetch));
         if !believed {
             let sender = self.read_peer_id(message, false).ok();
-            return Ok((sender, Response::Failed(Failure::from_status(status))));
+            let failure = match (status, kind) {
+                (404, RequestKind::Touch) => Failure::NotHeld,
+                _ => Failure::from_status(status),
+            };
+            return Ok((sender, Response::Failed(failure)));
         }
         let sender = self.read_peer_id(message, false)?;
         let links = self.read_links(message);
         let response = match (status, kind) {
-            (302, RequestKind::Leave) => return Err(CarryError::Header("status")),
+            (302, RequestKind::Leave | RequestKind::Compare) => return Err(CarryError::Header("status")),
             (302, _) => {
                 let contact = message.values("Contact").next().and_then(Loose::parse);
                 let contact = contact.ok_or(CarryError::Header("Contact"))?;
@@ -103,8 +111,12 @@ impl Carry {
                 let replica = loose.is_some_and(|l| l.get(&["holder"]).is_some_and(|h| h == "replica"));
                 Response::Entries { entries, responsible: !replica, links, path: self.read_path(message)? }
             }
-            (200, RequestKind::Store) => Response::Stored { links },
-            (412, RequestKind::Store) => Response::Refused { current: read_entries(message)? },
+            (200, RequestKind::Compare) if message.content_is(COMPARE_TYPE) => {
+                let (unix, parts) = compare::decode_response(message.body(), self.space)?;
+                Response::Compared { unix, parts }
+            }
+            (200, RequestKind::Store | RequestKind::Touch) => Response::Stored { links },
+            (412, RequestKind::Store | RequestKind::Touch) => Response::Refused { current: read_entries(message)? },
             _ => Response::Failed(Failure::from_status(status)),
         };
         Ok((Some(sender), response))
@@ -115,6 +127,7 @@ fn failure_reason(failure: Failure) -> &'static str {
     match failure {
         Failure::Bad => "Bad Request",
         Failure::Invalid => "Forbidden",
+        Failure::NotHeld => "Not Found",
         Failure::Loop => "Loop Detected",
         Failure::TooManyHops => "Too Many Hops",
         Failure::OtherOverlay => "Not Acceptable Here",

@@ -66,8 +66,13 @@ impl Chord {
         self.release(now);
     }
 
-    /// Hands what has changed to the driver.
+    /// Hands what has changed to the driver, and tells when the clock is found to be wrong, or right again.
     pub(super) fn keep_changes(&mut self, now: Instant) {
+        let off = self.clock.off();
+        if off.is_some() != self.clock_told.is_some() {
+            self.clock_told = off;
+            self.out.push_back(Output::ClockOff { seconds: off });
+        }
         let unix = self.unix(now);
         if let Some((number, changes)) = self.store.take_journal() {
             self.durable.noted = Some(now);

@@ -7,23 +7,26 @@
 //! * A lookup survives dead peers: a next hop that misses its deadline is passed over within the same lookup, the one
 //!   who passes a request on does the same, and any holder of a resource answers for it.
 //! * Records: `r` = 4 replicas (the responsible peer, two successors, one scattered). The writer writes to all of them and
-//!   is content with two; the responsible peer replicates again when its successors change, hands over to a peer
+//!   is content with two; the responsible peer compares with its successors when one of them or what it holds changes, hands over to a peer
 //!   that joins before it, and places the scattered replica anew from time to time.
 //!
 //! Kept invariant: nothing is stored that was not verified; whoever leaves a table is reported by [`Output::Drop`]; every
 //! request that came in is answered once.
 //!
 //! Files: `table` (who is known), `store` (what is held), `durable` (what is kept over a restart), `clock` (the time that counts), `rpc` (requests out, deadlines, failures), `serve` (requests in),
-//! `join`, `upkeep` (stabilise, fingers, leave), `replicate` (hand-over and replicas), `lookup`, `read`, `write`.
+//! `join`, `upkeep` (stabilise, fingers, leave), `replicate` (hand-over and replicas), `compare` and `repair`
+//! (holders made equal by digests), `lookup`, `read`, `write`.
 //!
 //! Absent: merging two rings that grew apart, lookups over several disjoint paths at once, fingers chosen by proximity.
 
 mod clock;
+mod compare;
 mod config;
 mod durable;
 mod join;
 mod lookup;
 mod read;
+mod repair;
 mod replicate;
 mod rpc;
 mod serve;
@@ -40,7 +43,7 @@ use join::Joining;
 use lookup::{Goal, Op};
 use rpc::Rpc;
 use serve::Relay;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 use store::{Slot, Store};
@@ -87,8 +90,8 @@ pub struct Chord {
     rpcs: BTreeMap<u64, Rpc>,
     ops: BTreeMap<u64, Box<Op>>,
     relays: BTreeMap<u64, Relay>,
-    pushes: BTreeSet<(Id, Slot)>,
-    pushing: usize,
+    repairs: repair::Repairs,
+    clock_told: Option<i64>,
     farewells: usize,
     timers: TimerQueue<Timer>,
     out: VecDeque<Output>,
@@ -116,8 +119,8 @@ impl Chord {
             rpcs: BTreeMap::new(),
             ops: BTreeMap::new(),
             relays: BTreeMap::new(),
-            pushes: BTreeSet::new(),
-            pushing: 0,
+            repairs: repair::Repairs::default(),
+            clock_told: None,
             farewells: 0,
             timers: TimerQueue::new(),
             out: VecDeque::new(),

@@ -36,6 +36,11 @@ pub(super) enum Why {
     Push {
         slot: super::Slot,
     },
+    Pull {
+        slot: super::Slot,
+    },
+    /// A comparison's step.
+    Compare(u64),
     Repair,
     Relay(u64),
     Bye,
@@ -131,6 +136,8 @@ impl Chord {
             Why::Write { op, epoch } => self.on_written(now, op, epoch, from, Some(response)),
             Why::Place { op } => self.on_placed(now, op, from, Some(response)),
             Why::Push { slot } => self.on_pushed(now, from, slot, Some(response)),
+            Why::Pull { slot } => self.on_pulled(now, slot, Some(response)),
+            Why::Compare(id) => self.on_compared(now, id, Some(response)),
             Why::Relay(relay) => self.on_relay(now, relay, Some(response)),
             Why::Repair => {}
             Why::Bye => self.on_farewell(now),
@@ -207,6 +214,8 @@ impl Chord {
             Why::Write { op, epoch } => self.on_written(now, op, epoch, peer, None),
             Why::Place { op } => self.on_placed(now, op, peer, None),
             Why::Push { slot } => self.on_pushed(now, peer, slot, None),
+            Why::Pull { slot } => self.on_pulled(now, slot, None),
+            Why::Compare(id) => self.on_compared(now, id, None),
             Why::Relay(relay) => self.on_relay(now, relay, None),
             Why::Bye => self.on_farewell(now),
         }

@@ -52,8 +52,6 @@ pub(super) struct Held {
 #[derive(Default, Debug)]
 pub(super) struct Resource {
     entries: BTreeMap<DictionaryKey, Held>,
-    /// Successors that acknowledged a replica, by the first bytes of their peer-IDs.
-    pub placed: Vec<u32>,
     /// Where this peer is not responsible: the responsible peer that showed last that it holds all of this.
     pub confirmed: Option<u32>,
     /// Where this peer is not responsible: since when nobody has shown it.
@@ -160,7 +158,6 @@ impl Store {
         let resource = self.resources.entry(slot).or_insert_with(fresh);
         resource.sent = now;
         resource.entries.insert(key, held);
-        resource.placed.clear();
         (resource.confirmed, resource.doubtful) = (None, None);
         Kept::New
     }

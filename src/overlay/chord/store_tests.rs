@@ -53,7 +53,14 @@ fn everything_has_a_bound() {
         let (mut store, bob) = (Store::default(), device(1));
         for s in 0..slots {
             for kind in 2..2 + kinds {
-                store.put((Id::from_u64(s), 0), entry(&bob, kind, 1, 0, &vec![0; body]), None, config, Instant::ZERO, UNIX);
+                store.put(
+                    (Id::from_u64(s), 0),
+                    entry(&bob, kind, 1, 0, &vec![0; body]),
+                    None,
+                    config,
+                    Instant::ZERO,
+                    UNIX,
+                );
             }
         }
         store.len().1
@@ -69,5 +76,8 @@ fn everything_has_a_bound() {
         let e = entry(&bob, 2, sequence, 0, b"x");
         assert_eq!(store.put((Id::default(), 0), e, None, &config, Instant::ZERO, UNIX), Kept::New);
     }
-    assert_eq!(store.put((Id::default(), 0), entry(&bob, 3, 1, 0, b"x"), None, &config, Instant::ZERO, UNIX), Kept::Full);
+    assert_eq!(
+        store.put((Id::default(), 0), entry(&bob, 3, 1, 0, b"x"), None, &config, Instant::ZERO, UNIX),
+        Kept::Full
+    );
 }

@@ -199,7 +199,7 @@ impl Chord {
 
     /// Once nothing is left to hand over, tells the neighbours.
     pub(super) fn say_farewell(&mut self, now: Instant) {
-        if self.state != (State::Leaving { told: false }) || self.pushing > 0 || !self.pushes.is_empty() {
+        if self.state != (State::Leaving { told: false }) || !self.repairs.is_idle() {
             return;
         }
         self.state = State::Leaving { told: true };
@@ -239,8 +239,8 @@ impl Chord {
             self.store.clear(true);
         }
         self.rpcs.clear();
-        self.pushes.clear();
-        (self.pushing, self.farewells, self.stabilising) = (0, 0, false);
+        self.repairs = super::repair::Repairs::default();
+        (self.farewells, self.stabilising) = (0, false);
         self.timers = crate::core::TimerQueue::new();
         for relay in std::mem::take(&mut self.relays).into_values() {
             self.give_up(relay);
