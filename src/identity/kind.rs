@@ -85,8 +85,8 @@ pub struct KindRules {
     pub largest: usize,
     /// Entries that one user (one user key) may have of this kind in one resource.
     pub most: usize,
-    /// Bytes of one resource that all entries of this kind together may take, so that what strangers leave there never keeps
-    /// out what the AOR's own devices say.
+    /// Bytes of one resource that all entries of this kind together may take; of the kinds that any member may write, all of them
+    /// together, so that what strangers leave there never keeps out what the AOR's own devices say.
     pub share: usize,
     /// Each entry stands for itself, named by its sequence number, and is never replaced, only taken back: one device has many.
     /// Else one entry a device.

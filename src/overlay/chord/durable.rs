@@ -47,17 +47,22 @@ impl Chord {
     pub(super) fn restore(&mut self, now: Instant, stored: Stored) {
         self.clock.not_before(now, stored.unix);
         let unix = self.unix(now);
+        let mut unsound = Vec::new();
         for (key, replica, entry) in stored.entries {
+            let slot = (key, replica);
             if entry.expires() <= unix && self.durable.doubted.len() < MOST_DOUBTED {
-                self.durable.doubted.push(((key, replica), entry));
-            } else {
-                self.take_back(now, (key, replica), entry, unix);
+                self.durable.doubted.push((slot, entry));
+            } else if !self.take_back(now, slot, entry.clone(), unix) {
+                unsound.push((slot, entry.dictionary_key()));
             }
         }
         self.durable.doubted_until = now + DOUBTED;
         // What came from the disk is there.
         self.durable.flushed = Some(0);
         self.store.keep_journal();
+        for (slot, entry) in unsound {
+            self.store.forget(slot, &entry);
+        }
     }
 
     /// All up to this batch is on the disk, or will not be for a while.

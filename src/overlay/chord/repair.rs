@@ -45,6 +45,8 @@ pub(super) struct Repairs {
     pushes: BTreeMap<(Id, Slot), BTreeSet<DictionaryKey>>,
     pulls: BTreeSet<(Id, Slot)>,
     moving: usize,
+    /// Something that this peer was handing over before it leaves did not arrive.
+    pub incomplete: bool,
 }
 
 impl Repairs {
@@ -60,6 +62,7 @@ impl Chord {
         let same =
             |r: &Repair| r.peer.id == peer.id && r.scattered == scattered && (r.whole.from, r.whole.to) == (from, to);
         if self.repairs.under_way.len() >= MOST || self.repairs.under_way.values().any(same) {
+            self.repairs.incomplete |= self.state != State::Joined;
             return self.sooner(Timer::Maintain, now + self.config.stabilise_min * 4);
         }
         let whole = self.range(now, from, to, scattered);
@@ -129,6 +132,7 @@ impl Chord {
         let Some(Response::Compared { unix, parts }) = response else {
             // It is missed when the records are looked through.
             self.sooner(Timer::Maintain, now + self.config.stabilise_min * 4);
+            self.repairs.incomplete |= self.state != State::Joined;
             return self.say_farewell(now);
         };
         self.clock.heard(now, repair.peer.id, unix);
@@ -154,6 +158,8 @@ impl Chord {
 
     pub(super) fn on_pushed(&mut self, now: Instant, to: PeerRef, slot: Slot, response: Option<Response>) {
         self.repairs.moving = self.repairs.moving.saturating_sub(1);
+        let taken = matches!(response, Some(Response::Stored { .. } | Response::Refused { .. }));
+        self.repairs.incomplete |= !taken && self.state != State::Joined;
         match response {
             Some(Response::Stored { .. }) => {
                 self.confirm(&slot, &to.id);

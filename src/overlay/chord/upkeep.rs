@@ -192,6 +192,7 @@ impl Chord {
             return self.finish_leave(now);
         }
         self.state = State::Leaving { told: false };
+        self.repairs.incomplete = false;
         self.timers.set(Timer::Leave, now + self.config.leave_deadline);
         self.push_everything(now);
         self.say_farewell(now);
@@ -226,7 +227,8 @@ impl Chord {
     }
 
     pub(super) fn finish_leave(&mut self, now: Instant) {
-        let handed_over = self.state == (State::Leaving { told: true }) && self.table.successor().is_some();
+        let told = self.state == (State::Leaving { told: true });
+        let handed_over = told && self.table.successor().is_some() && !self.repairs.incomplete;
         for id in self.ops.keys().copied().collect::<Vec<_>>() {
             self.on_op_deadline(now, id);
         }
