@@ -304,7 +304,7 @@ fn attempts_are_remembered_over_a_restart_and_shares_as_well() {
     for host in 1..5 {
         world.kill(host);
         world.run(seconds(20));
-        world.restart(host);
+        world.return_with_shares(host);
         world.run(seconds(30));
     }
     let before: u64 = (1..5).map(|h| world.hosts[h].counter(world.now, "password attempts that came too early")).sum();
@@ -330,7 +330,7 @@ fn one_supernode_is_too_few_and_two_are_enough() {
     three.run(seconds(40));
     assert_eq!(set_password(&mut three, 0, PASSWORD), Ok(3));
     for host in [2, 3] {
-        three.restart(host);
+        three.return_with_shares(host);
     }
     three.run(seconds(1800));
     let epoch = *epochs(&three).keys().next().unwrap();

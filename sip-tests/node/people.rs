@@ -101,7 +101,7 @@ fn a_second_device_needs_no_administrator_and_gets_its_place_from_one() {
     assert_eq!((mobile.user(), mobile.has_place(), mobile.user_key.is_some()), ("ben", false, false));
     // It knows ben's first device alone, which is no enroller and names the one that is.
     let first = world.hosts[1].overlay;
-    let host = world.member(mobile, |config| config.overlay.bootstrap = vec![first]);
+    let host = world.member(mobile, |config| config.overlay.bootstrap = vec![chordial::config::Bootstrap::Addr(first)]);
     world.until(seconds(30), "a place on the ring", |w| w.hosts[host].identity.as_ref().unwrap().has_place());
     world.until_event(host, "joined", |e| matches!(e, Event::Joined { .. }));
     world.run(seconds(15));

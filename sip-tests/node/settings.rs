@@ -17,7 +17,7 @@ fn further_device(world: &mut World, host: usize) -> usize {
     let (device, unix) = (KeyPair::generate(&mut world.rng), START + world.now.since(Instant::ZERO));
     let (key, above) = (first.user_key.clone().unwrap(), first.above_device().to_vec());
     let identity = Identity::sign_in(key, &above, first.anchor.clone(), device, "second", unix).unwrap();
-    let alive = world.hosts.iter().find(|h| !h.dead).map(|h| h.overlay);
+    let alive = world.hosts.iter().find(|h| !h.dead).map(|h| chordial::config::Bootstrap::Addr(h.overlay));
     let second = world.member(identity, |config| config.overlay.bootstrap = alive.into_iter().collect());
     world.run(seconds(15));
     second

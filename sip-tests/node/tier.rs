@@ -37,7 +37,7 @@ fn two_tiers(seed: u64, supernodes: &[&str], hidden: &[(&str, usize)]) -> World 
     let mut world = World::ring(seed, supernodes);
     for (user, by) in hidden {
         let bootstrap = world.hosts[*by].overlay;
-        world.hidden_peer(user, |c| c.overlay.bootstrap = vec![bootstrap]);
+        world.hidden_peer(user, |c| c.overlay.bootstrap = vec![chordial::config::Bootstrap::Addr(bootstrap)]);
     }
     world.run(seconds(30));
     for host in 0..world.hosts.len() {
@@ -326,7 +326,7 @@ fn the_near_and_the_less_loaded_are_chosen() {
         world.far.insert(far, Duration::from_millis(120));
     }
     let by = world.hosts[0].overlay;
-    world.hidden_peer("alice", |c| c.overlay.bootstrap = vec![by]);
+    world.hidden_peer("alice", |c| c.overlay.bootstrap = vec![chordial::config::Bootstrap::Addr(by)]);
     world.run(seconds(60));
     let (primary, backup) = hangs_on(&world, 5);
     assert!(primary.is_some_and(|p| p >= 3) && backup.is_some_and(|b| b >= 3), "{primary:?} {backup:?}");

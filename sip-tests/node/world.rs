@@ -219,6 +219,13 @@ impl World {
         self.host(config, None, Some(Redacted::new(password.into())))
     }
 
+    /// A copy of a node's data directory on another machine, joining by the first one.
+    pub fn copy(&mut self, host: usize) -> usize {
+        let (mut config, identity) = (self.hosts[host].config.clone(), self.hosts[host].identity.clone());
+        config.overlay.bootstrap = vec![chordial::config::Bootstrap::Addr(self.hosts[0].overlay)];
+        self.host(config, identity, None)
+    }
+
     /// Writes a batch, and reports it as a real disk does.
     fn keep(&mut self, host: usize, batch: Batch) {
         let disk = &mut self.hosts[host].disk;
@@ -661,14 +668,14 @@ impl World {
     }
 
     /// Starts a killed node again, with what it had kept, at its old address.
-    pub fn restart(&mut self, host: usize) {
+    pub fn return_with_shares(&mut self, host: usize) {
         let h = &self.hosts[host];
         let identity = h.identity.clone().expect("a peer");
         let mut config = Config::default();
         config.overlay.name = identity.overlay().to_owned();
         config.user.name = identity.user().to_owned();
         let others = self.hosts.iter().enumerate().filter(|(i, h)| *i != host && !h.dead);
-        config.overlay.bootstrap = others.map(|(_, h)| h.overlay).take(1).collect();
+        config.overlay.bootstrap = others.map(|(_, h)| chordial::config::Bootstrap::Addr(h.overlay)).take(1).collect();
         let unix = START + self.now.since(Instant::ZERO);
         let mut setup = Setup::new(config, Some(identity), h.sip, h.overlay, unix);
         let file = |what| h.files.iter().find(|(kept, _)| *kept == what).map(|(_, bytes)| bytes.to_vec());

@@ -20,6 +20,8 @@ pub enum Purpose {
     Certify,
     /// A message between people ([`Letter`](super::Letter)).
     Letter,
+    /// The renewal of record entries.
+    Touch,
 }
 
 impl Purpose {
@@ -32,6 +34,7 @@ impl Purpose {
             Purpose::Revocation => "chordial revocation v1",
             Purpose::Certify => "chordial request for certificates v1",
             Purpose::Letter => "chordial message v1",
+            Purpose::Touch => "chordial record touch v1",
         }
     }
 

@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn both_ways_and_bounded() {
-        let contact = ContactBody { peer_id: Id::from_u64(7), addrs: Vec::new(), user_agent: "chordial".into() };
+        let (peer_id, user_agent) = (Id::from_u64(7), "chordial".into());
+        let contact = ContactBody { peer_id, addrs: Vec::new(), user_agent, via: Vec::new() };
         let acks: Vec<_> = (0..200u8).map(|n| LetterId([n; 16])).collect();
         let body = DeviceBody { contact, acks: acks[..3].to_vec() };
         let bytes = body.encode();

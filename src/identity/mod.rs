@@ -51,6 +51,7 @@ mod revocation;
 mod seal;
 mod settings;
 mod throttle;
+mod touch;
 
 pub use backup::{BackupError, open_backup, seal_backup};
 pub use book::{BOOK_TYPE, Book, BookAsk, BookDevice, MAX_BOOK};
@@ -83,6 +84,7 @@ pub use pairing::{
     ShortCode,
 };
 pub use settings::{MAX_PART, MAX_SETTING, SETTINGS, SETTINGS_PARTS, Settings, settings_aor};
+pub use touch::{Touch, TouchOf, touch};
 
 use std::time::Duration;
 

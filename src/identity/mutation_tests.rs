@@ -178,7 +178,8 @@ fn damaged_messages_and_seals() {
         }
         assert!(opened < 300, "{opened} of 3,000 were damaged to the same bytes");
     }
-    let contact = ContactBody { peer_id: crate::core::Id::from_u64(9), addrs: vec![], user_agent: "x".into() };
+    let (peer_id, user_agent) = (crate::core::Id::from_u64(9), "x".into());
+    let contact = ContactBody { peer_id, addrs: vec![], user_agent, via: vec![] };
     let device = DeviceBody { contact, acks: vec![LetterId([3; 16]); 4] }.encode();
     let item = Waiting { id: LetterId([4; 16]), pieces: 3, hash: [5; 32] };
     let item = WaitingBody { messages: vec![item; 3] }.encode();
