@@ -21,6 +21,7 @@ mod messages;
 mod office;
 mod office_people;
 mod phones;
+mod power;
 mod process;
 mod program;
 mod ring;

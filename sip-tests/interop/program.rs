@@ -40,6 +40,12 @@ impl Peer {
         Peer::start_at(sip.port(), dir, name, args, &[no_sound()])
     }
 
+    /// Starts a peer that has ended again, where it was; without `--bootstrap` in `args` it finds the others by what it remembers.
+    pub fn start_again(&mut self, dir: &Path, args: &[&str]) {
+        let name = self.name.clone();
+        *self = Peer::start_at(self.sip.port(), dir, &name, args, &[no_sound()]);
+    }
+
     fn start_at(base: u16, dir: &Path, name: &str, args: &[&str], environment: &[(String, String)]) -> Peer {
         let data = dir.join(name);
         std::fs::create_dir_all(&data).unwrap();

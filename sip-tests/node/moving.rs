@@ -58,7 +58,10 @@ fn a_port_that_a_router_opened_is_told_when_it_is_public() {
     let (anna, _) = Identity::found("office.example", "anna", None, START, &mut world.rng).unwrap();
     let host = world.member(anna, |_| {});
     let told = |world: &mut World| -> Vec<String> {
-        let Ok(Reply::Invite { code, .. }) = world.ask(host, Command::Invite { user: "ben".into(), extension: None }) else { panic!() };
+        let Ok(Reply::Invite { code, .. }) = world.ask(host, Command::Invite { user: "ben".into(), extension: None })
+        else {
+            panic!()
+        };
         InviteCode::parse(&code).unwrap().addrs.iter().map(SocketAddr::to_string).collect()
     };
     let internal = world.hosts[host].overlay;

@@ -126,11 +126,14 @@ fn a_clock_that_is_set_expires_nothing() {
     const DAY: i64 = 86_400;
     for wrong in [-DAY, DAY] {
         let mut world = World::ring(76, &USERS);
+        // So that every copy lies where it belongs.
+        world.run(Duration::from_secs(200));
         let before = records(&world, 2);
         let unix = START.secs() + world.now.as_millis() / 1000;
         world.hand(2, Input::Clock { unix: UnixTime(unix.saturating_add_signed(wrong)) });
-        world.run(Duration::from_secs(1200));
+        world.run(Duration::from_secs(60));
         assert_eq!(records(&world, 2), before, "clock {wrong} s off");
+        world.run(Duration::from_secs(1200));
         for i in 0..5 {
             for user in USERS {
                 assert!(lookup(&mut world, i, user).found, "clock {wrong} s off: {} misses {user}", USERS[i]);
@@ -159,4 +162,24 @@ fn a_machine_that_starts_with_a_wrong_clock() {
         }
         assert!(warnings(&world, 2).iter().any(|w| w.contains("clock")), "{wrong}: {:?}", warnings(&world, 2));
     }
+}
+
+#[test]
+fn a_refresh_that_changes_nothing_is_small_and_holds() {
+    let mut world = World::ring(78, &USERS);
+    let begun = world.hosts.iter().map(|h| h.log.len()).collect::<Vec<_>>();
+    // Several lifetimes, and holders come and go.
+    world.run(Duration::from_secs(1500));
+    let holder = (1..5).find(|i| records(&world, *i) > 0).unwrap();
+    world.kill(holder);
+    world.run(Duration::from_secs(1500));
+    for user in USERS.iter().enumerate().filter(|(i, _)| *i != holder).map(|(_, u)| u) {
+        assert!(lookup(&mut world, 0, user).found, "{user}");
+    }
+    let touched = |e: &chordial::identity::SignedEntry| e.touch().is_some();
+    assert!(world.hosts[0].disk.records.values().any(touched), "nothing was renewed without being signed anew");
+    let contacts = world.hosts[0].disk.records.values().filter(|e| e.entry().kind == EntryKind::Contact);
+    let signed_at_first = START.secs() + 60;
+    assert!(contacts.clone().all(|e| e.entry().issued.secs() < signed_at_first), "an entry was signed anew");
+    assert!(begun.iter().all(|n| *n > 0));
 }

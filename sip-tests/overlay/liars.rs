@@ -2,7 +2,7 @@
 
 use crate::chord;
 use crate::net::{Net, Users, entry, key_of};
-use chordial::core::{Id, Instant, Rng};
+use chordial::core::{Id, Instant, Rng, UnixTime};
 use chordial::identity::SignedEntry;
 use chordial::overlay::chord::Chord;
 use chordial::overlay::{
@@ -98,7 +98,9 @@ impl Liar {
                 }
             }
             // Said to be kept, and thrown away (see `handle`).
-            Request::Store { .. } => Response::Stored { links },
+            Request::Store { .. } | Request::Touch { .. } => Response::Stored { links },
+            // Nothing differs, whatever is compared.
+            Request::Compare { unix, .. } => Response::Compared { unix: *unix, parts: Vec::new() },
             Request::Members { .. } => Response::Members { news: self.false_news() },
             Request::Register { .. } | Request::Leave { .. } | Request::Query { .. } | Request::Tier(_) => honest,
         }
@@ -125,7 +127,7 @@ impl Overlay for Liar {
                 self.stale.entry(*key).or_insert_with(|| entries.clone());
             }
             if self.lying() {
-                if let Request::Store { .. } = request {
+                if let Request::Store { .. } | Request::Touch { .. } = request {
                     let response = self.false_answer(&request.clone(), Response::Bye);
                     return self.out.push_back(Output::Reply { token: *token, response });
                 }
@@ -142,10 +144,6 @@ impl Overlay for Liar {
                 self.out.push_back(Output::Send { rpc, peer: Some(peer.id), addr: peer.addr, request });
             }
         }
-    }
-
-    fn unix(&self, now: Instant) -> chordial::core::UnixTime {
-        self.honest.unix(now)
     }
 
     fn poll_output(&mut self) -> Option<Output> {
@@ -178,6 +176,10 @@ impl Overlay for Liar {
     fn me(&self) -> PeerRef {
         self.honest.me()
     }
+    fn unix(&self, now: Instant) -> UnixTime {
+        self.honest.unix(now)
+    }
+
     fn status(&self) -> Status {
         self.honest.status()
     }

@@ -8,5 +8,6 @@ mod liars;
 mod members;
 mod merge;
 mod net;
+mod repair;
 mod tier;
 mod traces;

@@ -3,7 +3,7 @@
 
 use crate::conformance as conform;
 use crate::net::{Death, Net, OVERLAY, Users, entry, key_of};
-use chordial::core::{Id, Instant, Rng};
+use chordial::core::{Id, Instant, Rng, UnixTime};
 use chordial::identity::{TrustAnchor, Verifier};
 use chordial::overlay::carry::Carry;
 use chordial::overlay::chord::{self, Chord};
@@ -62,10 +62,6 @@ impl Overlay for Liar {
         self.inner.handle(now, input);
     }
 
-    fn unix(&self, now: Instant) -> chordial::core::UnixTime {
-        self.inner.unix(now)
-    }
-
     fn poll_output(&mut self) -> Option<Output> {
         let output = self.inner.poll_output()?;
         let Output::Reply { token, response } = output else { return Some(output) };
@@ -94,6 +90,10 @@ impl Overlay for Liar {
 
     fn me(&self) -> PeerRef {
         self.inner.me()
+    }
+
+    fn unix(&self, now: Instant) -> UnixTime {
+        self.inner.unix(now)
     }
 
     fn status(&self) -> Status {

@@ -101,6 +101,8 @@ impl Lab {
                 Request::Store { key, .. } => format!("STORE {}", n(key)),
                 Request::Members { .. } => "MEMBERS".to_owned(),
                 Request::Tier(_) => unreachable!("the drafts know one kind of peer"),
+                // The draft knows neither.
+                Request::Touch { .. } | Request::Compare { .. } => continue,
             };
             let links = |links: &chordial::overlay::Links| {
                 let p = links.predecessors.first().map_or("-".to_owned(), |p| n(&p.id));

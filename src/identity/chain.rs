@@ -211,6 +211,13 @@ impl Verifier {
         check_signer(self.lookup(entry.chain(), now)?, entry)
     }
 
+    /// As [`Verifier::verify_entry`], of an entry that is known to be good but for its renewal: one signature check.
+    pub fn verify_touch(&mut self, entry: &SignedEntry, key: &Id, now: UnixTime) -> Result<(), RecordError> {
+        check_entry(&self.anchor, entry, key, now)?;
+        self.lookup(entry.chain(), now)?;
+        check_touch(entry)
+    }
+
     /// How many chains it remembers.
     pub fn remembered(&self) -> usize {
         self.known.len()
@@ -256,10 +263,23 @@ fn check_entry(anchor: &TrustAnchor, entry: &SignedEntry, key: &Id, now: UnixTim
     if e.issued > now + CLOCK_SKEW {
         return Err(RecordError::Future);
     }
-    if e.expires() <= now {
+    if let Some(touch) = entry.touch() {
+        if touch.lifetime == 0 || u64::from(touch.lifetime) > rules.longest.as_secs() || e.is_removal() {
+            return Err(RecordError::Lifetime);
+        }
+        if touch.issued > now + CLOCK_SKEW {
+            return Err(RecordError::Future);
+        }
+    }
+    if entry.expires() <= now {
         return Err(RecordError::Expired);
     }
     Ok(())
+}
+
+fn check_touch(entry: &SignedEntry) -> Result<(), RecordError> {
+    let good = entry.touch().is_none_or(|t| t.holds(&entry.entry().device, entry.signed_bytes()));
+    if good { Ok(()) } else { Err(RecordError::Signature) }
 }
 
 fn check_signer(verified: &Verified, entry: &SignedEntry) -> Result<(), RecordError> {
@@ -278,7 +298,7 @@ fn check_signer(verified: &Verified, entry: &SignedEntry) -> Result<(), RecordEr
     if !verified.device.verify(Purpose::Entry, entry.signed_bytes(), entry.signature()) {
         return Err(RecordError::Signature);
     }
-    Ok(())
+    check_touch(entry)
 }
 
 fn office(chain: &[Certificate], root: PublicKey) -> Result<Verified, IdentityError> {

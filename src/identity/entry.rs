@@ -1,10 +1,11 @@
 //! Record entries: what one device says under one address of record.
 //!
 //! `[entry, chain, signature]`: `entry` is a byte string that holds `[1, kind, AOR, device key, sequence, issued, lifetime,
-//! body]`, `signature` is the device's over it, `chain` says who the device is. At most `limits::RECORD_ENTRY` bytes.
+//! body]`, `signature` is the device's over it, `chain` says who the device is. At most `limits::RECORD_ENTRY` bytes. A fourth
+//! item, where there is one, renews it ([`Touch`]).
 
 use super::cbor::{Reader, Writer, canonical};
-use super::{Chain, EntryKind, IdentityError, KeyPair, PublicKey, Purpose, RecordError, resource_key};
+use super::{Chain, EntryKind, IdentityError, KeyPair, PublicKey, Purpose, RecordError, Touch, TouchOf, resource_key};
 use crate::core::{Id, UnixTime, limits};
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,6 +98,7 @@ struct Inner {
     entry: Entry,
     chain: Chain,
     signature: [u8; 64],
+    touch: Option<Touch>,
     signed: Vec<u8>,
     encoded: Vec<u8>,
 }
@@ -106,7 +108,7 @@ impl SignedEntry {
     pub fn sign(mut entry: Entry, device: &KeyPair, chain: Chain) -> Result<SignedEntry, IdentityError> {
         entry.device = device.public();
         let signature = device.sign(Purpose::Entry, &entry.encode());
-        let signed = SignedEntry::assemble(entry, chain, signature);
+        let signed = SignedEntry::assemble(entry, chain, signature, None);
         if signed.encoded().len() > limits::RECORD_ENTRY { Err(IdentityError::TooLarge(WHAT)) } else { Ok(signed) }
     }
 
@@ -117,11 +119,16 @@ impl SignedEntry {
         }
         let read = || -> Result<SignedEntry, IdentityError> {
             let mut reader = Reader::new(bytes, WHAT);
-            reader.array(3)?;
+            let touched = match reader.list(4)? {
+                3 => false,
+                4 => true,
+                _ => return Err(IdentityError::Malformed(WHAT)),
+            };
             let entry = Entry::decode(reader.bytes()?)?;
             let chain = Chain::read(&mut reader)?;
             let signature = reader.exact()?;
-            Ok(SignedEntry::assemble(entry, chain, signature))
+            let touch = if touched { Some(Touch::read(&mut reader)?) } else { None };
+            Ok(SignedEntry::assemble(entry, chain, signature, touch))
         };
         let entry = read().map_err(|_| RecordError::Malformed)?;
         canonical(bytes, entry.encoded(), WHAT).map_err(|_| RecordError::NotCanonical)?;
@@ -138,9 +145,28 @@ impl SignedEntry {
         &self.0.entry
     }
 
-    /// The first second in which it counts no more.
+    /// The first second in which it counts no more, its renewal included.
     pub fn expires(&self) -> UnixTime {
-        self.0.entry.expires()
+        let renewed = self.0.touch.as_ref().map_or(UnixTime(0), Touch::expires);
+        self.0.entry.expires().max(renewed)
+    }
+
+    /// The entry with this renewal in place of the one that it has. `TooLarge` when it does not fit a record.
+    pub fn with_touch(&self, touch: Touch) -> Result<SignedEntry, IdentityError> {
+        let inner = &self.0;
+        let touched = SignedEntry::assemble(inner.entry.clone(), inner.chain.clone(), inner.signature, Some(touch));
+        if touched.encoded().len() > limits::RECORD_ENTRY { Err(IdentityError::TooLarge(WHAT)) } else { Ok(touched) }
+    }
+
+    /// Its renewal.
+    pub fn touch(&self) -> Option<&Touch> {
+        self.0.touch.as_ref()
+    }
+
+    /// Its renewal, for a holder of the entry.
+    pub fn touch_of(&self) -> Option<TouchOf> {
+        let touch = self.0.touch.clone()?;
+        Some(TouchOf { entry: self.dictionary_key(), sequence: self.0.entry.sequence, touch })
     }
 
     /// The signer's chain.
@@ -164,11 +190,14 @@ impl SignedEntry {
         &self.0.signed
     }
 
-    fn assemble(entry: Entry, chain: Chain, signature: [u8; 64]) -> SignedEntry {
+    fn assemble(entry: Entry, chain: Chain, signature: [u8; 64], touch: Option<Touch>) -> SignedEntry {
         let signed = entry.encode();
-        let mut writer = Writer::array(3);
+        let mut writer = Writer::array(if touch.is_some() { 4 } else { 3 });
         writer.bytes(&signed).raw(chain.encoded()).bytes(&signature);
+        if let Some(touch) = &touch {
+            touch.write(&mut writer);
+        }
         let encoded = writer.finish();
-        SignedEntry(Arc::new(Inner { entry, chain, signature, signed, encoded }))
+        SignedEntry(Arc::new(Inner { entry, chain, signature, touch, signed, encoded }))
     }
 }

@@ -22,6 +22,8 @@ pub enum Purpose {
     Letter,
     /// Who calls, or who answers, across two overlays.
     CallProof,
+    /// The renewal of record entries.
+    Touch,
 }
 
 impl Purpose {
@@ -35,6 +37,7 @@ impl Purpose {
             Purpose::Certify => "chordial request for certificates v1",
             Purpose::Letter => "chordial message v1",
             Purpose::CallProof => "chordial call proof v1",
+            Purpose::Touch => "chordial record touch v1",
         }
     }
 

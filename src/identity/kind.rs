@@ -111,8 +111,8 @@ pub struct KindRules {
     pub largest: usize,
     /// Entries that one user (one user key) may have of this kind in one resource.
     pub most: usize,
-    /// Bytes of one resource that all entries of this kind together may take, so that what strangers leave there never keeps
-    /// out what the AOR's own devices say.
+    /// Bytes of one resource that all entries of this kind together may take; of the kinds that any member may write, all of them
+    /// together, so that what strangers leave there never keeps out what the AOR's own devices say.
     pub share: usize,
     /// For how long what was taken back stays known, where its own life is shorter. The longest life, so that a copy which was
     /// away does not bring it back, unless that would do no harm.

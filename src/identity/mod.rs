@@ -59,6 +59,7 @@ mod revocation;
 mod seal;
 mod settings;
 mod throttle;
+mod touch;
 
 pub use acquaintances::{Acquaintances, Block, Contact, FullError, Knock, Known, MAX_CONTACTS, MAX_KNOCKS, Standing};
 pub use backup::{BackupError, open_backup, seal_backup};
@@ -95,6 +96,7 @@ pub use revocation::{
 };
 pub use seal::{MAX_RECIPIENTS, SealError, open, seal};
 pub use settings::{MAX_PART, MAX_SETTING, SETTINGS, SETTINGS_PARTS, Settings, settings_aor};
+pub use touch::{Touch, TouchOf, touch};
 
 use std::time::Duration;
 

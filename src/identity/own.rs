@@ -393,6 +393,11 @@ impl Identity {
         SignedEntry::sign(entry, &self.device, self.chain.clone())
     }
 
+    /// Renews entries that this device has signed, all with one signature ([`touch`](super::touch)).
+    pub fn touch(&self, entries: &[SignedEntry], issued: UnixTime, lifetime: u32) -> Vec<SignedEntry> {
+        super::touch(entries, &self.device, issued, lifetime)
+    }
+
     /// What others see of this identity: its own chain, checked at `now`.
     pub fn verified(&self, now: UnixTime) -> Result<Verified, IdentityError> {
         self.anchor.verify_chain(&self.chain, now)

@@ -217,6 +217,8 @@ impl Node {
         if moved {
             self.take_place(now);
         }
+        // Renewed alone they would go on under the former certificates.
+        self.publisher.rewrite(now);
         let unix = self.unix(now);
         for aor in self.own_aors() {
             self.publisher.want(now, unix, &aor, true);

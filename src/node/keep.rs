@@ -4,10 +4,13 @@
 use super::control::{Event, Warning};
 use super::{Node, StoreInput};
 use crate::core::Instant;
-use crate::identity::SignedEntry;
+use crate::identity::{PublicKey, SignedEntry};
 use crate::overlay;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+/// What was signed in the first moments may be by the program that ran here before.
+const STARTED: Duration = Duration::from_secs(5);
 /// Most warnings that stand at once.
 const MOST: usize = 32;
 
@@ -80,26 +83,48 @@ impl Node {
         self.overlay_input(now, overlay::Input::Flushed { upto });
     }
 
+    pub(super) fn on_clock_off(&mut self, seconds: Option<i64>) {
+        let Some(seconds) = seconds else { return self.settled(&About::Clock) };
+        let by = match seconds.unsigned_abs() {
+            s if s >= 172_800 => format!("{} days", s / 86_400),
+            s if s >= 7_200 => format!("{} hours", s / 3_600),
+            s => format!("{} minutes", s / 60),
+        };
+        let way = if seconds > 0 { "fast" } else { "slow" };
+        let what =
+            format!("the clock of this machine is {by} {way} by the clocks of its neighbours, which are gone by");
+        self.warn(About::Clock, what, "set the clock, or have it set over the network (NTP)");
+    }
+
+    /// A holder has a later entry that this device's own key has signed since this program started: it was not this program.
+    pub(super) fn on_overtaken(&mut self, entry: &SignedEntry) {
+        let e = entry.entry();
+        let own = self.identity.as_ref().is_some_and(|i| i.device_key() == e.device);
+        if own && e.issued > self.setup.unix + STARTED {
+            self.count("later entries of this device's key by another program");
+            self.told_of_copy(&e.aor.clone(), e.device);
+        }
+    }
+
     /// Two entries of one device under one sequence number.
     pub(super) fn on_conflict(&mut self, _now: Instant, entries: &[SignedEntry; 2]) {
         self.count("two entries under one sequence number");
         let e = entries[0].entry();
         let own = self.identity.as_ref().is_some_and(|i| i.device_key() == e.device);
-        let (aor, device) = (&e.aor, e.device);
-        let (what, next) = match own {
-            true => (
-                format!(
-                    "another program writes {aor} with this device's key {device}: a copy of this data directory runs"
-                ),
-                "stop one of the two and enrol it as a device of its own in an empty data directory",
-            ),
-            false => (
-                format!(
-                    "two programs write {aor} with one device key, {device}: a copied data directory, or a hostile device"
-                ),
-                "tell its owner; the copy has to be enrolled as a device of its own",
-            ),
-        };
-        self.warn(About::Copy(aor.clone()), what, next);
+        let (aor, device) = (e.aor.clone(), e.device);
+        if own {
+            return self.told_of_copy(&aor, device);
+        }
+        let what = format!(
+            "two programs write {aor} with one device key, {device}: a copied data directory, or a hostile device"
+        );
+        self.warn(About::Copy(aor), what, "tell its owner; the copy has to be enrolled as a device of its own");
+    }
+
+    fn told_of_copy(&mut self, aor: &str, device: PublicKey) {
+        let what =
+            format!("another program writes {aor} with this device's key {device}: a copy of this data directory runs");
+        let next = "stop one of the two and enrol it as a device of its own in an empty data directory";
+        self.warn(About::Copy(aor.to_owned()), what, next);
     }
 }

@@ -7,14 +7,15 @@ use super::ring::State;
 use super::settings::SettingsOp;
 use crate::core::Instant;
 use crate::identity::{
-    ContactBody, Entry, EntryKind, LetterId, PublicKey, RecoverySheet, SignedEntry, resource_key, split_aor,
+    ContactBody, DictionaryKey, Entry, EntryKind, LetterId, PublicKey, RecoverySheet, SignedEntry, resource_key,
+    split_aor,
 };
 use crate::node::control::{CommandError, Event, LookupReport, Reply, RequestId};
 use crate::overlay::{self, Command, Mode, OpId, PeerRef, PutError, Trace};
 use crate::sip::msg::Message;
 use crate::sip::tx::ServerTxId;
 use crate::ua::CallId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Who waits for an operation on the overlay.
@@ -38,7 +39,10 @@ pub(super) enum Op {
     Way {
         number: u64,
     },
-    Write(Write),
+    Write {
+        write: Write,
+        entry: SignedEntry,
+    },
     /// Who may grant certificates.
     Enrollers {
         wanted: Box<super::certify::Wanted>,
@@ -91,6 +95,13 @@ pub(super) enum Op {
     Mend,
     Login(LoginOp),
     Settings(SettingsOp),
+}
+
+/// What a write that the publishers keep wrote.
+enum Written {
+    Contact(SignedEntry),
+    Device,
+    Notice,
 }
 
 /// What a lookup found, made into places to ring.
@@ -171,7 +182,7 @@ impl Node {
             Some(Op::Login(LoginOp::Front(front, _))) => self.on_front_credential(now, front, Some(entries)),
             Some(Op::Login(LoginOp::Keep(job, _))) => self.on_keep_read(now, job, Some(entries)),
             Some(Op::Settings(op)) => self.on_settings_read(now, op, Some(entries)),
-            Some(Op::Write(_) | Op::Leave { .. } | Op::Device(_) | Op::Notice(_) | Op::Mend) | None => {}
+            Some(Op::Write { .. } | Op::Leave { .. } | Op::Device(_) | Op::Notice(_) | Op::Mend) | None => {}
             Some(op) => self.on_people_found(now, op, entries),
         }
     }
@@ -211,7 +222,7 @@ impl Node {
             Some(Op::Login(LoginOp::Front(front, _))) => self.on_front_credential(now, front, None),
             Some(Op::Login(LoginOp::Keep(job, _))) => self.on_keep_read(now, job, None),
             Some(Op::Settings(op)) => self.on_settings_read(now, op, None),
-            Some(Op::Write(_) | Op::Leave { .. } | Op::Device(_) | Op::Notice(_) | Op::Mend) | None => {}
+            Some(Op::Write { .. } | Op::Leave { .. } | Op::Device(_) | Op::Notice(_) | Op::Mend) | None => {}
             Some(op) => self.on_people_found(now, op, &[]),
         }
     }
@@ -262,24 +273,35 @@ impl Node {
         if self.ring.state() != State::In {
             return false;
         }
-        let mut busy = false;
-        while let Some(write) = self.publisher.poll(now) {
-            busy = true;
-            match self.entry_of(now, &write) {
+        let due = self.publisher.poll(now);
+        let busy = !due.is_empty();
+        let renewed = self.renewed(now, &due);
+        for write in due {
+            let again = write.renews.as_ref().and_then(|r| renewed.get(&(r.dictionary_key(), write.aor.clone())));
+            match again.cloned().or_else(|| self.entry_of(now, &write)) {
                 Some(entry) => {
                     let op = OpId(self.ring.next());
                     let key = resource_key(&write.aor);
-                    self.ring.ops.insert(op, Op::Write(write));
+                    self.ring.ops.insert(op, Op::Write { write, entry: entry.clone() });
                     self.overlay_input(now, overlay::Input::Command(Command::Put { op, key, entry }));
                 }
                 None => {
                     self.count("registrations that this device may not sign for");
                     tracing::warn!(aor = %write.aor, "this device may not sign for it; an administrator adds the phone");
-                    self.publisher.done(now, &write, false, None);
+                    self.publisher.done(now, &write, None, None);
                 }
             }
         }
         busy
+    }
+
+    /// What only goes on, under one signature.
+    fn renewed(&self, now: Instant, due: &[Write]) -> BTreeMap<(DictionaryKey, String), SignedEntry> {
+        let (Some(identity), Some(overlay)) = (&self.identity, &self.overlay) else { return BTreeMap::new() };
+        let entries: Vec<SignedEntry> = due.iter().filter_map(|w| w.renews.clone()).collect();
+        let lifetime = self.setup.lifetime_seconds(!self.attach.via.is_empty());
+        let renewed = identity.touch(&entries, overlay.unix(now), lifetime);
+        renewed.into_iter().map(|e| ((e.dictionary_key(), e.entry().aor.clone()), e)).collect()
     }
 
     fn entry_of(&self, now: Instant, write: &Write) -> Option<SignedEntry> {
@@ -303,10 +325,10 @@ impl Node {
     }
 
     pub(super) fn on_put_done(&mut self, now: Instant, op: OpId, result: Result<(), PutError>) {
-        let (write, mail) = match self.ring.ops.remove(&op) {
-            Some(Op::Write(write)) => (write, None),
-            Some(Op::Device(write)) => (write, Some(EntryKind::DEVICE)),
-            Some(Op::Notice(write)) => (write, Some(EntryKind::WAITING)),
+        let (write, what) = match self.ring.ops.remove(&op) {
+            Some(Op::Write { write, entry }) => (write, Written::Contact(entry)),
+            Some(Op::Device(write)) => (write, Written::Device),
+            Some(Op::Notice(write)) => (write, Written::Notice),
             Some(Op::Leave { id }) => return self.on_left(now, id, &result),
             Some(Op::Login(LoginOp::Keep(job, _))) => return self.on_keep_written(now, job, &result),
             Some(Op::Settings(op)) => return self.on_settings_written(now, op, &result),
@@ -317,16 +339,19 @@ impl Node {
             Err(PutError::Stale(entry) | PutError::Conflict(entry)) => (false, Some(entry.entry().sequence)),
             Err(_) => (false, None),
         };
+        if let Err(PutError::Stale(later)) = &result {
+            self.on_overtaken(later);
+        }
         if let Err(fault) = &result {
             tracing::debug!(aor = %write.aor, %fault, "not written");
         }
-        match mail {
-            Some(EntryKind::DEVICE) => return self.mail.mailbox.devices.done(now, &write, written, past),
-            Some(_) => return self.on_noted(now, &write, &result, past),
-            None => {}
-        }
+        let entry = match what {
+            Written::Contact(entry) => entry,
+            Written::Device => return self.mail.mailbox.devices.done_anew(now, &write, written, past),
+            Written::Notice => return self.on_noted(now, &write, &result, past),
+        };
         let was = self.publisher.is_written(&write.aor);
-        self.publisher.done(now, &write, written, past);
+        self.publisher.done(now, &write, written.then_some(entry), past);
         if written && write.reachable && !was {
             self.event(None, Event::Registered { aor: write.aor });
         }

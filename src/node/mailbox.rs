@@ -264,7 +264,7 @@ impl Node {
     /// The entry that notes what waits for an address has been written, or not.
     pub(super) fn on_noted(&mut self, now: Instant, write: &Write, result: &Result<(), PutError>, past: Option<u64>) {
         let written = result.is_ok();
-        self.mail.mailbox.notices.done(now, write, written, past);
+        self.mail.mailbox.notices.done_anew(now, write, written, past);
         let ready = |l: &Leaving| l.to == write.aor && l.writes == 0;
         let told = |m: &Mailbox| m.leaving.iter().filter(|(_, l)| ready(l)).map(|(id, _)| id.clone()).collect();
         let ready: Vec<String> = told(&self.mail.mailbox);
@@ -372,18 +372,18 @@ impl Node {
             return false;
         }
         let mut busy = false;
-        while let Some(write) = self.mail.mailbox.devices.poll(now) {
+        for write in self.mail.mailbox.devices.poll(now) {
             busy = true;
             match self.device_entry(now, &write) {
                 Some(entry) => self.put_for_mail(now, entry, Op::Device(write)),
-                None => self.mail.mailbox.devices.done(now, &write, false, None),
+                None => self.mail.mailbox.devices.done_anew(now, &write, false, None),
             }
         }
-        while let Some(write) = self.mail.mailbox.notices.poll(now) {
+        for write in self.mail.mailbox.notices.poll(now) {
             busy = true;
             match self.notice(now, &write) {
                 Some(entry) => self.put_for_mail(now, entry, Op::Notice(write)),
-                None => self.mail.mailbox.notices.done(now, &write, false, None),
+                None => self.mail.mailbox.notices.done_anew(now, &write, false, None),
             }
         }
         busy

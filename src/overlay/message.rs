@@ -1,8 +1,8 @@
 //! What peers say to each other, before it becomes SIP.
 
 use super::tier::{Answer, Ask};
-use crate::core::Id;
-use crate::identity::SignedEntry;
+use crate::core::{Id, UnixTime};
+use crate::identity::{SignedEntry, TouchOf};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -123,6 +123,82 @@ pub enum Request {
         /// At most [`MAX_NEWS`].
         news: Vec<Member>,
     },
+    /// An entry that the receiver holds goes on: its renewal alone, in place of the entry.
+    Touch {
+        /// Resource-ID.
+        key: Id,
+        /// As in `Fetch`.
+        replica: u8,
+        /// The canonical address of record, when the writer knows it.
+        aor: Option<Arc<str>>,
+        /// Which entry, and its renewal.
+        touch: Box<TouchOf>,
+        /// How it travels; never recursive.
+        route: Route,
+    },
+    /// Does the receiver hold the same as the sender in these ranges of the circle? Between neighbours only.
+    Compare {
+        /// Replicas with a number above 0 count too, each where it lies.
+        scattered: bool,
+        /// The sender's clock.
+        unix: UnixTime,
+        /// At most [`Range::MOST`].
+        ranges: Vec<Range>,
+    },
+}
+
+/// What somebody holds in the interval (`from`, `to`] of the circle; all of the circle when both are the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Range {
+    /// The end that does not belong to it.
+    pub from: Id,
+    /// The end that does.
+    pub to: Id,
+    /// How many entries.
+    pub entries: u32,
+    /// The first 16 bytes of the BLAKE3 over what each of them says, in the order of the circle.
+    pub digest: [u8; 16],
+}
+
+impl Range {
+    /// Most in one message.
+    pub const MOST: usize = 16;
+}
+
+/// One entry, in short: enough to see who holds the later one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Brief {
+    /// Resource-ID.
+    pub key: Id,
+    /// 0, or the number of the scattered replica.
+    pub replica: u8,
+    /// The first 8 bytes of the BLAKE3 of the dictionary key.
+    pub entry: u64,
+    /// Sequence number.
+    pub sequence: u64,
+    /// When it ends.
+    pub expires: UnixTime,
+}
+
+/// What is held in a range that differs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// Much: the ranges that it consists of, at most [`Range::MOST`].
+    Ranges(Vec<Range>),
+    /// Little: every entry.
+    Entries {
+        /// The range's ends, as asked.
+        from: Id,
+        /// The range's ends, as asked.
+        to: Id,
+        /// At most [`Part::MOST`].
+        entries: Vec<Brief>,
+    },
+}
+
+impl Part {
+    /// Most entries named for one range: all those of one resource's two slots at least.
+    pub const MOST: usize = 128;
 }
 
 /// Members in one message, at most.
@@ -145,6 +221,10 @@ pub enum RequestKind {
     Tier,
     /// [`Request::Members`].
     Members,
+    /// [`Request::Touch`].
+    Touch,
+    /// [`Request::Compare`].
+    Compare,
 }
 
 impl Request {
@@ -158,6 +238,8 @@ impl Request {
             Request::Store { .. } => RequestKind::Store,
             Request::Tier(_) => RequestKind::Tier,
             Request::Members { .. } => RequestKind::Members,
+            Request::Touch { .. } => RequestKind::Touch,
+            Request::Compare { .. } => RequestKind::Compare,
         }
     }
 }
@@ -212,12 +294,19 @@ pub enum Response {
         /// At most [`MAX_NEWS`].
         news: Vec<Member>,
     },
-    /// 200 to a store: the peer holds every entry sent, or a later one that the writer knows.
+    /// 200 to a comparison: the ranges that differ; nothing where all are the same.
+    Compared {
+        /// The receiver's clock.
+        unix: UnixTime,
+        /// One for each range that differs.
+        parts: Vec<Part>,
+    },
+    /// 200 to a store or touch: the peer holds every entry sent, or a later one that the writer knows.
     Stored {
         /// Neighbours of the holder.
         links: Links,
     },
-    /// 412 to a store: a later entry, or another one of the same sequence number, is held; here it is.
+    /// 412 to a store or touch: a later entry, or another one of the same sequence number, is held; here it is.
     Refused {
         /// The entries held instead.
         current: Vec<SignedEntry>,
@@ -237,6 +326,9 @@ pub enum Failure {
     /// 403: an entry's signature, key or lifetime does not hold.
     #[error("an entry does not verify")]
     Invalid,
+    /// 404 to a touch: the entry is not held here.
+    #[error("the entry is not held")]
+    NotHeld,
     /// 482: the request came back to a peer that it had passed.
     #[error("the request ran in a loop")]
     Loop,
@@ -274,6 +366,7 @@ impl Failure {
         match self {
             Failure::Bad => 400,
             Failure::Invalid => 403,
+            Failure::NotHeld => 404,
             Failure::Loop => 482,
             Failure::TooManyHops => 483,
             Failure::OtherOverlay => 488,

@@ -10,8 +10,7 @@
 //! Every machine is sans-IO: [`Overlay::handle`] in, [`Overlay::poll_output`] until `None`, then wait until
 //! [`Overlay::poll_timeout`].
 //!
-//! Absent: cheap lifetime touches (a refresh is a signed entry), range digests (holders repair by pushing whole
-//! resources), lease records, quotas per network prefix, lookups over more than one path at once in rings too large for a
+//! Absent: lease records, quotas per network prefix, lookups over more than one path at once in rings too large for a
 //! member list.
 
 use crate::core::{Id, Instant, UnixTime};
@@ -28,7 +27,9 @@ mod ring;
 pub mod tier;
 
 pub use kept::{Batch, Change, Stored};
-pub use message::{Failure, Links, MAX_NEWS, Member, PeerRef, Request, RequestKind, Response, Route};
+pub use message::{
+    Brief, Failure, Links, MAX_NEWS, Member, Part, PeerRef, Range, Request, RequestKind, Response, Route,
+};
 pub use ring::IdSpace;
 
 /// Names a request that came in, until [`Output::Reply`] answers it. Chosen by the driver, never used twice.
@@ -155,7 +156,7 @@ pub enum Command {
     },
     /// Hand everything over and leave.
     Leave,
-    /// Write an entry.
+    /// Write an entry. One that is renewed ([`SignedEntry::touch`]) goes to those who hold it as its renewal alone.
     Put {
         /// For the answer.
         op: OpId,
@@ -291,6 +292,12 @@ pub enum Output {
     },
     /// Keep this over a restart, and say when it is done: [`Input::Flushed`].
     Keep(Batch),
+    /// This machine's clock is ahead of its neighbours' by so many seconds (negative: behind), which agree: theirs is gone by.
+    /// `None`: it is right again.
+    ClockOff {
+        /// Seconds.
+        seconds: Option<i64>,
+    },
     /// Two different entries of ours or another's under one sequence number: a cloned or hostile device.
     Conflict {
         /// Resource-ID.
@@ -426,6 +433,8 @@ pub struct Counters {
     pub revoked: u64,
     /// Holders brought up to date by a reader.
     pub repaired: u64,
+    /// Entries sent to another holder after a comparison, and fetched from one.
+    pub exchanged: u64,
     /// Requests refused because too many were in flight.
     pub busy: u64,
     /// Requests refused for the sender's sake: strangers, false identifiers.
@@ -453,6 +462,11 @@ pub trait Verify: Send {
     fn is_revoked(&mut self, _entry: &SignedEntry, _now: UnixTime) -> bool {
         false
     }
+
+    /// The same for an entry of which everything but its renewal is known to be good.
+    fn verify_touch(&mut self, entry: &SignedEntry, key: &Id, now: UnixTime) -> bool {
+        self.verify(entry, key, now)
+    }
 }
 
 impl Verify for Verifier {
@@ -466,5 +480,9 @@ impl Verify for Verifier {
 
     fn verify(&mut self, entry: &SignedEntry, key: &Id, now: UnixTime) -> bool {
         entry.entry().kind != EntryKind::CALLER && self.verify_entry(entry, key, now).is_ok()
+    }
+
+    fn verify_touch(&mut self, entry: &SignedEntry, key: &Id, now: UnixTime) -> bool {
+        Verifier::verify_touch(self, entry, key, now).is_ok()
     }
 }

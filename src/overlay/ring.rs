@@ -106,6 +106,19 @@ impl IdSpace {
         u16::from(self.bits).div_ceil(u16::from(width.max(1))) * ((1 << width.max(1)) - 1)
     }
 
+    /// The identifier right before `id`.
+    pub fn before(self, id: &Id) -> Id {
+        let mut out = id.0;
+        for byte in out.iter_mut().rev() {
+            let (less, borrow) = byte.overflowing_sub(1);
+            *byte = less;
+            if !borrow {
+                break;
+            }
+        }
+        self.mask(Id(out))
+    }
+
     /// True when `id` is in the clockwise interval (`from`, `to`]; the whole circle when both ends are the same.
     pub fn in_open_closed(self, id: &Id, from: &Id, to: &Id) -> bool {
         if from < to { from < id && id <= to } else { id > from || id <= to }
@@ -192,6 +205,7 @@ mod tests {
         assert_eq!(starts, [id(11), id(12), id(14), id(2)]);
         assert_eq!(SMALL.distance(&id(10), &id(3)), id(9));
         assert_eq!(SMALL.distance(&id(3), &id(10)), id(7));
+        assert_eq!((SMALL.before(&id(0)), SMALL.before(&id(9))), (id(15), id(8)));
         let top = IdSpace::SHA1.finger_start(&Id([0xff; 20]), 0);
         assert_eq!(top, id(0));
         assert_eq!(IdSpace::SHA1.finger_start(&id(0), 159).0[0], 0x80);

@@ -258,6 +258,9 @@ fn status(s: &Status) -> String {
     for (i, c) in s.calls.iter().enumerate() {
         row(if i == 0 { "calls" } else { "" }, call_row(c).join("  "));
     }
+    for (i, w) in s.warnings.iter().enumerate() {
+        row(if i == 0 { "warnings" } else { "" }, format!("{}; {}", w.what, w.next));
+    }
     for (i, (name, n)) in s.counters.iter().filter(|(_, n)| **n > 0).enumerate() {
         row(if i == 0 { "refused" } else { "" }, format!("{name} {n}"));
     }

@@ -112,6 +112,15 @@ impl Records {
         let path = data.path().join(RECORDS);
         let (database, found) = load(&path, &open);
         let shared = Arc::new(Shared::default());
+        if database.is_none() && !found.stored.entries.is_empty() {
+            // Saved from a damaged file and not written down again yet.
+            let mut waiting = lock(&shared.waiting);
+            for (key, replica, entry) in &found.stored.entries {
+                let at = RowKey::new(key, *replica, &entry.dictionary_key());
+                waiting.rows.insert(at, Some(Row::new(key, *replica, entry)));
+            }
+            waiting.upto = Some(0);
+        }
         let writer = Writer { shared: shared.clone(), path, open, database, report };
         let thread = std::thread::Builder::new().name("records".into()).spawn(move || writer.run())?;
         Ok((Records { shared, thread: Some(thread) }, found))
@@ -270,7 +279,7 @@ fn load(path: &Path, open: &Open) -> (Option<Database>, Found) {
     let why = match read {
         Ok(Ok((database, stored))) => return (Some(database), Found { stored, damage: None }),
         // Not the file's fault: it is left alone, and may be read the next time.
-        Ok(Err(StoreError::File(fault))) => {
+        Ok(Err(fault)) if not_the_file(&fault) => {
             let damage = format!("{} cannot be used ({fault}): records are kept in memory only", path.display());
             return (None, Found { damage: Some(damage), ..Found::default() });
         }
@@ -301,6 +310,21 @@ fn read(database: &mut Database) -> Result<Stored, StoreError> {
         stored.entries.extend(entry(&row));
     }
     Ok(stored)
+}
+
+/// The disk or its rights, or another program.
+fn not_the_file(fault: &StoreError) -> bool {
+    use io::ErrorKind as K;
+    let kind = match fault {
+        StoreError::File(fault) => return fault.kind() != K::UnexpectedEof,
+        StoreError::Database(fault) => match &**fault {
+            redb::Error::Io(fault) => fault.kind(),
+            redb::Error::DatabaseAlreadyOpen => return true,
+            _ => return false,
+        },
+        StoreError::Damaged(_) => return false,
+    };
+    matches!(kind, K::StorageFull | K::PermissionDenied | K::ReadOnlyFilesystem | K::QuotaExceeded)
 }
 
 /// The record in a row; none of an encoding that this version does not know.

@@ -9,6 +9,8 @@
 //! | resource query | To `<sip:bob@overlay;resource-ID=X>`, no Contact | 200 with the entries, 404, 302 |
 //! | resource registration | the same To, Contact, the entries as body | 200, 302, 412 with the later entry |
 //! | news of members | To = From = the sender's URI, no Contact, the news as body | 200, with the receiver's list where it differs |
+//! | renewal | the same To, no Contact, a body of the type `application/chordial-touch+cbor` | 200, 302, 404 where it is not held, 412 |
+//! | comparison | To = the sender, no Contact, a body of the type `application/chordial-compare+cbor` | 200 with such a body |
 //!
 //! `Request-Disposition: redirect` asks for 302 (iterative), `proxy` to pass the request on (recursive; RFC 3841), with
 //! `Max-Forwards` as the bound of hops. `redirect` with `Max-Forwards: 0` asks the peer itself, responsible or not: how
@@ -35,6 +37,7 @@
 //! Absent: digest challenges between peers (links prove both ends), the `hmac-sha1` algorithm.
 
 mod body;
+mod compare;
 mod header;
 mod members;
 mod request;
@@ -51,6 +54,10 @@ use std::net::SocketAddr;
 
 /// Media type of entries.
 pub const RECORD_TYPE: &str = "application/chordial-record+cbor";
+/// Media type of a renewal.
+pub const TOUCH_TYPE: &str = "application/chordial-touch+cbor";
+/// Media type of comparisons and of their answers.
+pub const COMPARE_TYPE: &str = "application/chordial-compare+cbor";
 /// The option tag.
 pub const OPTION: &str = "dht";
 /// The name of this DHT (draft-zangrilli section 5.1.2).

@@ -3,9 +3,9 @@
 use super::body::{push_contacts, push_entries, read_entries};
 use super::header::{Loose, NOWHERE};
 use super::members::push_members;
-use super::{Carry, CarryError, MEMBERS_TYPE, OPTION, tier};
+use super::{COMPARE_TYPE, Carry, CarryError, MEMBERS_TYPE, OPTION, TOUCH_TYPE, compare, tier};
 use crate::core::{Id, Rng};
-use crate::identity::{self, ContactBody, SignedEntry};
+use crate::identity::{self, ContactBody, SignedEntry, TouchOf};
 use crate::overlay::{PeerRef, Request, Route};
 use crate::sip::msg::{Message, Method};
 use std::net::SocketAddr;
@@ -24,8 +24,11 @@ impl Carry {
         let mut message = Message::request(Method::Register, &format!("sip:{to}"));
         let route = match request {
             Request::Register { .. } | Request::Leave { .. } => &Route::Iterative,
-            Request::Tier(_) | Request::Members { .. } => &Route::Here,
-            Request::Query { route, .. } | Request::Fetch { route, .. } | Request::Store { route, .. } => route,
+            Request::Tier(_) | Request::Members { .. } | Request::Compare { .. } => &Route::Here,
+            Request::Query { route, .. }
+            | Request::Fetch { route, .. }
+            | Request::Store { route, .. }
+            | Request::Touch { route, .. } => route,
         };
         let hops = match route {
             Route::Iterative => MAX_FORWARDS,
@@ -35,11 +38,15 @@ impl Carry {
         message.push("Max-Forwards", hops);
         let me = self.peer_uri(&self.me);
         let (to, from) = match request {
-            Request::Register { .. } | Request::Leave { .. } | Request::Tier(_) | Request::Members { .. } => {
-                (me.clone(), me.clone())
-            }
+            Request::Register { .. }
+            | Request::Leave { .. }
+            | Request::Tier(_)
+            | Request::Members { .. }
+            | Request::Compare { .. } => (me.clone(), me.clone()),
             Request::Query { target, .. } => (self.peer_uri(&PeerRef { id: *target, addr: NOWHERE }), me.clone()),
-            Request::Fetch { key, replica, aor, .. } => (self.resource_uri(aor.as_deref(), key, *replica), me.clone()),
+            Request::Fetch { key, replica, aor, .. } | Request::Touch { key, replica, aor, .. } => {
+                (self.resource_uri(aor.as_deref(), key, *replica), me.clone())
+            }
             Request::Store { key, replica, entries, .. } => {
                 let aor = entries.first().map(|e| e.entry().aor.as_str());
                 let uri = self.resource_uri(aor, key, *replica);
@@ -70,7 +77,12 @@ impl Carry {
                 let life = |e: &SignedEntry| if e.entry().is_removal() { 0 } else { e.entry().lifetime };
                 message.push("Expires", entries.iter().map(life).max().unwrap_or(0));
             }
-            Request::Query { .. } | Request::Fetch { .. } | Request::Tier(_) | Request::Members { .. } => {}
+            Request::Query { .. }
+            | Request::Fetch { .. }
+            | Request::Tier(_)
+            | Request::Members { .. }
+            | Request::Touch { .. }
+            | Request::Compare { .. } => {}
         }
         message.push("Require", OPTION);
         message.push("Supported", OPTION);
@@ -86,6 +98,10 @@ impl Carry {
         match request {
             Request::Store { entries, .. } => push_entries(&mut message, entries),
             Request::Members { until, digest, news } => push_members(&mut message, until.as_ref(), *digest, news),
+            Request::Touch { touch, .. } => message.set_body(TOUCH_TYPE, touch.encode()),
+            Request::Compare { scattered, unix, ranges } => {
+                message.set_body(COMPARE_TYPE, compare::encode_request(*scattered, *unix, ranges));
+            }
             _ => message.set_body("", Vec::new()),
         }
         message
@@ -118,6 +134,15 @@ impl Carry {
                 let (until, digest, news) = self.read_members(message)?;
                 Request::Members { until, digest, news }
             }
+            (Some(_), false) if message.content_is(COMPARE_TYPE) => {
+                let (scattered, unix, ranges) = compare::decode_request(message.body(), self.space)?;
+                Request::Compare { scattered, unix, ranges }
+            }
+            (None, false) if message.content_is(TOUCH_TYPE) => {
+                let (key, replica, aor) = self.resource(message, &to)?;
+                let touch = Box::new(TouchOf::decode(message.body()).map_err(|_| CarryError::Body)?);
+                Request::Touch { key, replica, aor, touch, route: self.unrelayed(message)? }
+            }
             (Some(_), true) => self.registration(message, &to, &sender)?,
             (Some(target), false) => Request::Query { target: self.target(target)?, route: self.route(message)? },
             (None, false) => {
@@ -134,11 +159,7 @@ impl Carry {
                 {
                     return Err(CarryError::BadId("resource-ID"));
                 }
-                let route = match self.route(message)? {
-                    Route::Recursive { .. } => Route::Iterative,
-                    route => route,
-                };
-                Request::Store { key, replica, entries, route }
+                Request::Store { key, replica, entries, route: self.unrelayed(message)? }
             }
         };
         Ok((sender, request))
@@ -168,6 +189,14 @@ impl Carry {
             return Ok(Route::Recursive { hops, path: self.read_path(message)? });
         }
         Ok(if hops == 0 { Route::Here } else { Route::Iterative })
+    }
+
+    /// The route of what is written: to the responsible peer by the writer itself.
+    fn unrelayed(&self, message: &Message) -> Result<Route, CarryError> {
+        Ok(match self.route(message)? {
+            Route::Recursive { .. } => Route::Iterative,
+            route => route,
+        })
     }
 
     /// The resource that To names: its key, replica and canonical address of record.

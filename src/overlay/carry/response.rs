@@ -4,7 +4,7 @@ use super::body::{push_contacts, push_entries, read_entries};
 use super::header::Loose;
 use super::members::push_members;
 use super::tier::is_tier;
-use super::{Carry, CarryError, OPTION};
+use super::{COMPARE_TYPE, Carry, CarryError, OPTION, compare};
 use crate::core::Rng;
 use crate::overlay::{Failure, PeerRef, RequestKind, Response};
 use crate::sip::msg::Message;
@@ -17,6 +17,7 @@ impl Carry {
             | Response::Bye
             | Response::Stored { .. }
             | Response::Cached { .. }
+            | Response::Compared { .. }
             | Response::Members { .. } => (200, "OK"),
             Response::Redirect { .. } => (302, "Moved Temporarily"),
             Response::Responsible { exact: true, .. } => (200, "OK"),
@@ -70,6 +71,7 @@ impl Carry {
             Response::Bye
             | Response::Refused { .. }
             | Response::Members { .. }
+            | Response::Compared { .. }
             | Response::Tier(_)
             | Response::Failed(_) => {}
         }
@@ -80,6 +82,9 @@ impl Carry {
             }
             Response::Members { news } if !news.is_empty() => push_members(&mut message, None, None, news),
             Response::Refused { current } => push_entries(&mut message, current),
+            Response::Compared { unix, parts } => {
+                message.set_body(COMPARE_TYPE, compare::encode_response(*unix, parts));
+            }
             _ => message.set_body("", Vec::new()),
         }
         message
@@ -103,12 +108,18 @@ impl Carry {
             || status == 404 && kind == RequestKind::Tier && is_tier(message);
         if !believed {
             let sender = self.read_peer_id(message, false).ok();
-            return Ok((sender, Response::Failed(Failure::from_status(status))));
+            let failure = match (status, kind) {
+                (404, RequestKind::Touch) => Failure::NotHeld,
+                _ => Failure::from_status(status),
+            };
+            return Ok((sender, Response::Failed(failure)));
         }
         let sender = self.read_peer_id(message, false)?;
         let links = self.read_links(message);
         let response = match (status, kind) {
-            (302, RequestKind::Leave | RequestKind::Members) => return Err(CarryError::Header("status")),
+            (302, RequestKind::Leave | RequestKind::Members | RequestKind::Compare) => {
+                return Err(CarryError::Header("status"));
+            }
             (302, _) => {
                 let contact = message.values("Contact").next().and_then(Loose::parse);
                 let contact = contact.ok_or(CarryError::Header("Contact"))?;
@@ -131,9 +142,15 @@ impl Carry {
             }
             (200, RequestKind::Members) if message.body().is_empty() => Response::Members { news: Vec::new() },
             (200, RequestKind::Members) => Response::Members { news: self.read_members(message)?.2 },
-            (200, RequestKind::Store) => Response::Stored { links },
+            (200, RequestKind::Compare) if message.content_is(COMPARE_TYPE) => {
+                let (unix, parts) = compare::decode_response(message.body(), self.space)?;
+                Response::Compared { unix, parts }
+            }
+            (200, RequestKind::Store | RequestKind::Touch) => Response::Stored { links },
             (200 | 404, RequestKind::Tier) => self.decode_answer(message)?,
-            (412, RequestKind::Store | RequestKind::Tier) => Response::Refused { current: read_entries(message)? },
+            (412, RequestKind::Store | RequestKind::Touch | RequestKind::Tier) => {
+                Response::Refused { current: read_entries(message)? }
+            }
             _ => Response::Failed(Failure::from_status(status)),
         };
         Ok((Some(sender), response))
@@ -144,6 +161,7 @@ fn failure_reason(failure: Failure) -> &'static str {
     match failure {
         Failure::Bad => "Bad Request",
         Failure::Invalid => "Forbidden",
+        Failure::NotHeld => "Not Found",
         Failure::Loop => "Loop Detected",
         Failure::TooManyHops => "Too Many Hops",
         Failure::OtherOverlay => "Not Acceptable Here",

@@ -47,17 +47,22 @@ impl Chord {
     pub(super) fn restore(&mut self, now: Instant, stored: Stored) {
         self.clock.not_before(now, stored.unix);
         let unix = self.unix(now);
+        let mut unsound = Vec::new();
         for (key, replica, entry) in stored.entries {
+            let slot = (key, replica);
             if entry.expires() <= unix && self.durable.doubted.len() < MOST_DOUBTED {
-                self.durable.doubted.push(((key, replica), entry));
-            } else {
-                self.take_back(now, (key, replica), entry, unix);
+                self.durable.doubted.push((slot, entry));
+            } else if !self.take_back(now, slot, entry.clone(), unix) {
+                unsound.push((slot, entry.dictionary_key()));
             }
         }
         self.durable.doubted_until = now + DOUBTED;
         // What came from the disk is there.
         self.durable.flushed = Some(0);
         self.store.keep_journal();
+        for (slot, entry) in unsound {
+            self.store.forget(slot, &entry);
+        }
     }
 
     /// All up to this batch is on the disk, or will not be for a while.
@@ -66,8 +71,13 @@ impl Chord {
         self.release(now);
     }
 
-    /// Hands what has changed to the driver.
+    /// Hands what has changed to the driver, and tells when the clock is found to be wrong, or right again.
     pub(super) fn keep_changes(&mut self, now: Instant) {
+        let off = self.clock.off();
+        if off.is_some() != self.clock_told.is_some() {
+            self.clock_told = off;
+            self.out.push_back(Output::ClockOff { seconds: off });
+        }
         let unix = self.unix(now);
         if let Some((number, changes)) = self.store.take_journal() {
             self.durable.noted = Some(now);

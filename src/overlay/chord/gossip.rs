@@ -132,10 +132,10 @@ impl Chord {
             return;
         };
         let digest = Some(self.members.digest(&self.own_member()));
-        self.send(now, successor, Request::Members { until: None, digest, news: Vec::new() }, Why::Compare);
+        self.send(now, successor, Request::Members { until: None, digest, news: Vec::new() }, Why::CompareMembers);
     }
 
-    pub(super) fn on_compared(&mut self, now: Instant, from: PeerRef, response: Response) {
+    pub(super) fn on_members_compared(&mut self, now: Instant, from: PeerRef, response: Response) {
         let news = match response {
             Response::Members { news } => news,
             Response::Failed(NO_LIST) => return self.outgrown(now),

@@ -11,7 +11,7 @@
 //!   holders at once. Beyond, fingers of a wider base. [`Config::plain`] is the paper's Chord.
 //! * A claim to be responsible is held against who else is known to live there, and against the ring's density.
 //! * Records: `r` = 4 replicas (the responsible peer, two successors, one scattered). The writer writes to all of them and
-//!   is content with two; the responsible peer replicates again when its successors change, hands over to a peer
+//!   is content with two; the responsible peer compares with its successors when one of them or what it holds changes, hands over to a peer
 //!   that joins before it, and places the scattered replica anew from time to time.
 //! * Upkeep at the pace of the churn that is seen; a ring at rest says little.
 //! * Rings of one overlay that grew apart become one.
@@ -21,13 +21,15 @@
 //!
 //! Files: `table` (who is known), `members` and `gossip` (the member list), `store` (what is held), `durable` (what is kept over a
 //! restart), `clock` (the time that counts), `rpc` (requests out, deadlines, failures), `serve` (requests in), `join`, `merge` (two
-//! rings), `upkeep` (stabilise, fingers, leave), `watch` (churn), `replicate` (hand-over and replicas), `lookup`, `read`, `write`, `cache`.
+//! rings), `upkeep` (stabilise, fingers, leave), `watch` (churn), `replicate` (hand-over and replicas), `compare` and `repair`
+//! (holders made equal by digests), `lookup`, `read`, `write`, `cache`.
 //!
 //! Absent: lookups over several disjoint paths at once in rings without a member list, where liars on the way are met by
 //! trying again over another way; fingers chosen by proximity.
 
 mod cache;
 mod clock;
+mod compare;
 mod config;
 mod durable;
 mod gossip;
@@ -36,6 +38,7 @@ mod lookup;
 mod members;
 mod merge;
 mod read;
+mod repair;
 mod replicate;
 mod rpc;
 mod serve;
@@ -57,7 +60,7 @@ use members::Members;
 use merge::Stranger;
 use rpc::Rpc;
 use serve::Relay;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 use store::{Slot, Store};
@@ -116,8 +119,8 @@ pub struct Chord {
     rpcs: BTreeMap<u64, Rpc>,
     ops: BTreeMap<u64, Box<Op>>,
     relays: BTreeMap<u64, Relay>,
-    pushes: BTreeSet<(Id, Slot)>,
-    pushing: usize,
+    repairs: repair::Repairs,
+    clock_told: Option<i64>,
     farewells: usize,
     timers: TimerQueue<Timer>,
     out: VecDeque<Output>,
@@ -150,8 +153,8 @@ impl Chord {
             rpcs: BTreeMap::new(),
             ops: BTreeMap::new(),
             relays: BTreeMap::new(),
-            pushes: BTreeSet::new(),
-            pushing: 0,
+            repairs: repair::Repairs::default(),
+            clock_told: None,
             farewells: 0,
             timers: TimerQueue::new(),
             out: VecDeque::new(),

@@ -1,24 +1,22 @@
 //! Records where they belong: hand-over to a peer that joins, replicas on the successors, the scattered replica, what lies in
 //! the wrong place, and the end of lifetimes.
 //!
-//! A copy is sent as a store of the whole resource and is harmless where it is known already. Nothing is dropped here
-//! before another holder has acknowledged it, unless its lifetime is over.
+//! Holders are made equal by comparing (`repair`); a copy is harmless where it is known already. Nothing is dropped here
+//! before another holder has shown that it has it, unless its lifetime is over.
 
 use super::lookup::Goal;
-use super::rpc::Why;
 use super::store::Slot;
 use super::{Chord, State, Timer};
 use crate::core::{Id, Instant};
-use crate::overlay::{Failure, Mode, PeerRef, Request, Response, Route};
+use crate::overlay::{Mode, PeerRef};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Copies on their way at once.
-const WINDOW: usize = 8;
 /// What was sent here is kept for this long, whether it belongs here or not.
 const SETTLED: Duration = Duration::from_secs(60);
 /// Placements begun in one look over the records.
 const PLACEMENTS: usize = 4;
-/// How long a replica waits for the responsible peer to show that it has the record, before giving it to it. Longer than
+/// How long a replica waits for the responsible peer to show that it has the record, before comparing with it. Longer than
 /// that one takes to look after its replicas.
 const DOUBTFUL: Duration = Duration::from_secs(3);
 /// A predecessor is new for this long: who handed over to this peer may not know of it, and what arrives is passed on.
@@ -28,36 +26,16 @@ impl Chord {
     /// `new` is the predecessor now, in place of `old`: what lies between the two is its to hold.
     pub(super) fn hand_over(&mut self, now: Instant, old: Option<PeerRef>, new: PeerRef) {
         let from = old.map_or(self.table.me.id, |p| p.id);
-        let space = self.config.space;
-        let slots: Vec<Slot> = self
-            .store
-            .slots()
-            .map(|(slot, _)| *slot)
-            .filter(|(key, n)| space.in_open_closed(&space.replica_position(key, *n), &from, &new.id))
-            .collect();
-        if slots.is_empty() && self.table.contact(&new.id).is_none_or(|c| !c.reached) {
-            // Nothing to say to it, but it may be named to others only once it has answered.
-            self.probe(now, new);
-        }
-        for slot in slots {
-            self.pushes.insert((new.id, slot));
-        }
-        self.pump(now);
+        // Its answer shows too that it can be named to others.
+        self.compare(now, new, from, new.id, true);
     }
 
     /// Before leaving: all that this peer is responsible for goes to the successor.
     pub(super) fn push_everything(&mut self, now: Instant) {
         let Some(successor) = self.table.successor() else { return };
-        let space = self.config.space;
-        let slots: Vec<Slot> = self
-            .store
-            .slots()
-            .map(|(slot, _)| *slot)
-            .filter(|(key, n)| self.table.is_responsible(&space.replica_position(key, *n)))
-            .collect();
-        self.pushes.clear();
-        self.pushes.extend(slots.into_iter().map(|slot| (successor.id, slot)));
-        self.pump(now);
+        let me = self.table.me.id;
+        let from = self.table.predecessor().map_or(me, |p| p.id);
+        self.compare(now, successor, from, me, true);
     }
 
     pub(super) fn on_maintain(&mut self, now: Instant) {
@@ -69,11 +47,13 @@ impl Chord {
         self.look_for_others(now);
         self.counters.expired += self.store.expire(now);
         self.keep_time(now);
-        let holders: Vec<Id> =
-            self.table.successors().iter().take(self.config.successor_replicas).map(|s| s.id).collect();
+        self.compare_replicas(now);
         let space = self.config.space;
+        let placed_before = self.table.successor().is_some();
         let slots: Vec<Slot> = self.store.slots().map(|(slot, _)| *slot).collect();
         let (mut placements, mut unsure) = (Vec::new(), false);
+        // What a peer before this one is responsible for and has not shown lately: from the farthest place to its own.
+        let mut doubted: BTreeMap<Id, Id> = BTreeMap::new();
         for slot in slots {
             let position = space.replica_position(&slot.0, slot.1);
             let responsible = self.table.is_responsible(&position);
@@ -85,41 +65,44 @@ impl Chord {
                 if slot.1 > 0 {
                     continue;
                 }
-                resource.placed.retain(|p| holders.iter().any(|h| short(h) == *p));
-                for holder in holders.iter().filter(|h| !resource.placed.contains(&short(h))) {
-                    self.pushes.insert((*holder, slot));
-                }
-                if self.config.scattered
-                    && now >= resource.scatter
-                    && !holders.is_empty()
-                    && placements.len() < PLACEMENTS
-                {
+                if self.config.scattered && now >= resource.scatter && placed_before && placements.len() < PLACEMENTS {
                     resource.scatter = now + self.config.scatter;
                     placements.push(((slot.0, 1), false));
                 }
                 continue;
             }
-            resource.placed.clear();
             // Whoever hands over may have gone, or known less than the whole way: each holder sees to it that the
             // responsible peer has what it has.
             let confirmed = match owner {
-                Some(owner) if replica => resource.confirmed == Some(short(&owner)),
+                Some(owner) if slot.1 == 0 => resource.confirmed == Some(short(&owner)),
                 _ => resource.confirmed.is_some(),
             };
             if confirmed {
                 resource.doubtful = None;
             }
             let doubtful = !confirmed && now.since(*resource.doubtful.get_or_insert(now)) >= DOUBTFUL;
+            let settled = now.since(resource.sent) >= SETTLED;
             unsure |= !confirmed;
             match owner {
-                Some(owner) if doubtful && replica => {
-                    self.pushes.insert((owner, slot));
+                Some(owner) if slot.1 == 0 && doubtful => {
+                    let farthest = doubted.entry(owner).or_insert(position);
+                    if space.distance(&position, &owner) > space.distance(farthest, &owner) {
+                        *farthest = position;
+                    }
                 }
                 _ if replica => {}
-                _ if placements.len() < PLACEMENTS && (doubtful || now.since(resource.sent) >= SETTLED) => {
-                    placements.push((slot, true));
+                Some(_) if slot.1 == 0 => {
+                    if confirmed {
+                        self.drop_foreign(now, &slot);
+                    }
                 }
+                _ if placements.len() < PLACEMENTS && (doubtful || settled) => placements.push((slot, true)),
                 _ => {}
+            }
+        }
+        for (owner, farthest) in doubted {
+            if let Some(owner) = self.table.peer(&owner) {
+                self.compare(now, owner, space.before(&farthest), owner.id, false);
             }
         }
         if unsure {
@@ -138,36 +121,6 @@ impl Chord {
         self.pump(now);
     }
 
-    pub(super) fn on_pushed(&mut self, now: Instant, to: PeerRef, slot: Slot, response: Option<Response>) {
-        self.pushing = self.pushing.saturating_sub(1);
-        match response {
-            Some(Response::Stored { .. }) => {
-                if let Some(resource) = self.store.resource_mut(&slot)
-                    && !resource.placed.contains(&short(&to.id))
-                {
-                    resource.placed.push(short(&to.id));
-                }
-                self.confirm(&slot, &to.id);
-                self.drop_foreign(now, &slot);
-            }
-            // It knows better: so shall we.
-            Some(Response::Refused { current }) => {
-                self.keep(now, slot.0, slot.1, &current, None);
-                if let Some(resource) = self.store.resource_mut(&slot) {
-                    resource.placed.push(short(&to.id));
-                }
-                self.confirm(&slot, &to.id);
-            }
-            // It is missed when the records are looked through.
-            Some(Response::Failed(Failure::NotInRing)) | None => {
-                self.sooner(Timer::Maintain, now + self.config.stabilise_min * 4);
-            }
-            Some(_) => {}
-        }
-        self.pump(now);
-        self.say_farewell(now);
-    }
-
     /// `from` has sent these entries and holds them.
     pub(super) fn shown(&mut self, now: Instant, from: &Id, slot: Slot, entries: usize) {
         if self.store.resource_mut(&slot).is_some_and(|r| r.len() <= entries) {
@@ -179,7 +132,7 @@ impl Chord {
             && p.id != *from
             && self.table.owner_before(&self.config.space.replica_position(&slot.0, slot.1)) == Some(p.id)
         {
-            self.pushes.insert((p.id, slot));
+            self.push(now, p.id, slot);
             self.pump(now);
         }
     }
@@ -203,9 +156,7 @@ impl Chord {
 
     /// Forgets a copy that is none of this peer's business.
     pub(super) fn drop_foreign(&mut self, now: Instant, slot: &Slot) {
-        let position = self.config.space.replica_position(&slot.0, slot.1);
-        let ours = self.table.is_responsible(&position)
-            || slot.1 == 0 && self.table.is_replica(&position, self.config.successor_replicas);
+        let ours = self.is_ours(slot);
         // Who sent it may know the neighbours better than this peer.
         let settled = |sent: Instant| now.since(sent) >= SETTLED || self.config.successor_replicas == 0;
         if !ours && self.store.resource_mut(slot).is_some_and(|r| settled(r.sent)) {
@@ -213,18 +164,11 @@ impl Chord {
         }
     }
 
-    fn pump(&mut self, now: Instant) {
-        while self.pushing < WINDOW {
-            let Some((to, slot)) = self.pushes.pop_first() else { break };
-            let entries = self.store.get(&slot, now);
-            let Some(peer) = self.table.peer(&to) else { continue };
-            if entries.is_empty() {
-                continue;
-            }
-            self.pushing += 1;
-            let request = Request::Store { key: slot.0, replica: slot.1, entries, route: Route::Here };
-            self.send(now, peer, request, Why::Push { slot });
-        }
+    /// This peer is one of those who have to hold it.
+    pub(super) fn is_ours(&self, slot: &Slot) -> bool {
+        let position = self.config.space.replica_position(&slot.0, slot.1);
+        self.table.is_responsible(&position)
+            || slot.1 == 0 && self.table.is_replica(&position, self.config.successor_replicas)
     }
 }
 

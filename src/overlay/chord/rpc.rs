@@ -37,11 +37,16 @@ pub(super) enum Why {
     Push {
         slot: super::Slot,
     },
+    Pull {
+        slot: super::Slot,
+    },
+    /// A comparison's step.
+    Compare(u64),
     Repair,
     /// News of members, to be handed on.
     News,
     /// The member list, compared.
-    Compare,
+    CompareMembers,
     Relay(u64),
     Bye,
 }
@@ -141,12 +146,14 @@ impl Chord {
             Why::Write { op, epoch } => self.on_written(now, op, epoch, from, Some(response)),
             Why::Place { op } => self.on_placed(now, op, from, Some(response)),
             Why::Push { slot } => self.on_pushed(now, from, slot, Some(response)),
+            Why::Pull { slot } => self.on_pulled(now, slot, Some(response)),
+            Why::Compare(id) => self.on_compared(now, id, Some(response)),
             Why::Relay(relay) => self.on_relay(now, relay, Some(response)),
             Why::Repair => {}
             Why::News => {
                 self.gossip.handed.remove(&rpc.0);
             }
-            Why::Compare => self.on_compared(now, from, response),
+            Why::CompareMembers => self.on_members_compared(now, from, response),
             Why::Bye => self.on_farewell(now),
         }
         if first {
@@ -226,13 +233,15 @@ impl Chord {
         match sent.why {
             Why::Join => self.on_join_failed(now),
             Why::Stabilise => self.stabilising = false,
-            Why::Notify | Why::Probe | Why::Repair | Why::Compare => {}
+            Why::Notify | Why::Probe | Why::Repair | Why::CompareMembers => {}
             Why::News => self.not_handed(now, id),
             Why::Step { op, epoch, recursive } => self.on_step(now, op, epoch, recursive, peer, None),
             Why::Read { op, replica } => self.on_read(now, op, peer, replica, None),
             Why::Write { op, epoch } => self.on_written(now, op, epoch, peer, None),
             Why::Place { op } => self.on_placed(now, op, peer, None),
             Why::Push { slot } => self.on_pushed(now, peer, slot, None),
+            Why::Pull { slot } => self.on_pulled(now, slot, None),
+            Why::Compare(id) => self.on_compared(now, id, None),
             Why::Relay(relay) => self.on_relay(now, relay, None),
             Why::Bye => self.on_farewell(now),
         }

@@ -2,10 +2,10 @@
 
 use super::durable::Waiter;
 use super::rpc::Why;
-use super::store::Kept;
+use super::store::{Kept, Slot};
 use super::{Chord, State, Timer};
 use crate::core::{Id, Instant, subscriber};
-use crate::identity::SignedEntry;
+use crate::identity::{SignedEntry, TouchOf};
 use crate::overlay::{Failure, Links, Output, PeerRef, Request, Response, Route, Token};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -47,6 +47,7 @@ impl Chord {
             && match &request {
                 Request::Store { route, .. } => *route == Route::Here,
                 Request::Query { target, .. } => *target == self.table.me.id,
+                Request::Compare { .. } => true,
                 _ => false,
             };
         if !early && !matches!(self.state, State::Joined | State::Leaving { told: false }) {
@@ -103,6 +104,19 @@ impl Chord {
                 }
             }
             Request::Members { until, digest, news } => self.serve_members(now, token, until, digest, &news),
+            Request::Compare { scattered, unix, ref ranges } => {
+                self.serve_compare(now, from, token, scattered, unix, ranges);
+            }
+            Request::Touch { key, replica, ref touch, ref route, .. } => {
+                let position = self.config.space.replica_position(&key, replica);
+                if *route == Route::Here || self.table.is_responsible(&position) {
+                    let source = (*route != Route::Here).then(|| subscriber(from.addr.ip()));
+                    let (response, batch) = self.keep_touch(now, (key, replica), touch, source);
+                    self.acknowledge(now, batch, Waiter::Reply(token, response));
+                } else {
+                    self.onward(now, from, token, position, request);
+                }
+            }
             Request::Store { key, replica, ref entries, ref route } => {
                 let position = self.config.space.replica_position(&key, replica);
                 if *route == Route::Here || self.table.is_responsible(&position) {
@@ -180,6 +194,33 @@ impl Chord {
         (response, batch)
     }
 
+    /// An entry that is held goes on.
+    fn keep_touch(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        touch: &TouchOf,
+        source: Option<IpAddr>,
+    ) -> (Response, Option<u64>) {
+        let Some(held) = self.store.held(&slot, &touch.entry).map(|h| h.entry.clone()) else {
+            return (Response::Failed(Failure::NotHeld), None);
+        };
+        if held.entry().sequence > touch.sequence {
+            self.counters.stale += 1;
+            return (Response::Refused { current: vec![held] }, None);
+        }
+        // Of an entry that is not known yet, or of one that was signed anew: the whole is needed.
+        let renewed = held.with_touch(touch.touch.clone()).ok().filter(|_| held.entry().sequence == touch.sequence);
+        let unix = self.unix(now);
+        let renewed = renewed.filter(|e| self.verify.verify_touch(e, &slot.0, unix));
+        let Some(renewed) = renewed else { return (Response::Failed(Failure::NotHeld), None) };
+        if self.store.put(slot, renewed, source, &self.config, now, unix) == Kept::New {
+            self.sooner(Timer::Maintain, now + REPLICATE);
+        }
+        let batch = self.store.held(&slot, &touch.entry).map(|h| h.batch).filter(|_| self.store.is_kept());
+        (Response::Stored { links: self.short_links() }, batch)
+    }
+
     pub(super) fn reply(&mut self, token: Token, response: Response) {
         self.out.push_back(Output::Reply { token, response });
     }
@@ -222,8 +263,15 @@ impl Chord {
     /// Not ours to answer: names a closer peer, or passes the request on.
     fn onward(&mut self, now: Instant, from: PeerRef, token: Token, target: Id, request: Request) {
         let route = match &request {
-            Request::Query { route, .. } | Request::Fetch { route, .. } | Request::Store { route, .. } => route,
-            Request::Register { .. } | Request::Leave { .. } | Request::Tier(_) | Request::Members { .. } => return,
+            Request::Query { route, .. }
+            | Request::Fetch { route, .. }
+            | Request::Store { route, .. }
+            | Request::Touch { route, .. } => route,
+            Request::Register { .. }
+            | Request::Leave { .. }
+            | Request::Tier(_)
+            | Request::Members { .. }
+            | Request::Compare { .. } => return,
         };
         match route {
             Route::Here => self.reply(token, Response::Failed(Failure::Bad)),

@@ -6,7 +6,7 @@
 
 use super::Config;
 use crate::core::{Id, Instant, UnixTime};
-use crate::identity::{DictionaryKey, PublicKey, SignedEntry};
+use crate::identity::{DictionaryKey, EntryKind, MayWrite, PublicKey, SignedEntry};
 use crate::overlay::Change;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -52,8 +52,6 @@ pub(super) struct Held {
 #[derive(Default, Debug)]
 pub(super) struct Resource {
     entries: BTreeMap<DictionaryKey, Held>,
-    /// Successors that acknowledged a replica, by the first bytes of their peer-IDs.
-    pub placed: Vec<u32>,
     /// Where this peer is not responsible: the responsible peer that showed last that it holds all of this.
     pub confirmed: Option<u32>,
     /// Where this peer is not responsible: since when nobody has shown it.
@@ -127,12 +125,15 @@ impl Store {
             }
         }
         let before = held.map_or(0, |h| h.entry.encoded().len());
-        let (mut all, mut alike, mut of_user) = (0, 0, 0);
+        let (mut all, mut alike, mut of_user, mut of_strangers) = (0, 0, 0, 0);
+        let stranger = |kind: EntryKind| kind.rules().writers == MayWrite::Member;
         for (k, h) in self.resources.get(&slot).iter().flat_map(|r| &r.entries) {
             let size = h.entry.encoded().len();
             all += size;
-            alike += if k.kind == key.kind { size } else { 0 };
+            // What anybody may write shares one part of the resource, whatever its kind.
+            alike += if k.kind == key.kind || stranger(k.kind) && stranger(key.kind) { size } else { 0 };
             of_user += usize::from(k.kind == key.kind && k.user == key.user);
+            of_strangers += usize::from(stranger(k.kind));
         }
         // What replaces an entry without growing finds room always.
         let grows = size > before;
@@ -143,6 +144,7 @@ impl Store {
         let crowded = self.entries >= config.max_entries
             || in_resource >= config.max_resource_entries
             || of_user >= rules.most
+            || stranger(key.kind) && of_strangers >= config.max_resource_entries * 3 / 4
             || signed >= config.max_signer_entries
             || sourced >= config.max_source_entries;
         if grows && heavy || held.is_none() && crowded {
@@ -160,7 +162,6 @@ impl Store {
         let resource = self.resources.entry(slot).or_insert_with(fresh);
         resource.sent = now;
         resource.entries.insert(key, held);
-        resource.placed.clear();
         (resource.confirmed, resource.doubtful) = (None, None);
         Kept::New
     }

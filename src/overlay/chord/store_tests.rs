@@ -81,3 +81,77 @@ fn everything_has_a_bound() {
         Kept::Full
     );
 }
+
+#[test]
+fn strangers_leave_room_and_items_are_taken_back() {
+    let (config, slot, bob) = (Config::default(), (Id::default(), 0), device(1));
+    let item = |sequence, body: &[u8]| {
+        let aor = "sip:anna@lab".to_owned();
+        let e = entry(&bob, EntryKind::MAILBOX_ITEM.number(), sequence, 0, body).entry().clone();
+        bob.sign_entry(Entry { aor, ..e }).expect("anybody may")
+    };
+    let mut store = Store::default();
+    let mut put = |e: SignedEntry| store.put(slot, e, None, &config, Instant::ZERO, UNIX);
+    let most = EntryKind::MAILBOX_ITEM.rules().most as u64;
+    for sequence in 1..=most {
+        assert_eq!(put(item(sequence, b"call me")), Kept::New);
+    }
+    assert_eq!(put(item(most + 1, b"once more")), Kept::Full);
+    // Taken back under its own number, for good; what has another number is not touched.
+    assert_eq!(put(item(2, b"")), Kept::New);
+    assert_eq!(put(item(2, b"call me")), Kept::Same);
+    assert!(matches!(put(item(3, b"changed")), Kept::Conflict(_)));
+    let live = store.get(&slot, at(50));
+    assert_eq!(live.iter().filter(|e| e.entry().is_removal()).count(), 1);
+    assert_eq!(live.len() as u64, most);
+    // However many write, the owner's own entries find room.
+    for seed in 2..40 {
+        let other = device(seed);
+        for sequence in 1..=most {
+            let kind = [EntryKind::MAILBOX_ITEM, EntryKind::FILE_SOURCE][sequence as usize % 2].number();
+            store.put(slot, entry(&other, kind, sequence, 0, &[7; 20]), None, &config, Instant::ZERO, UNIX);
+        }
+    }
+    let bytes: usize = store.get(&slot, at(50)).iter().map(|e| e.encoded().len()).sum();
+    assert!(bytes <= EntryKind::MAILBOX_ITEM.rules().share, "{bytes}");
+    assert_eq!(store.put(slot, entry(&device(90), 1, 1, 0, b"here"), None, &config, Instant::ZERO, UNIX), Kept::New);
+}
+
+#[test]
+fn one_source_does_not_fill_a_holder() {
+    let config = Config { max_source_entries: 3, ..Config::default() };
+    let source = Some(std::net::IpAddr::from([192, 0, 2, 1]));
+    let mut store = Store::default();
+    let mut put = |n: u64, source| {
+        let slot = (Id::from_u64(n), 0);
+        store.put(slot, entry(&device(n), 1, 1, 0, b"here"), source, &config, Instant::ZERO, UNIX)
+    };
+    assert_eq!(
+        [put(1, source), put(2, source), put(3, source), put(4, source)],
+        [Kept::New, Kept::New, Kept::New, Kept::Full]
+    );
+    // Another source, and what neighbours pass on, is taken.
+    assert_eq!([put(4, None), put(5, Some([192, 0, 2, 2].into()))], [Kept::New, Kept::New]);
+    assert_eq!(store.expire(at(100)), 5);
+    assert!(store.sources.is_empty());
+}
+
+#[test]
+fn what_changes_is_noted_for_the_disk() {
+    let (config, slot, bob) = (Config::default(), (Id::default(), 0), device(1));
+    let mut store = Store::default();
+    store.put(slot, entry(&bob, 7, 1, 0, b"from the disk"), None, &config, Instant::ZERO, UNIX);
+    store.keep_journal();
+    assert_eq!(store.take_journal(), None);
+    let second = entry(&bob, 7, 2, 0, b"new");
+    store.put(slot, second.clone(), None, &config, Instant::ZERO, UNIX);
+    store.put(slot, second.clone(), None, &config, Instant::ZERO, UNIX);
+    let put = Change::Put { key: slot.0, replica: 0, entry: second.clone() };
+    assert_eq!(store.take_journal(), Some((1, vec![put])));
+    store.expire(at(100));
+    let gone = Change::Remove { key: slot.0, replica: 0, entry: second.dictionary_key() };
+    assert_eq!(store.take_journal(), Some((2, vec![gone])));
+    store.clear(true);
+    assert_eq!(store.take_journal(), Some((3, vec![Change::Clear])));
+    assert_eq!(store.take_journal(), None);
+}

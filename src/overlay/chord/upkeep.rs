@@ -248,6 +248,7 @@ impl Chord {
             return self.finish_leave(now);
         }
         self.state = State::Leaving { told: false };
+        self.repairs.incomplete = false;
         self.timers.set(Timer::Leave, now + self.config.leave_deadline);
         self.push_everything(now);
         self.say_farewell(now);
@@ -255,7 +256,7 @@ impl Chord {
 
     /// Once nothing is left to hand over, tells the neighbours.
     pub(super) fn say_farewell(&mut self, now: Instant) {
-        if self.state != (State::Leaving { told: false }) || self.pushing > 0 || !self.pushes.is_empty() {
+        if self.state != (State::Leaving { told: false }) || !self.repairs.is_idle() {
             return;
         }
         self.state = State::Leaving { told: true };
@@ -282,7 +283,8 @@ impl Chord {
     }
 
     pub(super) fn finish_leave(&mut self, now: Instant) {
-        let handed_over = self.state == (State::Leaving { told: true }) && self.table.successor().is_some();
+        let told = self.state == (State::Leaving { told: true });
+        let handed_over = told && self.table.successor().is_some() && !self.repairs.incomplete;
         for id in self.ops.keys().copied().collect::<Vec<_>>() {
             self.on_op_deadline(now, id);
         }
@@ -299,8 +301,8 @@ impl Chord {
             self.store.clear(true);
         }
         self.rpcs.clear();
-        self.pushes.clear();
-        (self.pushing, self.farewells, self.stabilising) = (0, 0, false);
+        self.repairs = super::repair::Repairs::default();
+        (self.farewells, self.stabilising) = (0, false);
         self.timers = crate::core::TimerQueue::new();
         for relay in std::mem::take(&mut self.relays).into_values() {
             self.give_up(relay);

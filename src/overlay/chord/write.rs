@@ -8,7 +8,7 @@ use super::rpc::Why;
 use super::store::Slot;
 use crate::core::{Id, Instant};
 use crate::identity::SignedEntry;
-use crate::overlay::{Mode, OpId, Output, PeerRef, PutError, Request, Response, Route};
+use crate::overlay::{Failure, Mode, OpId, Output, PeerRef, PutError, Request, Response, Route};
 
 /// A put under way.
 pub(super) struct Write {
@@ -101,8 +101,7 @@ impl Chord {
             write.waiting += 1;
             // The first finds out whether it is responsible; the others hold what they are given.
             let route = if i == 0 { Route::Iterative } else { Route::Here };
-            let request = Request::Store { key, replica: 0, entries: vec![entry.clone()], route };
-            self.send(now, holder, request, Why::Write { op: id, epoch });
+            self.send(now, holder, writing((key, 0), &entry, route), Why::Write { op: id, epoch });
         }
         match refused {
             Some(current) => self.write_refused(now, id, op, current),
@@ -139,12 +138,22 @@ impl Chord {
         if current {
             write.waiting = write.waiting.saturating_sub(1);
         }
+        let owner = write.owner == Some(from.id);
         // Who refers to another peer is not the responsible one: another round.
         if write.owner == Some(from.id) && !matches!(response, Some(Response::Redirect { .. })) {
             write.owner = None;
         }
         match response {
             Some(Response::Stored { .. }) => write.ack(from.id),
+            // It does not know what is renewed.
+            Some(Response::Failed(Failure::NotHeld)) if current => {
+                write.waiting += 1;
+                write.owner = Some(from.id).filter(|_| owner);
+                let (key, entries) = (write.key, vec![write.entry.clone()]);
+                let request = Request::Store { key, replica: 0, entries, route: Route::Here };
+                self.ops.insert(id, op);
+                return self.send(now, from, request, Why::Write { op: id, epoch });
+            }
             Some(Response::Refused { current }) => return self.write_refused(now, id, op, current),
             _ => op.retries = op.retries.saturating_add(1),
         }
@@ -170,7 +179,10 @@ impl Chord {
             self.ops.insert(id, op);
             return self.acknowledge(now, batch, Waiter::Place(id));
         }
-        let request = Request::Store { key: slot.0, replica: slot.1, entries, route: Route::Iterative };
+        let request = match &entries[..] {
+            [entry] => writing(slot, entry, Route::Iterative),
+            _ => Request::Store { key: slot.0, replica: slot.1, entries, route: Route::Iterative },
+        };
         self.ops.insert(id, op);
         self.send(now, found.owner, request, Why::Place { op: id });
     }
@@ -197,6 +209,13 @@ impl Chord {
                     self.drop_foreign(now, &slot);
                 }
                 self.placed(now, id, op, None);
+            }
+            Some(Response::Failed(Failure::NotHeld)) => {
+                let Goal::Place { slot, entries, .. } = &op.goal else { return };
+                let ((key, replica), entries) = (*slot, entries.clone());
+                let request = Request::Store { key, replica, entries, route: Route::Iterative };
+                self.ops.insert(id, op);
+                self.send(now, from, request, Why::Place { op: id });
             }
             Some(Response::Redirect { .. }) | None => self.put_off(now, id, op),
             Some(_) => self.placed(now, id, op, None),
@@ -251,5 +270,16 @@ impl Chord {
         } else {
             self.ops.insert(id, op);
         }
+    }
+}
+
+/// What is sent to a holder: of a renewed entry the renewal alone.
+fn writing((key, replica): Slot, entry: &SignedEntry, route: Route) -> Request {
+    match entry.touch_of() {
+        Some(touch) => {
+            let aor = Some(entry.entry().aor.as_str().into());
+            Request::Touch { key, replica, aor, touch: Box::new(touch), route }
+        }
+        None => Request::Store { key, replica, entries: vec![entry.clone()], route },
     }
 }
