@@ -121,7 +121,12 @@ fn several_claim_the_name() {
 
 /// alice, bob; a raw phone `desk` with an account at bob's peer, registered.
 fn with_phone(seed: u64, tcp: bool) -> (World, Way) {
-    let mut world = World::ring(seed, &["alice", "bob"]);
+    let mut world = World::new(seed);
+    for user in ["alice", "bob"] {
+        // Plain callers from outside included.
+        world.peer(user, |config| config.user.strangers = chordial::config::Strangers::Anyone);
+    }
+    world.run(seconds(15));
     let add = Command::PhoneAdd { user: "desk".into(), label: String::new(), password: "secret".into() };
     world.ask(1, add).unwrap();
     world.raw();

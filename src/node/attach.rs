@@ -95,6 +95,9 @@ impl Node {
         }
         self.publisher.set_lifetime(self.setup.lifetime(kept));
         self.publisher.rewrite(now);
+        if kept {
+            self.race_won();
+        }
         for peer in self.attach.via.clone() {
             self.ring.entrance.hosts.hear(now, peer.addr, Some(peer.id));
         }

@@ -108,7 +108,11 @@ impl Node {
             return true;
         }
         let status = self.overlay.as_ref().map(|o| o.status());
-        self.ring.state() == State::In && status.is_some_and(|s| s.successors.is_empty() && s.predecessor.is_none())
+        // Who hangs on others has them.
+        let hangs = !self.attach.via.is_empty();
+        self.ring.state() == State::In
+            && !hangs
+            && status.is_some_and(|s| s.successors.is_empty() && s.predecessor.is_none())
     }
 
     fn own_id(&self) -> Option<Id> {

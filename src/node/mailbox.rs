@@ -140,7 +140,7 @@ impl Node {
                 Due::Mailbox(aor) if self.ring.state() == ring::State::In => {
                     self.lookup_for_mailbox(now, &aor);
                     let own = self.own_aors().contains(&aor);
-                    let again = if own { READ_OWN } else { READ_PHONE };
+                    let again = if own && self.attach.via.is_empty() { READ_OWN } else { READ_PHONE };
                     self.mail.timers.set(Due::Mailbox(aor), now + again);
                 }
                 Due::Mailbox(aor) => self.mail.timers.set(Due::Mailbox(aor), now + READ_OWN),

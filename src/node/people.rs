@@ -86,7 +86,9 @@ impl Node {
 
     pub(super) fn people_timeout(&mut self, now: Instant) {
         if self.people.compare.is_some_and(|at| at <= now) {
-            self.people.compare = Some(now + COMPARE);
+            // Who hangs on others is told at once of what is new, and wakes seldom.
+            let pause = if self.attach.via.is_empty() { COMPARE } else { COMPARE * 15 };
+            self.people.compare = Some(now + pause);
             let targets = self.compare_with();
             targets.iter().for_each(|hop| self.ask_revocations(now, hop, Vec::new()));
         }

@@ -123,7 +123,7 @@ impl Publisher {
     pub fn renew_soon(&mut self, now: Instant, mut pause: impl FnMut() -> u64) {
         for p in self.aors.values_mut() {
             p.due = p.due.min(now + Duration::from_millis(pause()));
-            (p.backoff, p.again, p.last) = (RETRY_MIN, p.in_flight, None);
+            (p.backoff, p.again) = (RETRY_MIN, p.in_flight);
         }
     }
 

@@ -73,7 +73,8 @@ impl Node {
             self.show_contacts();
         }
         if self.settings.round.is_some_and(|at| at <= now) {
-            self.settings.round = Some(now + ROUND + ROUND.mul_f64(self.rng.unit() / 4.0));
+            let round = if self.attach.via.is_empty() { ROUND } else { ROUND * 6 };
+            self.settings.round = Some(now + round + round.mul_f64(self.rng.unit() / 4.0));
             self.read_settings(now);
         }
     }

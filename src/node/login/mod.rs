@@ -109,7 +109,8 @@ impl Node {
         self.fronts_due(now);
         self.keeping_due(now);
         if self.login.round.is_some_and(|at| at <= now) {
-            self.login.round = Some(now + ROUND + ROUND.mul_f64(self.rng.unit() / 4.0));
+            let round = if self.attach.via.is_empty() { ROUND } else { ROUND * 6 };
+            self.login.round = Some(now + round + round.mul_f64(self.rng.unit() / 4.0));
             if self.ring.state() == super::ring::State::In {
                 self.seek_decoys(now);
                 self.look_after_shares(now);

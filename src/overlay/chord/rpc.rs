@@ -113,7 +113,8 @@ impl Chord {
     pub(super) fn on_response(&mut self, now: Instant, rpc: RpcId, from: PeerRef, response: Response) {
         let Some(sent) = self.rpcs.remove(&rpc.0) else {
             // Too late for what was asked, and a sign of life.
-            return self.table.heard(from, now);
+            self.table.heard(from, now);
+            return;
         };
         self.timers.cancel(&Timer::Rpc(rpc.0));
         if sent.named && from.id != sent.to.id {

@@ -53,7 +53,10 @@ impl Chord {
         if !early && !matches!(self.state, State::Joined | State::Leaving { told: false }) {
             return self.reply(token, Response::Failed(Failure::NotInRing));
         }
-        self.table.heard(from, now);
+        if self.table.heard(from, now) {
+            // Until it has been reached there, others may tell its old address.
+            self.probe(now, from);
+        }
         match &request {
             // It asks for its place.
             Request::Register { .. } | Request::Leave { .. } => {}

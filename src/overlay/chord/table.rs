@@ -90,7 +90,8 @@ impl Table {
     }
 
     /// A peer asked us something over a proven link.
-    pub fn heard(&mut self, peer: PeerRef, now: Instant) {
+    /// True when it is known and says another address than before.
+    pub fn heard(&mut self, peer: PeerRef, now: Instant) -> bool {
         self.dead.remove(&peer.id);
         if let Some(contact) = self.contacts.get_mut(&peer.id) {
             contact.heard = now;
@@ -98,8 +99,10 @@ impl Table {
             if contact.addr != peer.addr {
                 contact.addr = peer.addr;
                 contact.reached = false;
+                return true;
             }
         }
+        false
     }
 
     /// Takes a peer out of every table; true when it was a neighbour.
