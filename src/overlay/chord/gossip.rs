@@ -34,7 +34,7 @@ const NO_LIST: Failure = Failure::Status(404);
 #[derive(Default)]
 pub(super) struct Gossip {
     /// Of this peer's own entry.
-    version: u32,
+    pub(super) version: u32,
     /// Whom the news are of, and the end of the stretch to which they go.
     pending: BTreeMap<Id, Id>,
     /// Handed to a peer that has not acknowledged them.

@@ -59,6 +59,9 @@ impl Chord {
         if self.state != State::Joined {
             return;
         }
+        self.gossip.version = self.own_member().version.saturating_add(1);
+        let me = self.table.me.id;
+        self.tell(now, me);
         let known: BTreeSet<Id> = self.table.rows().collect();
         for peer in known.iter().filter_map(|id| self.table.peer(id)).collect::<Vec<_>>() {
             self.probe(now, peer);
