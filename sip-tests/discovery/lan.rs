@@ -95,6 +95,7 @@ impl Lan {
         outcome
     }
 
+    #[allow(dead_code)] // for the tests of a cut network alone
     /// Cuts the network in two without a word to anybody: machines below `at`, and the others.
     pub fn cut(&self, at: usize) {
         let side = |range: std::ops::Range<usize>| range.map(|n| format!("p{n}")).collect::<Vec<_>>().join(", ");
@@ -107,10 +108,12 @@ impl Lan {
     }
 
     /// Joins what was cut.
+    #[allow(dead_code)]
     pub fn heal(&self) {
         self.nft("delete table bridge cut");
     }
 
+    #[allow(dead_code)]
     fn nft(&self, rules: &str) {
         let done = Command::new("ip").args(["netns", "exec", &self.made[0], "nft", rules]).output().expect("ip");
         assert!(done.status.success(), "nft {rules}: {}", String::from_utf8_lossy(&done.stderr));

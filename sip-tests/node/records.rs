@@ -1,4 +1,6 @@
 //! Records over restarts: power cuts, full disks, copied directories, wrong clocks. In virtual time.
+// Hosts and users go by the same numbers.
+#![allow(clippy::needless_range_loop)]
 
 use crate::world::{START, World};
 use chordial::core::UnixTime;

@@ -92,7 +92,8 @@ fn both_ends_name_each_others_certificate_and_device() {
 
 #[test]
 fn keys_changed_on_the_way_end_the_call_before_a_word_is_said() {
-    let cases: [(&'static str, fn(&Message, String) -> String); 4] = [
+    type Change = fn(&Message, String) -> String;
+    let cases: [(&'static str, Change); 4] = [
         ("INVITE", swapped),
         ("SIP/2.0 200", swapped),
         ("INVITE", signed_by_another),

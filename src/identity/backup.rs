@@ -55,6 +55,7 @@ pub fn seal_backup(files: &[(String, Vec<u8>)], passphrase: &str, rng: &mut Rng)
 }
 
 /// The files of an archive.
+#[allow(clippy::type_complexity, reason = "names and contents, once")]
 pub fn open_backup(archive: &[u8], passphrase: &str) -> Result<Vec<(String, Zeroizing<Vec<u8>>)>, BackupError> {
     let rest = archive.strip_prefix(MARK).ok_or(BackupError::NotABackup)?;
     let (salt, rest) = rest.split_first_chunk::<SALT>().ok_or(BackupError::NotABackup)?;

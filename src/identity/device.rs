@@ -109,7 +109,7 @@ impl DeviceCodes {
         identity.remember_device(&chain);
         let sealed = match &identity.user_key {
             Some(key) if open.with_key => {
-                Some(seal(&open.code.seal_key(&request.encode()), &**key.seed().reveal()).ok_or(EnrolError::Refused)?)
+                Some(seal(&open.code.seal_key(&request.encode()), key.seed().reveal()).ok_or(EnrolError::Refused)?)
             }
             _ => None,
         };

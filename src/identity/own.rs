@@ -9,8 +9,8 @@ use super::cbor::{Reader, Writer, canonical};
 use super::enroller::draw_peer_id;
 use super::{
     Certificate, Certified, CertifyRequest, Chain, Claims, ENROLLERS, EnrolError, Enroller, Entry, IdentityError,
-    KeyPair, MAX_ASKED, MayWrite, PublicKey, RecoverySheet, SignedEntry, TrustAnchor, Verified, canonical_overlay,
-    canonical_user, split_aor,
+    KeyPair, MayWrite, PublicKey, RecoverySheet, SignedEntry, TrustAnchor, Verified, canonical_overlay, canonical_user,
+    split_aor,
 };
 use crate::core::{Id, Redacted, Rng, UnixTime};
 use std::time::Duration;

@@ -496,7 +496,7 @@ fn peer_and_adapter_may_come_from_another_enroller_of_the_chain() {
     };
     let good = with(&[adapter.clone(), issuer(&second)]).expect("the root signed both");
     assert_eq!((good.adapter_for.as_slice(), good.enrollers.len()), (&["201".to_owned()][..], 2));
-    assert_eq!(with(&[adapter.clone()]), Err(IdentityError::Issuer("adapter")));
+    assert_eq!(with(std::slice::from_ref(&adapter)), Err(IdentityError::Issuer("adapter")));
     assert_eq!(with(&[issuer(&second)]), Err(IdentityError::Malformed("chain")));
     assert_eq!(with(&[adapter.clone(), issuer(&second), issuer(&second)]), Err(IdentityError::Malformed("chain")));
     assert!(with(&[adapter, issuer(&second), issuer(&stranger)]).is_err());

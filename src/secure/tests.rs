@@ -48,7 +48,7 @@ impl Pair {
                 return;
             }
             if quiet {
-                self.now = self.now + Duration::from_millis(50);
+                self.now += Duration::from_millis(50);
                 self.ends.iter_mut().for_each(|e| e.handle_timeout(self.now));
             }
         }

@@ -206,7 +206,7 @@ impl Ua {
         request: &Message,
         offer: &Session,
         local: LocalMedia,
-    ) -> Result<(Session, Option<(Agreed, Option<Secured>)>), u16> {
+    ) -> Result<(Session, Option<Outcome>), u16> {
         let local = self.local_keyed(now, local, described(Role::Answer, request));
         let (session, agreed) = sdp::negotiate::answer(offer, &local).map_err(|_| 488_u16)?;
         let secured = self.secured(now, &agreed, described(Role::Offer, request)).map_err(|_| 488_u16)?;
@@ -393,6 +393,9 @@ impl Ua {
         }
     }
 }
+
+/// What an offer and its answer agreed on, encryption apart.
+type Outcome = (Agreed, Option<Secured>);
 
 /// What the signature in a description of this request's exchange covers.
 fn described(role: Role, request: &Message) -> Described<'_> {

@@ -91,11 +91,8 @@ impl Chord {
                     }
                 }
                 _ if replica => {}
-                Some(_) if slot.1 == 0 => {
-                    if confirmed {
-                        self.drop_foreign(now, &slot);
-                    }
-                }
+                Some(_) if slot.1 == 0 && confirmed => self.drop_foreign(now, &slot),
+                Some(_) if slot.1 == 0 => {}
                 _ if placements.len() < PLACEMENTS && (doubtful || settled) => placements.push((slot, true)),
                 _ => {}
             }
