@@ -102,7 +102,7 @@ impl Lan {
         let (here, there) = (side(0..at), side(at..self.made.len() - 1));
         let rules = format!(
             "table bridge cut {{ chain forward {{ type filter hook forward priority 0; \
-             iifname {{ {here} }} oifname {{ {there} }} drop; iifname {{ {there} }} oifname {{ {here} }} drop; }} }}"
+             iifname {{ {here} }} oifname {{ {there} }} drop; iifname {{ {there} }} oifname {{ {here} }} drop; }}; }}"
         );
         self.nft(&rules);
     }
