@@ -12,7 +12,7 @@ use std::time::Duration;
 
 #[test]
 fn strangers_get_the_status_that_their_fault_has() {
-    let mut ring = Ring::new("faults.test", &["--open"]);
+    let mut ring = Ring::new("faults.test", &["--open", "--strangers", "anyone"]);
     ring.add("alice", &["--auto-answer"]);
     ring.add("bob", &[]);
     let alice = &ring.peers[0];

@@ -13,7 +13,7 @@ fn sipps_own_caller_reaches_the_user() {
     if !have("sipps_own_caller_reaches_the_user", &["sipp"]) {
         return;
     }
-    let mut ring = Ring::new("sipp.test", &["--open"]);
+    let mut ring = Ring::new("sipp.test", &["--open", "--strangers", "anyone"]);
     ring.add("alice", &["--auto-answer", "--audio-in", "tone"]);
     let alice = &ring.peers[0];
     // SIPp's own caller ignores Contact and Record-Route; both its ACK and its BYE come to the address it called.
