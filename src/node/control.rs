@@ -279,6 +279,8 @@ pub enum Reply {
         /// Seconds until they expire.
         expires: u64,
     },
+    /// To [`Command::Strangers`], before what it could be taken for.
+    Strangers(StrangersReport),
     /// To [`Command::ContactList`].
     Contacts {
         /// By name.
@@ -300,8 +302,6 @@ pub enum Reply {
         /// Short fingerprint of the user's key.
         key: String,
     },
-    /// To [`Command::Strangers`].
-    Strangers(StrangersReport),
     /// It was done.
     Done {
         /// What was done.
