@@ -112,7 +112,7 @@ impl Discovery {
 /// Whoever announces a Chordial peer on the local network within `time`, of whatever overlay: for who is of none yet.
 ///
 /// # Errors
-/// [`DiscoveryError`].
+/// `DiscoveryError`.
 pub async fn browse(time: Duration) -> Result<Vec<SocketAddr>, DiscoveryError> {
     let daemon = ServiceDaemon::new()?;
     let events = daemon.browse(SERVICE)?;
