@@ -1,0 +1,132 @@
+//! What happens meanwhile, to those who listen.
+
+use super::*;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// What happens meanwhile, to those who listen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// This node is part of a ring, alone or with others.
+    Joined {
+        /// Peers known on entry.
+        peers: usize,
+    },
+    /// This node was alone and has joined a peer that was found on the local network.
+    Discovered {
+        /// Overlay address of that peer.
+        address: SocketAddr,
+    },
+    /// A router opened a port: others outside can reach this node there.
+    Mapped {
+        /// Address and port outside.
+        address: SocketAddr,
+        /// `PCP`, `NAT-PMP` or `UPnP`.
+        via: String,
+    },
+    /// This machine has another address; peers and phones are told.
+    Moved {
+        /// Where peers reach it now.
+        address: SocketAddr,
+    },
+    /// This peer has been in the overlay and finds nobody of it; it goes on alone and keeps trying.
+    Alone {
+        /// Why.
+        why: String,
+    },
+    /// None of the bootstrap peers took this node in.
+    JoinFailed {
+        /// Why, for a person.
+        why: String,
+    },
+    /// This node's own user or account is registered.
+    Registered {
+        /// Address of record.
+        aor: String,
+    },
+    /// A registration was refused.
+    RegistrationFailed {
+        /// Address of record.
+        aor: String,
+        /// SIP status or 0.
+        status: u16,
+        /// Why.
+        why: String,
+    },
+    /// Something that the owner should look after; `status` shows it for as long as it lasts.
+    Warning {
+        /// What is wrong, and with what.
+        what: String,
+        /// What to do next.
+        next: String,
+    },
+    /// A call has come in and rings.
+    Incoming {
+        /// Its number.
+        call: u64,
+        /// The caller, as it says it is.
+        from: String,
+    },
+    /// A user, a device or an enroller counts no more.
+    Revoked {
+        /// What people call it.
+        name: String,
+        /// Fingerprint of its key.
+        key: String,
+    },
+    /// A stranger's call was refused; told once for each key.
+    Knocked {
+        /// Address of record in another overlay.
+        aor: String,
+        /// Short fingerprint of the user's key.
+        key: String,
+        /// Another key was known for this address.
+        changed: bool,
+    },
+    /// The other end rings.
+    Ringing {
+        /// Its number.
+        call: u64,
+    },
+    /// The call is answered.
+    Answered {
+        /// Its number.
+        call: u64,
+        /// Milliseconds since it was placed or came in.
+        setup_ms: f64,
+        /// Codec agreed.
+        codec: String,
+    },
+    /// A DTMF digit was heard.
+    Dtmf {
+        /// Its number.
+        call: u64,
+        /// The digit.
+        digit: char,
+    },
+    /// A machine has joined by six digits, or three wrong ones have made them void.
+    Paired {
+        /// Who was invited.
+        user: String,
+        /// True when the digits were right; the machine then enrols by itself.
+        right: bool,
+    },
+    /// The call is over.
+    Ended {
+        /// Its number.
+        call: u64,
+        /// How it went.
+        report: Box<CallReport>,
+    },
+    /// A message has come.
+    Message {
+        /// It.
+        message: Box<MessageEntry>,
+    },
+    /// Something became of a message of ours after its command was answered.
+    MessageState {
+        /// It.
+        message: Box<MessageEntry>,
+    },
+}

@@ -1,0 +1,238 @@
+//! The node, its ring, its calls and its phones as they are reported.
+
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// To `status`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// 40 hexadecimal digits; empty for a plain SIP phone.
+    pub peer_id: String,
+    /// The user's address of record.
+    pub aor: String,
+    /// `supernode`, `ordinary`, `joining`, or `phone` for a plain SIP phone.
+    pub role: String,
+    /// Why, and what hangs on what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<TierStatus>,
+    /// The ring from here.
+    pub overlay: OverlayStatus,
+    /// Who can be reached through this node.
+    pub registrations: Vec<Registration>,
+    /// Calls under way.
+    pub calls: Vec<CallStatus>,
+    /// Addresses taken.
+    pub listen: Listen,
+    /// From where others can reach this node.
+    #[serde(default)]
+    pub reach: ReachStatus,
+    /// Opus implementation.
+    pub voice_engine: String,
+    /// Protection of the links between peers: `tls1.3`, or `none` in the laboratory mode.
+    pub link_security: String,
+    /// What was refused and dropped, by name.
+    pub counters: std::collections::BTreeMap<String, u64>,
+    /// What the owner should look after, for as long as it lasts.
+    #[serde(default)]
+    pub warnings: Vec<Warning>,
+}
+
+/// Something that the owner should look after.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Warning {
+    /// What is wrong, and with what.
+    pub what: String,
+    /// What to do next.
+    pub next: String,
+}
+
+/// The role of a node, and what hangs on what.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct TierStatus {
+    /// Why the role is what it is.
+    pub why: String,
+    /// The supernode that an ordinary node hangs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary: Option<PeerStatus>,
+    /// The other one, for when the primary is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<PeerStatus>,
+    /// Nodes that hang on this supernode.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attached: Vec<AttachedStatus>,
+    /// How many it takes.
+    pub capacity: u16,
+}
+
+/// A node that hangs on this one.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct AttachedStatus {
+    /// 40 hexadecimal digits.
+    pub peer_id: String,
+    /// The overlay address that it tells; it need not be reachable there.
+    pub address: String,
+    /// What this supernode is to it: `primary` or `backup`.
+    pub rank: String,
+}
+
+/// The ring from one node.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct OverlayStatus {
+    /// Its name.
+    pub name: String,
+    /// `joining`, `joined` or `none`.
+    pub state: String,
+    /// Peer-ID and address of the predecessor.
+    pub predecessor: Option<PeerStatus>,
+    /// Successors, nearest first.
+    pub successors: Vec<PeerStatus>,
+    /// Distinct fingers, nearest first.
+    pub fingers: Vec<PeerStatus>,
+    /// Records held here.
+    pub records: usize,
+    /// Supernodes remembered over a restart.
+    #[serde(default)]
+    pub known_hosts: usize,
+}
+
+/// One peer.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// 40 hexadecimal digits.
+    pub peer_id: String,
+    /// Overlay address.
+    pub address: String,
+    /// `predecessor`, `successor`, `finger`, `primary`, `backup`, `attached`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<String>,
+    /// Smoothed round trip, milliseconds, where measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_ms: Option<f64>,
+}
+
+/// An address of record and where it is reached.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Registration {
+    /// Address of record.
+    pub aor: String,
+    /// Contact URIs: this user agent or standard phones.
+    pub contacts: Vec<String>,
+}
+
+/// The addresses that this node took.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Listen {
+    /// Standard phones, UDP and TCP.
+    pub sip: Option<SocketAddr>,
+    /// Links of peers.
+    pub overlay: Option<SocketAddr>,
+    /// What other peers are told.
+    pub advertised: Option<SocketAddr>,
+}
+
+/// From where others can reach a node, as far as its addresses and its router say.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ReachStatus {
+    /// `mapped` (a router opened a port), `public`, `lan` (not from outside, but other peers are there), `none`, `unknown` (not yet),
+    /// `local` (this machine only); empty for a plain SIP phone.
+    pub state: String,
+    /// Overlay addresses that others are told, the local one first.
+    pub addresses: Vec<String>,
+    /// The same for a person.
+    pub says: String,
+    /// What to do where nobody can reach this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// One call under way.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct CallStatus {
+    /// Its number.
+    pub call: u64,
+    /// `in` or `out`.
+    pub direction: String,
+    /// The other end.
+    pub with: String,
+    /// `looking-up`, `calling`, `ringing`, `incoming`, `answered`, `ending`.
+    pub state: String,
+    /// Seconds since the answer.
+    pub talk_s: f64,
+    /// Codec, once agreed.
+    pub codec: String,
+    /// Protection of the voice as in [`CallReport::security`], once agreed.
+    #[serde(default)]
+    pub security: String,
+}
+
+/// To `lookup`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct LookupReport {
+    /// Whether a contact was found.
+    pub found: bool,
+    /// What was looked up.
+    pub aor: String,
+    /// Contact URIs.
+    pub contacts: Vec<String>,
+    /// Peers that the request passed, the one that answered included; 0 when this node held the answer.
+    pub hops: u32,
+    /// Peer-ID and address of each peer asked, in order.
+    pub peers_asked: Vec<String>,
+    /// Milliseconds.
+    pub ms: f64,
+    /// `recursive`, `iterative` or `local`.
+    pub mode: String,
+    /// Different user keys that claim this name; more than 1 only in an open overlay.
+    pub claims: u32,
+}
+
+/// How a call went.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct CallReport {
+    /// `completed`, `busy`, `no-answer`, `rejected`, `not-found` or `failed`.
+    pub result: String,
+    /// Final SIP status of the INVITE; 0 when there was none.
+    pub status: u16,
+    /// Why, for a person.
+    pub reason: String,
+    /// Its number.
+    pub call: u64,
+    /// `in` or `out`.
+    pub direction: String,
+    /// The other end.
+    pub with: String,
+    /// Milliseconds from the command to the answer; 0 when it was not answered.
+    pub setup_ms: f64,
+    /// Seconds from the answer to the end.
+    pub talk_s: f64,
+    /// Codec.
+    pub codec: String,
+    /// RTP packets sent.
+    pub sent: u64,
+    /// RTP packets received.
+    pub received: u64,
+    /// RTP packets lost on the way here (RFC 3550 A.3).
+    pub lost: u64,
+    /// Interarrival jitter, milliseconds (RFC 3550 A.8).
+    pub jitter_ms: f64,
+    /// Round trip by RTCP, milliseconds, where measured.
+    pub rtt_ms: Option<f64>,
+    /// `direct`.
+    pub path: String,
+    /// Protection of the voice: `dtls-srtp` with keys that the other end's device signed for; `dtls-srtp-unverified` where nobody
+    /// known signed; `none`.
+    pub security: String,
+    /// Overlay hops of the lookup that found the callee.
+    pub hops: u32,
+}
+
+/// One account of a standard phone.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PhoneStatus {
+    /// User name.
+    pub user: String,
+    /// What the owner calls it.
+    pub label: String,
+    /// Contacts registered now.
+    pub contacts: Vec<String>,
+}
