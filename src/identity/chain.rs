@@ -108,8 +108,6 @@ pub struct Verified {
     pub enrollers: Vec<PublicKey>,
     /// The phone accounts that the device may sign for.
     pub adapter_for: Vec<String>,
-    /// From when all certificates count, tolerance included.
-    pub valid_from: UnixTime,
     /// Until when all certificates count, tolerance included.
     pub valid_until: UnixTime,
 }
@@ -225,7 +223,7 @@ impl Verifier {
 
     fn lookup(&mut self, chain: &Chain, now: UnixTime) -> Result<&Verified, IdentityError> {
         let digest = chain.digest();
-        let good = self.known.get(&digest).is_some_and(|v| v.valid_from <= now && now <= v.valid_until);
+        let good = self.known.get(&digest).is_some_and(|v| now <= v.valid_until);
         if !good {
             // Out of its time, or never seen: the full check says which certificate it is.
             let verified = self.anchor.verify_chain(chain, now)?;
@@ -377,7 +375,6 @@ fn verified(
     let Claims::User(names) = &user.claims else { return Err(IdentityError::Shape("user")) };
     let Claims::Device(label) = &device.claims else { return Err(IdentityError::Shape("device")) };
     let (name, aliases) = names.split_first().ok_or(IdentityError::UserName)?;
-    let from = chain.iter().map(|c| c.not_before.secs().saturating_sub(CLOCK_SKEW.as_secs())).max().unwrap_or(0);
     let until = chain.iter().map(|c| c.not_after + CLOCK_SKEW).min().unwrap_or_default();
     Ok(Verified {
         device: device.subject,
@@ -389,7 +386,6 @@ fn verified(
         has_place: place.is_some(),
         enrollers,
         adapter_for,
-        valid_from: UnixTime(from),
         valid_until: until,
     })
 }

@@ -35,9 +35,6 @@ pub enum IdentityError {
     /// For another overlay.
     #[error("the certificate belongs to another overlay")]
     Overlay,
-    /// Not valid yet, beyond the tolerated difference of clocks.
-    #[error("the {0} certificate is not valid yet")]
-    NotYetValid(&'static str),
     /// Valid no more.
     #[error("the {0} certificate has expired")]
     Expired(&'static str),

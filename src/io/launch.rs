@@ -223,7 +223,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     }
     setup.hosts = data.read(disk::HOSTS)?.unwrap_or_default();
     let has_place = setup.identity.as_ref().is_none_or(Identity::has_place);
-    setup.revocations = revocations(&data, setup.identity.as_ref(), unix)?;
+    setup.revocations = revocations(&data, setup.identity.as_ref())?;
     setup.settings = data.read(disk::SETTINGS)?;
     (setup.shares, setup.attempts) = (data.read(disk::SHARES)?, data.read(disk::ATTEMPTS)?);
     setup.acquaintances = acquaintances(&data)?;
@@ -252,6 +252,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
         records,
         recorded,
         waiting,
+        unsaved: BTreeMap::new(),
     };
     Ok((driver, server, asks, ready))
 }
@@ -404,13 +405,12 @@ fn delegate(
     Ok(data.write(disk::IDENTITY, identity.to_bytes().reveal())?)
 }
 
-fn revocations(data: &DataDir, identity: Option<&Identity>, unix: UnixTime) -> Result<Revocations, LaunchError> {
+fn revocations(data: &DataDir, identity: Option<&Identity>) -> Result<Revocations, LaunchError> {
     let (Some(identity), Some(bytes)) = (identity, data.read(disk::REVOCATIONS)?) else {
         return Ok(Revocations::default());
     };
     let path = || data.path().join(disk::REVOCATIONS).display().to_string();
-    Revocations::from_bytes(&bytes, &identity.anchor, unix)
-        .map_err(|source| LaunchError::Identity { path: path(), source })
+    Revocations::from_bytes(&bytes, &identity.anchor).map_err(|source| LaunchError::Identity { path: path(), source })
 }
 
 fn messages(data: &DataDir) -> Result<Vec<u8>, LaunchError> {

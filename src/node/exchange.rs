@@ -3,6 +3,7 @@
 //! [`Node::on_exchange`] (members) or in `on_stranger` (whoever shows no chain that holds).
 
 use super::detour::Sent;
+use super::twin::TWIN_TYPE;
 use super::{Node, Owner};
 use crate::core::{Flow, Instant};
 use crate::identity::login::{SHARE_TYPE, ShareAnswer};
@@ -26,6 +27,8 @@ pub(super) enum Asked {
     Book { to: Hop, rounds: u8 },
     /// Another device to become an enroller.
     Owner(Box<super::office::Owner>),
+    /// Whether another program than this one holds this device's key.
+    Twin,
     /// Something about password log-ins.
     Login(super::login::LoginAsked),
 }
@@ -96,6 +99,7 @@ impl Node {
             Asked::Certificates(wanted) => self.on_certificates(now, *wanted, &answer),
             Asked::Book { to, rounds } => self.on_book_answered(now, &to, rounds, &answer),
             Asked::Owner(owner) => self.on_owner_answered(now, *owner, &answer),
+            Asked::Twin => self.on_twin_answered(&answer),
             Asked::Login(asked) => {
                 let answer = if answer.status == 200 { ShareAnswer::decode(&answer.body).ok() } else { None };
                 self.on_share_answer(now, asked, answer);
@@ -122,6 +126,10 @@ impl Node {
         }
         if message.content_is(BOOK_TYPE) {
             self.on_book(now, tx, message, flow);
+            return true;
+        }
+        if message.content_is(TWIN_TYPE) {
+            self.on_twin_asked(now, tx, message, flow);
             return true;
         }
         if message.content_is(OWNER_TYPE) {

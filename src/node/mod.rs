@@ -76,6 +76,7 @@ mod route;
 mod settings;
 mod setup;
 mod strangers;
+mod twin;
 mod vouch;
 mod ways;
 
@@ -216,7 +217,7 @@ pub enum Input {
     Store(StoreInput),
 }
 
-/// What becomes of [`Output::Store`].
+/// What becomes of [`Output::Store`] and [`Output::Save`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreInput {
     /// Every batch up to this one is on the disk.
@@ -224,6 +225,13 @@ pub enum StoreInput {
         /// [`Batch::number`](crate::overlay::Batch::number).
         upto: u64,
     },
+    /// A file of [`Output::Save`] could not be written; the driver has it in memory and tries again until it can.
+    Unsaved {
+        /// Why, for a person.
+        why: String,
+    },
+    /// All files are written again.
+    Saved,
     /// The disk does not take them; it is tried again until it does.
     Failing {
         /// Every batch up to this one is held in memory only.
@@ -296,7 +304,7 @@ pub enum MediaCommand {
 }
 
 /// What is to be kept over a restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Saved {
     /// Keys, chain, and an enroller's book: secret.
     Identity,
@@ -428,6 +436,7 @@ pub struct Node {
     unheard: TimerQueue<ClientTxId>,
     ring: ring::Ring,
     calls: calls::Calls,
+    twin: twin::Twin,
     vouch: vouch::Vouching,
     exchanges: exchange::Exchanges,
     mail: message::Mail,
@@ -478,6 +487,7 @@ impl Node {
             unheard: TimerQueue::new(),
             ring: ring::Ring::new(&setup),
             calls: calls::Calls::default(),
+            twin: twin::Twin::default(),
             vouch: vouch::Vouching::default(),
             exchanges: exchange::Exchanges::default(),
             // Whoever starts a node has checked the file.
@@ -593,17 +603,22 @@ impl Node {
             .min()
     }
 
-    /// The wall-clock time at `now`.
-    pub fn unix(&self, now: Instant) -> UnixTime {
+    /// What this machine's clock shows at `now`.
+    pub fn wall(&self, now: Instant) -> UnixTime {
         self.clock.1 + now.since(self.clock.0)
+    }
+
+    /// The time that this node goes by: its neighbours' where they agree on another than this machine's clock shows.
+    pub fn unix(&self, now: Instant) -> UnixTime {
+        self.overlay.as_ref().map_or_else(|| self.wall(now), |o| o.unix(now))
     }
 
     fn set_clock(&mut self, now: Instant, unix: UnixTime) {
         self.clock = (now, unix);
-        self.ua.set_clock(now, unix);
         if let Some(overlay) = self.overlay.as_mut() {
             overlay.handle(now, crate::overlay::Input::Clock { unix });
         }
+        self.ua.set_clock(now, self.unix(now));
     }
 
     /// Lets the machines answer each other until none has anything to say.

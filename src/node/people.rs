@@ -165,13 +165,12 @@ impl Node {
     /// True when any was new.
     fn note(&mut self, now: Instant, items: &[Vec<u8>], from: Option<PublicKey>) -> bool {
         let Some(anchor) = self.identity.as_ref().map(|i| i.anchor.clone()) else { return false };
-        let unix = self.unix(now);
         let mut new = Vec::new();
         for item in items {
             if self.people.revocations.holds(&ItemId::of(item)) {
                 continue;
             }
-            let read = Revocation::decode(item).and_then(|r| r.verify(&anchor, unix).map(|()| r));
+            let read = Revocation::decode(item).and_then(|r| r.verify(&anchor).map(|()| r));
             match read.map(|r| self.people.revocations.note(r)) {
                 Ok(Noted::New) => new.push(item.clone()),
                 Ok(Noted::Known) => {}

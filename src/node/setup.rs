@@ -314,8 +314,8 @@ pub(super) fn parts(_now: Instant, setup: &Setup, rng: &mut Rng) -> Parts {
 impl Node {
     /// Joins or founds, registers, and tells what this node speaks for.
     pub(super) fn begin(&mut self, now: Instant) {
-        let unix = self.unix(now);
-        self.ua.set_clock(now, unix);
+        let unix = self.wall(now);
+        self.set_clock(now, unix);
         for aor in self.own_aors() {
             self.publisher.want(now, unix, &aor, true);
         }

@@ -310,9 +310,7 @@ impl World {
     pub fn returning(&mut self, gone: usize) -> usize {
         let identity = self.hosts[gone].identity.clone().unwrap();
         let file = |what| self.hosts[gone].files.iter().find(|(kept, _)| *kept == what).map(|(_, b)| b.clone());
-        let unix = self.unix();
-        let revocations =
-            file(Saved::Revocations).map(|b| Revocations::from_bytes(&b, &identity.anchor, unix).unwrap());
+        let revocations = file(Saved::Revocations).map(|b| Revocations::from_bytes(&b, &identity.anchor).unwrap());
         self.revocations = revocations.unwrap_or_default();
         self.member(identity, |_| {})
     }
