@@ -4,6 +4,7 @@ mod carry;
 mod chord;
 mod churn;
 mod conformance;
+mod leases;
 mod liars;
 mod members;
 mod merge;

@@ -263,6 +263,7 @@ impl Node {
             }
             O::Drop { peer } => self.close_links(&peer.id),
             O::FindDone { op, result, .. } => self.on_find_done(now, op, result.ok()),
+            O::LeaseDone { .. } | O::TakeDone { .. } | O::Load { .. } | O::Damaged { .. } => {}
             O::Keep(batch) => self.out.push_back(Output::Store(batch)),
             O::ClockOff { seconds } => self.on_clock_off(seconds),
             O::Conflict { entries, .. } => self.on_conflict(now, &entries),

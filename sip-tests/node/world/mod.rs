@@ -264,6 +264,7 @@ impl World {
                     Change::Put { key, replica, entry } => {
                         disk.records.insert((key, replica, entry.dictionary_key()), entry);
                     }
+                    Change::Chunk { .. } | Change::Unchunk { .. } => {}
                     Change::Remove { key, replica, entry } => drop(disk.records.remove(&(key, replica, entry))),
                     Change::Clear => disk.records.clear(),
                 }
@@ -285,7 +286,7 @@ impl World {
         let entries = h.disk.records.iter().map(|((key, replica, _), e)| (*key, *replica, e.clone())).collect();
         setup.known_peers = known_peers;
         setup.messages = h.messages.clone();
-        setup.stored = Some(Stored { entries, unix: h.disk.unix });
+        setup.stored = Some(Stored { entries, unix: h.disk.unix, ..Stored::default() });
         (h.dead, h.stopped, h.wake) = (false, false, None);
         (h.events, h.log, h.saved) = (Vec::new(), Vec::new(), Vec::new());
         h.node = Node::new(self.now, setup, self.rng.fork());

@@ -138,6 +138,7 @@ impl Records {
                 Change::Remove { key, replica, entry } => {
                     waiting.rows.insert(RowKey::new(&key, replica, &entry), None);
                 }
+                Change::Chunk { .. } | Change::Unchunk { .. } => {}
                 Change::Clear => {
                     waiting.rows.clear();
                     waiting.clear = true;

@@ -5,6 +5,7 @@
 //! peer that it was referred to; when that one is silent, the best of all that the answers so far have named. When nobody is
 //! left to ask, the next round begins, until the deadline.
 
+use super::lease_ask::Want;
 use super::read::Read;
 use super::rpc::Why;
 use super::store::Slot;
@@ -43,6 +44,10 @@ pub(super) enum Goal {
     Put {
         op: OpId,
         write: Write,
+    },
+    Lease {
+        op: OpId,
+        want: Want,
     },
     /// A finger's peer.
     Finger {
@@ -217,7 +222,7 @@ impl Chord {
     /// To the peer that the member list has as the responsible one.
     fn straight(&mut self, now: Instant, id: u64, mut op: Box<Op>, line: Vec<PeerRef>) {
         let owner = line[0];
-        if let Goal::Put { .. } = op.goal {
+        if let Goal::Put { .. } | Goal::Lease { .. } = op.goal {
             // The write itself finds out whether it is.
             op.note_asked(owner);
             (op.hops, op.via) = (1, Mode::Iterative);
@@ -371,6 +376,7 @@ impl Chord {
                 self.out.push_back(Output::FindDone { op: *name, result: Err(LookupError::Deadline), trace });
             }
             Goal::Get { .. } => self.end_read(now, id, op, true),
+            Goal::Lease { .. } => self.lease_expired(now, &op),
             Goal::Put { op: name, write } => {
                 if !write.reported {
                     self.counters.lookups_failed += 1;
@@ -407,6 +413,7 @@ impl Chord {
                 self.on_finger(now, step, Some(found.owner));
             }
             Goal::Get { .. } => self.read_found(now, id, op, found),
+            Goal::Lease { .. } => self.lease_found(now, id, op, &found),
             Goal::Put { .. } => {
                 let found = self.with_members(now, found, &op.target);
                 self.write_found(now, id, op, found);

@@ -22,7 +22,7 @@
 //! Files: `table` (who is known), `members` and `gossip` (the member list), `store` (what is held), `durable` (what is kept over a
 //! restart), `clock` (the time that counts), `rpc` (requests out, deadlines, failures), `serve` (requests in), `join`, `merge` (two
 //! rings), `upkeep` (stabilise, fingers, leave), `watch` (churn), `replicate` (hand-over and replicas), `compare` and `repair`
-//! (holders made equal by digests), `lookup`, `read`, `write`, `cache`.
+//! (holders made equal by digests), `lease`, `lease_known`, `lease_ask` (one winner), `lookup`, `read`, `write`, `cache`.
 //!
 //! Absent: lookups over several disjoint paths at once in rings without a member list, where liars on the way are met by
 //! trying again over another way; fingers chosen by proximity.
@@ -34,6 +34,9 @@ mod config;
 mod durable;
 mod gossip;
 mod join;
+mod lease;
+mod lease_ask;
+mod lease_known;
 mod lookup;
 mod members;
 mod merge;
@@ -126,6 +129,7 @@ pub struct Chord {
     out: VecDeque<Output>,
     clock: clock::Clock,
     durable: durable::Durable,
+    leases: lease::Leases,
     pace: Duration,
     homes: Vec<SocketAddr>,
     stabilising: bool,
@@ -160,6 +164,7 @@ impl Chord {
             out: VecDeque::new(),
             clock: clock::Clock::new(),
             durable: durable::Durable::default(),
+            leases: lease::Leases::default(),
             pace: config.stabilise_min,
             homes: Vec::new(),
             stabilising: false,
@@ -214,6 +219,12 @@ impl Chord {
                     return;
                 }
                 self.get(now, op, key, aor, mode);
+            }
+            Command::Lease { op, key, entry } => self.lease(now, op, key, entry),
+            Command::Give { op, .. } => self.put_failed(op, PutError::Invalid),
+            Command::Take { op, .. } => {
+                let result = Err(LookupError::Deadline);
+                self.out.push_back(Output::TakeDone { op, result, trace: Trace::default() });
             }
             Command::Find { op, target, mode } => match self.admit_op() {
                 Ok(()) => {
@@ -275,8 +286,10 @@ impl Overlay for Chord {
                 self.counters.revoked += self.store.drop_entries(|entry| self.verify.is_revoked(entry, unix));
             }
             Input::Moved { addr } => self.moved(now, addr),
+            Input::Loaded { .. } => {}
             Input::Command(command) => self.command(now, command),
         }
+        self.note_neighbours(now);
         self.keep_changes(now);
     }
 
@@ -304,6 +317,7 @@ impl Overlay for Chord {
                 Timer::Again(id) => self.on_again(now, id),
                 Timer::Flush => self.on_flush_timer(now),
             }
+            self.note_neighbours(now);
         }
         self.keep_changes(now);
     }
@@ -322,6 +336,7 @@ impl Overlay for Chord {
             members: self.members.len(),
             resources,
             entries,
+            chunk_bytes: 0,
             clock_off: self.clock.off(),
             tier: None,
         }

@@ -509,9 +509,11 @@ impl Overlay for Tiered {
                 self.hand(now, Input::Revoked { revoked });
             }
             Input::Command(command) => self.command(now, command),
-            other @ (Input::Moved { .. } | Input::RpcFailed { .. } | Input::Restore(_) | Input::Flushed { .. }) => {
-                self.hand(now, other)
-            }
+            other @ (Input::Moved { .. }
+            | Input::RpcFailed { .. }
+            | Input::Restore(_)
+            | Input::Flushed { .. }
+            | Input::Loaded { .. }) => self.hand(now, other),
         }
     }
 
