@@ -1,5 +1,6 @@
 //! The overlay: conformance tests that any DHT has to pass, Chord's own, the draft's traces, and the overlay's messages.
 
+mod blobs;
 mod carry;
 mod chord;
 mod churn;

@@ -33,6 +33,8 @@
 //! | `deliver` | messages that come in, for the user here and for phones |
 //! | `mailbox` | messages that wait in the overlay for somebody who is absent |
 //! | `fetch` | what waits there for whom this node serves |
+//! | `lease` | what this node wants to be the only one for |
+//! | `blob` | what is too large for a record: written and read chunk by chunk |
 //! | `history` | messages as a person lists, reads and deletes them |
 //! | `archive` | what is kept of messages over a restart |
 //! | `login` | password log-in: strangers who try, shares held for others, this user's own |
@@ -43,6 +45,7 @@
 
 mod archive;
 mod attach;
+mod blob;
 mod calls;
 mod certify;
 mod command;
@@ -60,6 +63,7 @@ mod history;
 mod host_cache;
 mod join;
 mod keep;
+mod lease;
 mod login;
 mod lookup;
 mod mailbox;
@@ -79,11 +83,12 @@ mod strangers;
 mod vouch;
 mod ways;
 
+pub use blob::BlobRead;
 pub use setup::Setup;
 
 use crate::config::Bootstrap;
 use crate::core::{ConnId, Flow, Id, Instant, Rng, TimerQueue, Transport, UnixTime};
-use crate::identity::{Expect, Identity, Proven, Revoked};
+use crate::identity::{ChunkHash, Expect, Identity, Proven, Revoked};
 use crate::nat::portmap::Mapping;
 use crate::overlay::Overlay;
 use crate::overlay::carry::Carry;
@@ -223,6 +228,13 @@ pub enum StoreInput {
     Flushed {
         /// [`Batch::number`](crate::overlay::Batch::number).
         upto: u64,
+    },
+    /// What was asked for by [`Output::LoadChunk`].
+    Loaded {
+        /// Which chunk.
+        hash: ChunkHash,
+        /// What lies there, whole or not.
+        bytes: Option<Bytes>,
     },
     /// The disk does not take them; it is tried again until it does.
     Failing {
@@ -383,6 +395,11 @@ pub enum Output {
     },
     /// Keep these records over a restart and report it ([`Input::Store`]).
     Store(crate::overlay::Batch),
+    /// Read a chunk that was kept and report it ([`StoreInput::Loaded`]).
+    LoadChunk {
+        /// Which.
+        hash: ChunkHash,
+    },
     /// Look this name up, by SRV or as a host, and report [`Input::Resolved`].
     Resolve {
         /// As the user wrote it.
@@ -443,6 +460,8 @@ pub struct Node {
     reach: reach::Reach,
     strangers: strangers::Strangers,
     ways: ways::Ways,
+    leases: lease::Wanted,
+    blobs: blob::Blobs,
     wire: Vec<Wire>,
     out: VecDeque<Output>,
     counters: BTreeMap<&'static str, u64>,
@@ -494,6 +513,8 @@ impl Node {
             reach: reach::Reach::default(),
             strangers: strangers::Strangers::new(std::mem::take(&mut setup.acquaintances)),
             ways: ways::Ways::default(),
+            leases: lease::Wanted::default(),
+            blobs: blob::Blobs::default(),
             wire: Vec::new(),
             out: VecDeque::new(),
             counters: BTreeMap::new(),
@@ -562,6 +583,7 @@ impl Node {
         self.on_mail_timeout(now);
         self.login_timeout(now);
         self.settings_timeout(now);
+        self.lease_timeout(now);
         self.settle(now);
     }
 
@@ -587,6 +609,7 @@ impl Node {
                 self.next_mail_timeout(),
                 self.next_login(),
                 self.settings.next(),
+                self.leases.next(),
                 self.strangers.next(),
             ])
             .flatten()

@@ -279,7 +279,7 @@ impl Chord {
             None if knowing <= usize::from(width) / 2 => {
                 self.counters.leases_unsure += 1;
                 let left = ignorant.max(self.leases.known.mourns_for(now)).max(Duration::from_secs(1));
-                Some(LeaseAnswer::Later { left })
+                Some(LeaseAnswer::Later { left: whole(left) })
             }
             None => None,
         };
@@ -392,8 +392,13 @@ impl Leases {
 
 impl Grant {
     fn held(&self, now: Instant) -> LeaseAnswer {
-        LeaseAnswer::Held { entry: Box::new(self.entry.clone()), fence: self.fence, left: self.until.since(now) }
+        LeaseAnswer::Held { entry: Box::new(self.entry.clone()), fence: self.fence, left: whole(self.until.since(now)) }
     }
+}
+
+/// Milliseconds, as it travels.
+fn whole(span: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Of one device.

@@ -1,5 +1,6 @@
 //! Requests in, and those passed on.
 
+use super::chunk::chunk_of;
 use super::durable::Waiter;
 use super::rpc::Why;
 use super::store::{Kept, Slot};
@@ -116,7 +117,15 @@ impl Chord {
                     self.onward(now, from, token, key, request);
                 }
             }
-            Request::Give { .. } | Request::Take { .. } => self.reply(token, Response::Failed(Failure::Bad)),
+            Request::Take { hash, .. } => self.serve_take(token, hash),
+            Request::Give { key, replica, ref entry, ref bytes, ref route } => {
+                let position = self.config.space.replica_position(&key, replica);
+                if *route == Route::Here || self.table.is_responsible(&position) {
+                    self.serve_give(now, from, token, (key, replica, entry), bytes.clone(), route);
+                } else {
+                    self.onward(now, from, token, position, request);
+                }
+            }
             Request::Touch { key, replica, ref touch, ref route, .. } => {
                 let position = self.config.space.replica_position(&key, replica);
                 if *route == Route::Here || self.table.is_responsible(&position) {
@@ -160,7 +169,8 @@ impl Chord {
         let (mut invalid, mut full, mut batch) = (false, false, None);
         for entry in entries {
             // A request for a lease is no record.
-            if entry.entry().kind == EntryKind::LEASE || !self.verify.verify(entry, &key, unix) {
+            let chunk = entry.entry().kind != EntryKind::CHUNK || entry.entry().is_removal() || chunk_of(entry).is_some();
+            if entry.entry().kind == EntryKind::LEASE || !chunk || !self.verify.verify(entry, &key, unix) {
                 self.counters.invalid += 1;
                 invalid = true;
                 continue;
