@@ -35,7 +35,8 @@ fn a_lease_is_one_nodes_until_it_gives_it_back_or_dies() {
     let has = |w: &World, host: usize| w.hosts[host].node.lease(w.now, &aor);
     let first = has(&world, 1).expect("it asked first");
     assert_eq!(has(&world, 2), None);
-    let refused = |(_, e): &(_, Event)| matches!(e, Event::Lease { held: false, by: Some(by), .. } if by.contains("bob"));
+    let refused =
+        |(_, e): &(_, Event)| matches!(e, Event::Lease { held: false, by: Some(by), .. } if by.contains("bob"));
     assert!(world.hosts[2].events.iter().any(refused), "{:?}", world.hosts[2].events);
     // Renewed for as long as it is wanted.
     for _ in 0..60 {

@@ -140,9 +140,7 @@ fn a_lying_holder_is_passed_over() {
     let key = resource_key(&chunk_aor(&ChunkHash::of(&bytes), OVERLAY));
     let owner = net.owner(&key);
     net.spoils.insert(owner);
-    let asker = net.around().into_iter().rev().find(|p| {
-        *p != owner && net.peers[*p].overlay.status().chunk_bytes == 0
-    });
+    let asker = net.around().into_iter().rev().find(|p| *p != owner && net.peers[*p].overlay.status().chunk_bytes == 0);
     let asker = asker.expect("one that does not hold it");
     assert_eq!(take(&mut net, asker, &bytes).as_ref(), Ok(&bytes));
     assert!(net.peers[asker].overlay.counters().damaged > 0, "the liar was not asked");
@@ -233,7 +231,11 @@ fn back_from_the_disk_and_what_is_damaged_there_is_fetched() {
         net.command(0, Command::Give { op, key, entry, bytes: bytes.clone() });
         run(&mut net, &mut disks, Duration::from_secs(3));
     }
-    assert!(disks.iter().all(|d| d.chunks.len() == 4), "{:?}", disks.iter().map(|d| d.chunks.len()).collect::<Vec<_>>());
+    assert!(
+        disks.iter().all(|d| d.chunks.len() == 4),
+        "{:?}",
+        disks.iter().map(|d| d.chunks.len()).collect::<Vec<_>>()
+    );
     // Peer 1 comes back with one chunk damaged and one lost.
     net.crash(1);
     run(&mut net, &mut disks, Duration::from_secs(20));
@@ -260,6 +262,8 @@ fn back_from_the_disk_and_what_is_damaged_there_is_fetched() {
     let op = net.op();
     net.command(0, Command::Take { op, key: resource_key(&chunk_aor(&names[0], OVERLAY)), hash: names[0] });
     run(&mut net, &mut disks, Duration::from_secs(10));
-    let got = net.reports.iter().any(|(_, o)| matches!(o, Output::TakeDone { op: o, result: Ok(b), .. } if *o == op && ChunkHash::of(b) == names[0]));
+    let got = net.reports.iter().any(
+        |(_, o)| matches!(o, Output::TakeDone { op: o, result: Ok(b), .. } if *o == op && ChunkHash::of(b) == names[0]),
+    );
     assert!(got);
 }

@@ -48,7 +48,8 @@ fn done(net: &mut Net<Chord>, op: OpId) -> Option<Result<Lease, LeaseError>> {
 
 fn lease(net: &mut Net<Chord>, peer: usize, entry: &SignedEntry) -> Result<Lease, LeaseError> {
     let op = begin(net, peer, entry);
-    let ended = |n: &Net<Chord>| n.reports.iter().any(|(_, o)| matches!(o, Output::LeaseDone { op: o, .. } if *o == op));
+    let ended =
+        |n: &Net<Chord>| n.reports.iter().any(|(_, o)| matches!(o, Output::LeaseDone { op: o, .. } if *o == op));
     assert!(net.run_until(net.now + Duration::from_secs(30), ended), "a lease was never decided");
     done(net, op).expect("it ended")
 }
@@ -146,7 +147,10 @@ fn assert_one(held: &Held) {
         for (i, (user, from, until)) in times.iter().enumerate() {
             for (other, other_from, other_until) in &times[i + 1..] {
                 let both = user != other && from < other_until && other_from < until;
-                assert!(!both, "name {name}: {user} from {from:?} to {until:?}, {other} from {other_from:?} to {other_until:?}");
+                assert!(
+                    !both,
+                    "name {name}: {user} from {from:?} to {until:?}, {other} from {other_from:?} to {other_until:?}"
+                );
             }
         }
     }
@@ -234,8 +238,7 @@ fn the_side_without_the_majority_refuses() {
         let owner = ring.iter().position(|p| *p == net.owner(&key)).expect("it is in the ring");
         // The responsible peer and the one after it, or it alone, and half of the others.
         let with = 1 + seed as usize % 2;
-        let side: Vec<usize> =
-            (0..with).chain(5..8).map(|d| ring[(owner + d) % ring.len()]).collect();
+        let side: Vec<usize> = (0..with).chain(5..8).map(|d| ring[(owner + d) % ring.len()]).collect();
         net.cut(&side);
         let other = ring.iter().copied().find(|p| !side.contains(p)).expect("the other side");
         let mut held = Held::new();

@@ -207,8 +207,7 @@ impl BlobRef {
         let mut reader = Reader::new(bytes, REFERENCE);
         reader.array(4)?;
         reader.version(1)?;
-        let reference =
-            BlobRef { id: reader.exact()?, signer: PublicKey(reader.exact()?), key: reader.exact()? };
+        let reference = BlobRef { id: reader.exact()?, signer: PublicKey(reader.exact()?), key: reader.exact()? };
         canonical(bytes, &reference.encode(), REFERENCE)?;
         Ok(reference)
     }

@@ -40,12 +40,25 @@ pub(super) struct Blobs {
 #[derive(Debug)]
 pub(super) enum BlobOp {
     /// A chunk of a blob that goes out, the how manieth attempt.
-    Write { id: String, entry: Box<SignedEntry>, bytes: Bytes, tries: u8 },
-    Manifest { id: String },
+    Write {
+        id: String,
+        entry: Box<SignedEntry>,
+        bytes: Bytes,
+        tries: u8,
+    },
+    Manifest {
+        id: String,
+    },
     /// The manifest of a blob that comes in.
-    Look { id: String },
+    Look {
+        id: String,
+    },
     /// One of its chunks: its number, its place in what is read now, the how manieth attempt.
-    Read { id: String, at: usize, tries: u8 },
+    Read {
+        id: String,
+        at: usize,
+        tries: u8,
+    },
 }
 
 #[derive(Debug)]
@@ -173,8 +186,7 @@ impl Node {
         let life = put.life;
         match self.ticket(now, ChunkBody::of(&sealed), life) {
             Some(entry) => {
-                let op =
-                    BlobOp::Write { id: id.into(), entry: Box::new(entry), bytes: sealed.into(), tries: TRIES };
+                let op = BlobOp::Write { id: id.into(), entry: Box::new(entry), bytes: sealed.into(), tries: TRIES };
                 self.try_chunk(now, op);
             }
             None => self.fail_put(id, "this device may not sign for it"),

@@ -160,7 +160,8 @@ impl Node {
             Err(LeaseError::Unsure { left }) => (left, None),
             Err(LeaseError::Invalid | LeaseError::Lookup(_)) => (AGAIN_MIN, None),
         };
-        let again = again.clamp(AGAIN_MIN, if self.lease(now, &aor).is_some() { again.max(AGAIN_MIN) } else { AGAIN_MAX });
+        let again =
+            again.clamp(AGAIN_MIN, if self.lease(now, &aor).is_some() { again.max(AGAIN_MIN) } else { AGAIN_MAX });
         // The end of what is held is told when it comes, whatever else is waited for.
         let end = self.lease(now, &aor).map(|lease| lease.until);
         let at = end.map_or(now + again, |end| end.min(now + again));

@@ -1,8 +1,8 @@
 //! What peers say to each other, before it becomes SIP.
 
 use super::tier::{Answer, Ask};
-use crate::core::{Id, UnixTime};
 use super::{LeaseAnswer, Vote};
+use crate::core::{Id, UnixTime};
 use crate::identity::{ChunkHash, SignedEntry, TouchOf};
 use bytes::Bytes;
 use std::fmt;

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use chordial::config::Config;
 use chordial::core::{ConnId, Flow, Id, Instant, Redacted, Rng, Transport, UnixTime};
 use chordial::identity::{
-    ChunkHash, DictionaryKey, Expect, Foreign, Identity, Proven, Revocations, Revoked, SignedEntry, TrustAnchor, Verified,
+    ChunkHash, DictionaryKey, Expect, Foreign, Identity, Proven, Revocations, Revoked, SignedEntry, TrustAnchor,
+    Verified,
 };
 use chordial::node::control::{CallReport, Command, CommandError, Event, Reply, RequestId};
 use chordial::node::{Input, MediaCommand, MediaInput, Node, Output, Saved, Setup, StoreInput};

@@ -4,7 +4,8 @@ use super::body::{push_contacts, push_entries, read_entries};
 use super::header::{Loose, NOWHERE};
 use super::members::push_members;
 use super::{
-    CHUNK_TYPE, COMPARE_TYPE, Carry, CarryError, LEASE_TYPE, MEMBERS_TYPE, OPTION, TOUCH_TYPE, chunk, compare, lease, tier,
+    CHUNK_TYPE, COMPARE_TYPE, Carry, CarryError, LEASE_TYPE, MEMBERS_TYPE, OPTION, TOUCH_TYPE, chunk, compare, lease,
+    tier,
 };
 use crate::core::{Id, Rng};
 use crate::identity::{self, ContactBody, SignedEntry, TouchOf};

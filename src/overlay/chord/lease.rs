@@ -178,15 +178,7 @@ impl Chord {
         self.table.successors().into_iter().take(self.config.successor_replicas).collect()
     }
 
-    fn send_vote(
-        &mut self,
-        now: Instant,
-        to: PeerRef,
-        key: Id,
-        entry: &SignedEntry,
-        vote: Vote,
-        round: Option<u64>,
-    ) {
+    fn send_vote(&mut self, now: Instant, to: PeerRef, key: Id, entry: &SignedEntry, vote: Vote, round: Option<u64>) {
         let entry = Box::new(entry.clone());
         let request = Request::Lease { key, entry, vote: Some(vote), route: Route::Here };
         self.send(now, to, request, Why::Vote { key, round: round.unwrap_or(0) });

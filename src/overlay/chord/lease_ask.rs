@@ -6,7 +6,9 @@ use super::lookup::{Found, Goal, Op};
 use super::rpc::Why;
 use crate::core::{Id, Instant};
 use crate::identity::{EntryKind, SignedEntry};
-use crate::overlay::{Lease, LeaseAnswer, LeaseError, LookupError, Mode, OpId, Output, Request, Response, Route, Trace};
+use crate::overlay::{
+    Lease, LeaseAnswer, LeaseError, LookupError, Mode, OpId, Output, Request, Response, Route, Trace,
+};
 
 /// The responsible peer asks others before it answers.
 const PATIENCE: u32 = 2;

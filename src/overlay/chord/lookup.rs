@@ -14,8 +14,8 @@ use super::write::Write;
 use super::{Chord, Timer};
 use crate::core::{Id, Instant};
 use crate::identity::SignedEntry;
-use bytes::Bytes;
 use crate::overlay::{LookupError, Mode, OpId, Output, PeerRef, PutError, Request, Response, Route, Trace};
+use bytes::Bytes;
 use std::time::Duration;
 
 /// Peers asked in one lookup.

@@ -131,7 +131,12 @@ impl Chord {
             let placing = |op: &super::Op| matches!(&op.goal, Goal::Place { slot: s, .. } if *s == slot);
             if !entries.is_empty() && !self.ops.values().any(|op| placing(op)) {
                 let target = space.replica_position(&slot.0, slot.1);
-                self.start(now, Goal::Place { slot, entries, bytes: None, parent: None, drop }, target, Mode::Iterative);
+                self.start(
+                    now,
+                    Goal::Place { slot, entries, bytes: None, parent: None, drop },
+                    target,
+                    Mode::Iterative,
+                );
             }
         }
         self.pump(now);

@@ -169,7 +169,8 @@ impl Chord {
         let (mut invalid, mut full, mut batch) = (false, false, None);
         for entry in entries {
             // A request for a lease is no record.
-            let chunk = entry.entry().kind != EntryKind::CHUNK || entry.entry().is_removal() || chunk_of(entry).is_some();
+            let chunk =
+                entry.entry().kind != EntryKind::CHUNK || entry.entry().is_removal() || chunk_of(entry).is_some();
             if entry.entry().kind == EntryKind::LEASE || !chunk || !self.verify.verify(entry, &key, unix) {
                 self.counters.invalid += 1;
                 invalid = true;

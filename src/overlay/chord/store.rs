@@ -302,7 +302,8 @@ impl Store {
 
     /// The same of the resource of this chunk.
     pub fn recheck(&mut self, hash: &ChunkHash) {
-        let chunk = |r: &Resource| r.entries.values().any(|h| chunk_of(&h.entry).is_some_and(|body| body.hash == *hash));
+        let chunk =
+            |r: &Resource| r.entries.values().any(|h| chunk_of(&h.entry).is_some_and(|body| body.hash == *hash));
         let keys: Vec<Id> = self.resources.iter().filter(|(_, r)| chunk(r)).map(|((key, _), _)| *key).collect();
         self.changed.extend(keys);
     }

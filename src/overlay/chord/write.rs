@@ -9,8 +9,8 @@ use super::rpc::Why;
 use super::store::Slot;
 use crate::core::{Id, Instant};
 use crate::identity::SignedEntry;
-use bytes::Bytes;
 use crate::overlay::{Failure, Mode, OpId, Output, PeerRef, PutError, Request, Response, Route};
+use bytes::Bytes;
 
 /// A put under way.
 pub(super) struct Write {

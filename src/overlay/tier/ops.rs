@@ -4,7 +4,10 @@
 use super::{Answer, Ask, Rank, Tiered, Timer, Way, Why};
 use crate::core::{Id, Instant};
 use crate::identity::{ChunkHash, SignedEntry};
-use crate::overlay::{Command, Failure, Input, Lease, LeaseAnswer, LeaseError, LookupError, Mode, OpId, Output, PeerRef, PutError, Response, Trace};
+use crate::overlay::{
+    Command, Failure, Input, Lease, LeaseAnswer, LeaseError, LookupError, Mode, OpId, Output, PeerRef, PutError,
+    Response, Trace,
+};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;

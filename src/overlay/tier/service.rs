@@ -4,8 +4,8 @@ use super::{Answer, Ask, FAREWELL, Moving, OURS, Offer, Rank, Role, Rpc, Tiered,
 use crate::core::{Id, Instant};
 use crate::identity::SignedEntry;
 use crate::overlay::{
-    Command, Failure, Input, Lease, LeaseAnswer, LeaseError, Links, LookupError, OpId, Output, Overlay, PeerRef, PutError, Response, RpcId, Token,
-    Trace,
+    Command, Failure, Input, Lease, LeaseAnswer, LeaseError, Links, LookupError, OpId, Output, Overlay, PeerRef,
+    PutError, Response, RpcId, Token, Trace,
 };
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -304,9 +304,7 @@ impl Tiered {
             Err(LeaseError::Held { entry, left }) => {
                 Response::Tier(Answer::Lease(LeaseAnswer::Held { entry, fence: 0, left: ms(left) }))
             }
-            Err(LeaseError::Unsure { left }) => {
-                Response::Tier(Answer::Lease(LeaseAnswer::Later { left: ms(left) }))
-            }
+            Err(LeaseError::Unsure { left }) => Response::Tier(Answer::Lease(LeaseAnswer::Later { left: ms(left) })),
             Err(LeaseError::Invalid) => Response::Failed(Failure::Invalid),
             Err(LeaseError::Lookup(fault)) => Response::Failed(failure(fault)),
         };
