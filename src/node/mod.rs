@@ -34,7 +34,7 @@
 //! | `mailbox` | messages that wait in the overlay for somebody who is absent |
 //! | `fetch` | what waits there for whom this node serves |
 //! | `lease` | what this node wants to be the only one for |
-//! | `blob` | what is too large for a record: written and read chunk by chunk |
+//! | `blob`, `blob_read` | what is too large for a record: written and read chunk by chunk |
 //! | `history` | messages as a person lists, reads and deletes them |
 //! | `archive` | what is kept of messages over a restart |
 //! | `login` | password log-in: strangers who try, shares held for others, this user's own |
@@ -46,6 +46,7 @@
 mod archive;
 mod attach;
 mod blob;
+mod blob_read;
 mod calls;
 mod certify;
 mod command;
@@ -83,7 +84,7 @@ mod strangers;
 mod vouch;
 mod ways;
 
-pub use blob::BlobRead;
+pub use blob_read::BlobRead;
 pub use setup::Setup;
 
 use crate::config::Bootstrap;
