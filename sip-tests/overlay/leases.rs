@@ -139,6 +139,30 @@ fn the_responsible_peer_dies_in_the_middle() {
     }
 }
 
+#[test]
+fn one_that_joins_in_front_is_told_by_those_who_know() {
+    let (mut net, users) = settled(1025, 6);
+    let (aor, key) = name(5);
+    let now = unix(&net);
+    let first = lease(&mut net, 0, &ask(&users[0], &aor, 1, 120, now)).expect("free");
+    // Its very place on the ring: it is responsible from now on, and has been told of nothing.
+    let new = net.add(key);
+    net.join(new, 0);
+    net.run(Duration::from_secs(10));
+    assert_eq!(net.owner(&key), new);
+    let second = lease(&mut net, 1, &ask(&users[1], &aor, 1, 60, now));
+    assert!(
+        matches!(&second, Err(LeaseError::Held { entry, .. }) if entry.entry().device == users[0].device_key()),
+        "{second:?}"
+    );
+    // The holder goes on, and gives back, by way of it.
+    let again = lease(&mut net, 2, &ask(&users[0], &aor, 2, 120, now)).expect("its own");
+    assert!(again.fence >= first.fence && again.until > first.until);
+    lease(&mut net, 2, &ask(&users[0], &aor, 3, 0, now)).expect("its own");
+    let third = lease(&mut net, 1, &ask(&users[1], &aor, 2, 60, now)).expect("free");
+    assert!(third.fence > again.fence);
+}
+
 /// Each time somebody had it: the device, from, until.
 type Held = BTreeMap<usize, Vec<(usize, Instant, Instant)>>;
 
