@@ -72,7 +72,7 @@ fn a_lease_is_one_nodes_until_it_gives_it_back_or_dies() {
 #[test]
 fn a_blob_is_written_read_and_taken_back() {
     let mut world = World::ring(82, &USERS);
-    let voice: Vec<u8> = (0..2 * 1024 * 1024u32 + 77).map(|i| (i * 31 >> 3) as u8).collect();
+    let voice: Vec<u8> = (0..2 * 1024 * 1024u32 + 77).map(|i| ((i * 31) >> 3) as u8).collect();
     let life = Duration::from_secs(86_400);
     let reference = world.hosts[0].node.begin_blob(life).expect("room");
     let id = reference.number();
