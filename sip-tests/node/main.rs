@@ -24,5 +24,6 @@ mod records;
 mod requests;
 mod security;
 mod settings;
+mod store;
 mod tier;
 mod voice;

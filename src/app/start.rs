@@ -111,6 +111,10 @@ fn said(event: &Event) -> String {
         Event::Paired { user, right: false } => {
             format!("three wrong codes: the invite for {user} is void; somebody may be guessing")
         }
+        Event::Lease { lease, held: true, seconds, .. } => format!("has {lease} for {seconds} s"),
+        Event::Lease { lease, by: Some(by), seconds, .. } => format!("{lease} is {by}'s for {seconds} s"),
+        Event::Lease { lease, .. } => format!("{lease} is lost: others may have it now"),
+        Event::Blob { blob, done, of, state } => format!("blob {blob}: {state}, {done} of {of} chunks"),
         Event::Dtmf { call, digit } => format!("call {call}: digit {digit}"),
         Event::Message { message } => super::cli::message_line(message),
         Event::MessageState { message } => super::cli::message_line(message),

@@ -29,6 +29,7 @@
 mod acquaintances;
 mod armour;
 mod backup;
+mod blob;
 mod book;
 mod cbor;
 mod certificate;
@@ -44,6 +45,7 @@ mod error;
 mod foreign;
 mod key;
 mod kind;
+mod lease;
 mod letter;
 mod link;
 pub mod login;
@@ -63,6 +65,10 @@ mod touch;
 
 pub use acquaintances::{Acquaintances, Block, Contact, FullError, Knock, Known, MAX_CONTACTS, MAX_KNOCKS, Standing};
 pub use backup::{BackupError, open_backup, seal_backup};
+pub use blob::{
+    BLOB_LIST, BlobBody, BlobRef, CHUNK, ChunkBody, ChunkHash, MAX_BLOB, chunk_aor, open_chunk, pack_names, seal_chunk,
+    unpack_names,
+};
 pub use book::{BOOK_TYPE, Book, BookAsk, BookDevice, MAX_BOOK};
 pub use certificate::{Certificate, Claims};
 pub use certify::{CERTIFY_TYPE, Certified, CertifyAnswer, CertifyRequest, MAX_ASKED};
@@ -77,6 +83,7 @@ pub use error::{EnrolError, IdentityError, RecordError};
 pub use foreign::{Expect, Foreign, KeyFingerprint, Proven, Root};
 pub use key::{KeyPair, PublicKey, Purpose};
 pub use kind::{EntryKind, KindRules, MayWrite};
+pub use lease::{LEASE_LIFETIME, LONGEST_LEASE, LeaseBody, SHORTEST_LEASE, lease_aor};
 pub use letter::{Letter, LetterId, MAX_TEXT, SignedLetter};
 pub use link::{ContactLink, LINK_SCHEME, RingToken};
 pub use mailbox::{DeviceBody, MAX_ACKS, MAX_WAITING, Waiting, WaitingBody};

@@ -222,6 +222,11 @@ impl Driver {
                         records.keep(batch);
                     }
                 }
+                Output::LoadChunk { hash } => {
+                    if let Some(records) = &self.records {
+                        records.load(hash);
+                    }
+                }
                 Output::Resolve { name } => {
                     let aside = self.aside.0.clone();
                     tokio::spawn(async move {

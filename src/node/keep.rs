@@ -4,7 +4,7 @@
 use super::control::{Event, Warning};
 use super::{Node, StoreInput};
 use crate::core::Instant;
-use crate::identity::{PublicKey, SignedEntry};
+use crate::identity::{ChunkHash, PublicKey, SignedEntry};
 use crate::overlay;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,6 +23,8 @@ pub(super) enum About {
     Files,
     /// The file of records was damaged.
     Damage,
+    /// A chunk on the disk was damaged.
+    Chunk,
     /// This machine's clock.
     Clock,
     /// One device key is in use by two programs: ours, or that of the device that signs for this AOR.
@@ -81,6 +83,9 @@ impl Node {
                 self.settled(&About::Disk);
                 upto
             }
+            StoreInput::Loaded { hash, bytes } => {
+                return self.overlay_input(now, overlay::Input::Loaded { hash, bytes });
+            }
             StoreInput::Failing { upto, why } => {
                 self.count("batches of records that the disk did not take");
                 let what = format!("records are kept in memory only, the disk does not take them: {why}");
@@ -89,6 +94,13 @@ impl Node {
             }
         };
         self.overlay_input(now, overlay::Input::Flushed { upto });
+    }
+
+    /// What lay on the disk of a chunk is not what was written: it is fetched from the other holders.
+    pub(super) fn on_damaged(&mut self, hash: ChunkHash) {
+        self.count("chunks damaged on the disk");
+        let what = format!("the chunk {hash} on this disk was damaged; it is being fetched from another holder");
+        self.warn(About::Chunk, what, "look after the disk");
     }
 
     pub(super) fn on_clock_off(&mut self, now: Instant, seconds: Option<i64>) {

@@ -1,6 +1,7 @@
 //! Lookups and writes: what the node asks the overlay for whoever needs it, and what comes of the answer.
 
 use super::Node;
+use super::blob::BlobOp;
 use super::login::LoginOp;
 use super::publish::Write;
 use super::ring::State;
@@ -95,6 +96,10 @@ pub(super) enum Op {
     Mend,
     Login(LoginOp),
     Settings(SettingsOp),
+    Lease {
+        aor: String,
+    },
+    Blob(BlobOp),
 }
 
 /// What a write that the publishers keep wrote.
@@ -182,6 +187,8 @@ impl Node {
             Some(Op::Login(LoginOp::Front(front, _))) => self.on_front_credential(now, front, Some(entries)),
             Some(Op::Login(LoginOp::Keep(job, _))) => self.on_keep_read(now, job, Some(entries)),
             Some(Op::Settings(op)) => self.on_settings_read(now, op, Some(entries)),
+            Some(Op::Blob(BlobOp::Look { id })) => self.on_blob_found(now, &id, Some(entries)),
+            Some(Op::Blob(_) | Op::Lease { .. }) => {}
             Some(Op::Write { .. } | Op::Leave { .. } | Op::Device(_) | Op::Notice(_) | Op::Mend) | None => {}
             Some(op) => self.on_people_found(now, op, entries),
         }
@@ -222,6 +229,8 @@ impl Node {
             Some(Op::Login(LoginOp::Front(front, _))) => self.on_front_credential(now, front, None),
             Some(Op::Login(LoginOp::Keep(job, _))) => self.on_keep_read(now, job, None),
             Some(Op::Settings(op)) => self.on_settings_read(now, op, None),
+            Some(Op::Blob(BlobOp::Look { id })) => self.on_blob_found(now, &id, None),
+            Some(Op::Blob(_) | Op::Lease { .. }) => {}
             Some(Op::Write { .. } | Op::Leave { .. } | Op::Device(_) | Op::Notice(_) | Op::Mend) | None => {}
             Some(op) => self.on_people_found(now, op, &[]),
         }
@@ -332,6 +341,7 @@ impl Node {
             Some(Op::Leave { id }) => return self.on_left(now, id, &result),
             Some(Op::Login(LoginOp::Keep(job, _))) => return self.on_keep_written(now, job, &result),
             Some(Op::Settings(op)) => return self.on_settings_written(now, op, &result),
+            Some(Op::Blob(op)) => return self.on_blob_written(now, op, result),
             _ => return,
         };
         let (written, past) = match &result {

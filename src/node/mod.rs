@@ -33,6 +33,8 @@
 //! | `deliver` | messages that come in, for the user here and for phones |
 //! | `mailbox` | messages that wait in the overlay for somebody who is absent |
 //! | `fetch` | what waits there for whom this node serves |
+//! | `lease` | what this node wants to be the only one for |
+//! | `blob`, `blob_read` | what is too large for a record: written and read chunk by chunk |
 //! | `history` | messages as a person lists, reads and deletes them |
 //! | `archive` | what is kept of messages over a restart |
 //! | `login` | password log-in: strangers who try, shares held for others, this user's own |
@@ -43,6 +45,8 @@
 
 mod archive;
 mod attach;
+mod blob;
+mod blob_read;
 mod calls;
 mod certify;
 mod command;
@@ -60,6 +64,7 @@ mod history;
 mod host_cache;
 mod join;
 mod keep;
+mod lease;
 mod login;
 mod lookup;
 mod mailbox;
@@ -80,11 +85,12 @@ mod twin;
 mod vouch;
 mod ways;
 
+pub use blob_read::BlobRead;
 pub use setup::Setup;
 
 use crate::config::Bootstrap;
 use crate::core::{ConnId, Flow, Id, Instant, Rng, TimerQueue, Transport, UnixTime};
-use crate::identity::{Expect, Identity, Proven, Revoked};
+use crate::identity::{ChunkHash, Expect, Identity, Proven, Revoked};
 use crate::nat::portmap::Mapping;
 use crate::overlay::Overlay;
 use crate::overlay::carry::Carry;
@@ -232,6 +238,13 @@ pub enum StoreInput {
     },
     /// All files are written again.
     Saved,
+    /// What was asked for by [`Output::LoadChunk`].
+    Loaded {
+        /// Which chunk.
+        hash: ChunkHash,
+        /// What lies there, whole or not.
+        bytes: Option<Bytes>,
+    },
     /// The disk does not take them; it is tried again until it does.
     Failing {
         /// Every batch up to this one is held in memory only.
@@ -391,6 +404,11 @@ pub enum Output {
     },
     /// Keep these records over a restart and report it ([`Input::Store`]).
     Store(crate::overlay::Batch),
+    /// Read a chunk that was kept and report it ([`StoreInput::Loaded`]).
+    LoadChunk {
+        /// Which.
+        hash: ChunkHash,
+    },
     /// Look this name up, by SRV or as a host, and report [`Input::Resolved`].
     Resolve {
         /// As the user wrote it.
@@ -452,6 +470,8 @@ pub struct Node {
     reach: reach::Reach,
     strangers: strangers::Strangers,
     ways: ways::Ways,
+    leases: lease::Wanted,
+    blobs: blob::Blobs,
     wire: Vec<Wire>,
     out: VecDeque<Output>,
     counters: BTreeMap<&'static str, u64>,
@@ -504,6 +524,8 @@ impl Node {
             reach: reach::Reach::default(),
             strangers: strangers::Strangers::new(std::mem::take(&mut setup.acquaintances)),
             ways: ways::Ways::default(),
+            leases: lease::Wanted::default(),
+            blobs: blob::Blobs::default(),
             wire: Vec::new(),
             out: VecDeque::new(),
             counters: BTreeMap::new(),
@@ -572,6 +594,7 @@ impl Node {
         self.on_mail_timeout(now);
         self.login_timeout(now);
         self.settings_timeout(now);
+        self.lease_timeout(now);
         self.settle(now);
     }
 
@@ -597,6 +620,7 @@ impl Node {
                 self.next_mail_timeout(),
                 self.next_login(),
                 self.settings.next(),
+                self.leases.next(),
                 self.strangers.next(),
             ])
             .flatten()

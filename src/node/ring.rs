@@ -263,6 +263,10 @@ impl Node {
             }
             O::Drop { peer } => self.close_links(&peer.id),
             O::FindDone { op, result, .. } => self.on_find_done(now, op, result.ok()),
+            O::LeaseDone { op, result, .. } => self.on_lease_done(now, op, result),
+            O::TakeDone { op, result, .. } => self.on_chunk_read(now, op, result.ok()),
+            O::Load { hash } => self.out.push_back(Output::LoadChunk { hash }),
+            O::Damaged { hash } => self.on_damaged(hash),
             O::Keep(batch) => self.out.push_back(Output::Store(batch)),
             O::Twin { addr } => self.on_twin_told(now, addr),
             O::ClockOff { seconds } => self.on_clock_off(now, seconds),

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use chordial::config::Config;
 use chordial::core::{ConnId, Flow, Id, Instant, Redacted, Rng, Transport, UnixTime};
 use chordial::identity::{
-    DictionaryKey, Expect, Foreign, Identity, Proven, Revocations, Revoked, SignedEntry, TrustAnchor, Verified,
+    ChunkHash, DictionaryKey, Expect, Foreign, Identity, Proven, Revocations, Revoked, SignedEntry, TrustAnchor,
+    Verified,
 };
 use chordial::node::control::{CallReport, Command, CommandError, Event, Reply, RequestId};
 use chordial::node::{Input, MediaCommand, MediaInput, Node, Output, Saved, Setup, StoreInput};
@@ -100,6 +101,7 @@ pub struct Host {
 #[derive(Default)]
 pub struct Disk {
     pub records: BTreeMap<(Id, u8, DictionaryKey), SignedEntry>,
+    pub chunks: BTreeMap<ChunkHash, Bytes>,
     pub unix: UnixTime,
     /// How long it takes to flush.
     pub delay: Duration,
@@ -264,8 +266,13 @@ impl World {
                     Change::Put { key, replica, entry } => {
                         disk.records.insert((key, replica, entry.dictionary_key()), entry);
                     }
+                    Change::Chunk { hash, bytes } => drop(disk.chunks.insert(hash, bytes)),
+                    Change::Unchunk { hash } => drop(disk.chunks.remove(&hash)),
                     Change::Remove { key, replica, entry } => drop(disk.records.remove(&(key, replica, entry))),
-                    Change::Clear => disk.records.clear(),
+                    Change::Clear => {
+                        disk.records.clear();
+                        disk.chunks.clear();
+                    }
                 }
             }
         }
@@ -285,7 +292,8 @@ impl World {
         let entries = h.disk.records.iter().map(|((key, replica, _), e)| (*key, *replica, e.clone())).collect();
         setup.known_peers = known_peers;
         setup.messages = h.messages.clone();
-        setup.stored = Some(Stored { entries, unix: h.disk.unix });
+        let chunks = h.disk.chunks.iter().map(|(hash, bytes)| (*hash, bytes.len() as u32)).collect();
+        setup.stored = Some(Stored { entries, chunks, unix: h.disk.unix });
         (h.dead, h.stopped, h.wake) = (false, false, None);
         (h.events, h.log, h.saved) = (Vec::new(), Vec::new(), Vec::new());
         h.node = Node::new(self.now, setup, self.rng.fork());
@@ -525,6 +533,10 @@ impl World {
                 self.hosts[host].saved.push(what);
             }
             Output::Store(batch) => self.keep(host, batch),
+            Output::LoadChunk { hash } => {
+                let bytes = self.hosts[host].disk.chunks.get(&hash).cloned();
+                self.at(self.now, Place::Node(host), Arrival::Node(Input::Store(StoreInput::Loaded { hash, bytes })));
+            }
             Output::Resolve { name } => self.hosts[host].log.push(format!("resolve {name}")),
             Output::Stopped => {
                 self.hosts[host].log.push("stopped".into());

@@ -54,6 +54,30 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// A lease that this node wants is its own, or is another's, or was lost.
+    Lease {
+        /// The address that names it.
+        lease: String,
+        /// This node has it.
+        held: bool,
+        /// Its fencing token; 0 where it has it not.
+        token: u64,
+        /// Who has it, where another is known to.
+        by: Option<String>,
+        /// For how long, unless it is renewed.
+        seconds: u64,
+    },
+    /// How far a blob has come.
+    Blob {
+        /// Its number.
+        blob: String,
+        /// Chunks written or read.
+        done: usize,
+        /// Of so many, as far as is known.
+        of: usize,
+        /// `writing`, `written`, `reading`, `renewed`, `taken back`, or `failed:` and why.
+        state: String,
+    },
     /// Something that the owner should look after; `status` shows it for as long as it lasts.
     Warning {
         /// What is wrong, and with what.
