@@ -9,6 +9,7 @@ mod world;
 mod between;
 mod calls;
 mod dialogs;
+mod disowned;
 mod election;
 mod forks;
 mod joining;

@@ -10,8 +10,8 @@
 
 use super::cbor::{Reader, Writer, canonical};
 use super::{
-    CLOCK_SKEW, Certificate, Claims, IdentityError, MayWrite, PublicKey, Purpose, RecordError, Revoked, SignedEntry,
-    split_aor,
+    CLOCK_SKEW, Certificate, Claims, IdentityError, MayWrite, PublicKey, Purpose, RecordError, Revoked, Word,
+    SignedEntry, split_aor,
 };
 use crate::core::{Id, UnixTime};
 use std::collections::{BTreeMap, VecDeque};
@@ -106,6 +106,8 @@ pub struct Verified {
     pub has_place: bool,
     /// The enrollers' keys that the chain leans on, the user's first; empty in an open overlay.
     pub enrollers: Vec<PublicKey>,
+    /// What those enrollers say in the chain, each with who says it.
+    pub said: Vec<(PublicKey, Word)>,
     /// The phone accounts that the device may sign for.
     pub adapter_for: Vec<String>,
     /// From when all certificates count, tolerance included.
@@ -379,6 +381,8 @@ fn verified(
     let (name, aliases) = names.split_first().ok_or(IdentityError::UserName)?;
     let from = chain.iter().map(|c| c.not_before.secs().saturating_sub(CLOCK_SKEW.as_secs())).max().unwrap_or(0);
     let until = chain.iter().map(|c| c.not_after + CLOCK_SKEW).min().unwrap_or_default();
+    let by_enrollers = chain.iter().filter(|c| enrollers.contains(&c.issuer));
+    let said = by_enrollers.map(|c| (c.issuer, Word::certificate(c))).collect();
     Ok(Verified {
         device: device.subject,
         user_key: user.subject,
@@ -388,6 +392,7 @@ fn verified(
         peer_id: place.unwrap_or_else(|| key_peer_id(&device.subject)),
         has_place: place.is_some(),
         enrollers,
+        said,
         adapter_for,
         valid_from: UnixTime(from),
         valid_until: until,

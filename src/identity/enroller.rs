@@ -218,6 +218,8 @@ impl Enroller {
 
     /// What counts no more: its names are free again, its devices get nothing signed.
     pub fn revoke(&mut self, revoked: Arc<Revoked>) {
+        // A page under another's name may have stood in the place of a good one: that comes back from who has it.
+        self.book.disown(&revoked);
         self.revoked = revoked;
     }
 
@@ -229,7 +231,7 @@ impl Enroller {
     /// Takes a page of another enroller; true when it is news.
     pub fn learn(&mut self, page: &[u8], now: UnixTime) -> Result<bool, IdentityError> {
         let root = self.certificate.issuer;
-        self.book.take(page, &self.certificate.overlay, root, now)
+        self.book.take(page, &self.certificate.overlay, root, &self.revoked, now)
     }
 
     /// Names that more than one user holds.

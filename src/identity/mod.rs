@@ -56,6 +56,7 @@ mod proof;
 mod reconcile;
 mod recovery;
 mod revocation;
+mod word;
 mod seal;
 mod settings;
 mod throttle;
@@ -91,9 +92,10 @@ pub use proof::{CallProof, PROOF_HEADER, Said, Side};
 pub use reconcile::{Ask, ItemId, Reconciled, Reply};
 pub use recovery::RecoverySheet;
 pub use revocation::{
-    MAX_OFFICE_REVOCATIONS, MAX_REVOCATIONS_PER_USER, MAX_USER_REVOCATIONS, Noted, REVOCATIONS_TYPE, Revocation,
+    MAX_OFFICE_REVOCATIONS, MAX_REVOCATIONS_PER_USER, MAX_ROOT_REVOCATIONS, MAX_USER_REVOCATIONS, Noted, REVOCATIONS_TYPE, Revocation,
     Revocations, Revoked, RevokedKey,
 };
+pub use word::{MAX_KEPT, Word};
 pub use seal::{MAX_RECIPIENTS, SealError, open, seal};
 pub use settings::{MAX_PART, MAX_SETTING, SETTINGS, SETTINGS_PARTS, Settings, settings_aor};
 pub use touch::{Touch, TouchOf, touch};

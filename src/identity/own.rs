@@ -9,8 +9,8 @@ use super::cbor::{Reader, Writer, canonical};
 use super::enroller::draw_peer_id;
 use super::{
     Certificate, Certified, CertifyRequest, Chain, Claims, ENROLLERS, EnrolError, Enroller, Entry, IdentityError,
-    KeyPair, MayWrite, PublicKey, RecoverySheet, SignedEntry, TrustAnchor, Verified, canonical_overlay, canonical_user,
-    split_aor,
+    KeyPair, MayWrite, PublicKey, RecoverySheet, Revoked, SignedEntry, TrustAnchor, Verified, canonical_overlay,
+    canonical_user, split_aor,
 };
 use crate::core::{Id, Redacted, Rng, UnixTime};
 use std::time::Duration;
@@ -248,7 +248,7 @@ impl Identity {
 
     /// Renews what this device can renew itself: on an enroller everything, with the user's key the device's certificate. True
     /// when anything changed.
-    pub fn renew_own(&mut self, now: UnixTime, rng: &mut Rng) -> Result<bool, EnrolError> {
+    pub fn renew_own(&mut self, revoked: &Revoked, now: UnixTime, rng: &mut Rng) -> Result<bool, EnrolError> {
         let mut renewed = false;
         let device = self.chain.find(|c| matches!(c, Claims::Device(_))).cloned();
         if let (Some(user_key), Some(old)) = (&self.user_key, device.filter(|c| c.not_after <= now + RENEW_BEFORE)) {
@@ -261,8 +261,8 @@ impl Identity {
             self.chain = Chain::new(certificates);
             renewed = true;
         }
-        if self.needs_enroller(now) && self.enroller.is_some() {
-            let request = self.certify_request(self.ending_delegations(now), now);
+        if self.enroller.is_some() && (self.needs_enroller(now) || self.leans_on(revoked)) {
+            let request = self.certify_request(self.ending_delegations(revoked, now), now);
             let (anchor, device) = (self.anchor.clone(), self.device.public());
             let enroller = self.enroller.as_mut().ok_or(IdentityError::NotOurs)?;
             let granted = enroller.certify(&request, device, &anchor, now, rng)?;
@@ -281,9 +281,16 @@ impl Identity {
         office && (!self.has_place || ends.is_some_and(|end| end <= now + RENEW_BEFORE))
     }
 
-    /// The phone accounts whose delegation runs out within a year.
-    pub fn ending_delegations(&self, now: UnixTime) -> Vec<String> {
-        let ending = self.adapters.iter().filter(|(c, _)| c.not_after <= now + RENEW_BEFORE);
+    /// True when anything that it shows was signed by an enroller that is revoked, although it stays.
+    pub fn leans_on(&self, revoked: &Revoked) -> bool {
+        let signed = self.chain.certificates().iter().chain(self.adapters.iter().map(|(c, _)| c));
+        signed.map(|c| &c.issuer).any(|issuer| revoked.is_enroller(issuer))
+    }
+
+    /// The phone accounts whose delegation runs out within a year, or was signed by an enroller that is revoked.
+    pub fn ending_delegations(&self, revoked: &Revoked, now: UnixTime) -> Vec<String> {
+        let ends = |c: &Certificate| c.not_after <= now + RENEW_BEFORE || revoked.is_enroller(&c.issuer);
+        let ending = self.adapters.iter().filter(|(c, _)| ends(c));
         let names = ending.filter_map(|(c, _)| if let Claims::Adapter(names) = &c.claims { Some(names) } else { None });
         names.flatten().filter(|n| *n != ENROLLERS).take(super::MAX_ASKED).cloned().collect()
     }

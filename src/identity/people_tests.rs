@@ -248,7 +248,7 @@ fn books_become_one_and_take_no_false_page() {
     let (foreign, _) = office(9);
     let root = sheet.root();
     for page in pages(&foreign).values() {
-        assert_eq!(Book::default().take(page, "office", root, NOW), Err(IdentityError::Issuer("enroller")));
+        assert_eq!(Book::default().take(page, "office", root, &Revoked::default(), NOW), Err(IdentityError::Issuer("enroller")));
     }
     let rng = &mut Rng::from_seed(8);
     for page in pages(&anna).values() {
@@ -256,7 +256,7 @@ fn books_become_one_and_take_no_false_page() {
             let mut bytes = page.clone();
             let at = rng.below(bytes.len() as u64) as usize;
             bytes[at] ^= 1 << rng.below(8);
-            assert!(Book::default().take(&bytes, "office", root, NOW).is_err());
+            assert!(Book::default().take(&bytes, "office", root, &Revoked::default(), NOW).is_err());
         }
     }
 }

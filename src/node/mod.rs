@@ -28,6 +28,7 @@
 //! | `people` | revocations: kept, told on, compared before anybody is let in |
 //! | `certify` | certificates asked of enrollers, and what enrollers grant |
 //! | `office` | an administrator's commands, and the book shared among enrollers |
+//! | `disown` | the root revokes an enroller |
 //! | `devices` | the devices of this node's user |
 //! | `message` | messages that go out |
 //! | `deliver` | messages that come in, for the user here and for phones |
@@ -51,6 +52,7 @@ mod deliver;
 mod detour;
 mod devices;
 mod discovery;
+mod disown;
 mod enrol;
 mod exchange;
 mod fetch;

@@ -153,13 +153,24 @@ impl Node {
 
     /// Takes a statement of this node itself; false when there are too many.
     pub(super) fn revoke(&mut self, now: Instant, revocation: Revocation) -> bool {
-        let bytes = revocation.encode();
-        match self.people.revocations.note(revocation) {
-            Noted::New => self.noted(now, vec![bytes], None),
-            Noted::Known => {}
-            Noted::Full => return false,
+        self.revoke_all(now, vec![revocation])
+    }
+
+    /// Takes several that belong together.
+    pub(super) fn revoke_all(&mut self, now: Instant, revocations: Vec<Revocation>) -> bool {
+        let (mut new, mut fits) = (Vec::new(), true);
+        for revocation in revocations {
+            let bytes = revocation.encode();
+            match self.people.revocations.note(revocation) {
+                Noted::New => new.push(bytes),
+                Noted::Known => {}
+                Noted::Full => fits = false,
+            }
         }
-        true
+        if !new.is_empty() {
+            self.noted(now, new, None);
+        }
+        fits
     }
 
     /// True when any was new.
@@ -200,6 +211,7 @@ impl Node {
         }
         self.settle_tx(now);
         self.spread(now);
+        self.replace_disowned(now);
         for revocation in new.iter().filter_map(|bytes| Revocation::decode(bytes).ok()) {
             tracing::info!(name = %revocation.name, key = %revocation.subject, "revoked");
             self.event(None, Event::Revoked { name: revocation.name, key: revocation.subject.to_string() });

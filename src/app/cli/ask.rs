@@ -73,13 +73,6 @@ pub async fn phone_add(data: &Path, args: PhoneAddArgs, json: bool) -> Result<()
     Ok(())
 }
 
-/// `office owner add`: the recovery sheet is typed, used for one signature, and kept nowhere.
-pub async fn owner_add(data: &Path, user: String, json: bool) -> Result<(), Failure> {
-    drop(Client::connect(data).await?);
-    let sheet = password::ask("Recovery sheet (the groups of letters and digits): ")?;
-    one(data, Command::OwnerAdd { user, sheet }, json).await
-}
-
 /// `call`: done when it was answered. Ctrl-C hangs up and still brings the report.
 pub async fn call(data: &Path, args: CallArgs, json: bool) -> Result<(), Failure> {
     let command = Command::Call {

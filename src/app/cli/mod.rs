@@ -5,13 +5,14 @@ mod ask;
 mod audio;
 mod contacts;
 mod login;
+mod office;
 pub mod password;
 mod print;
 
 pub use args::{
     AcceptArgs, Adapters, ArchiveArgs, BlockArgs, CallArgs, Cli, Command, Contacts, CreateArgs, DemoArgs, Devices,
     DtmfArgs, InviteArgs, JoinArgs, LinkArgs, LoginArgs, LookupArgs, MessageArgs, Messages, Office, Owner,
-    PasswordArgs, Phone, PhoneAddArgs, RecoverArgs, SimArgs, StartArgs, WhichCall,
+    PasswordArgs, Phone, PhoneAddArgs, RecoverArgs, RevokeArgs, SimArgs, StartArgs, WhichCall,
 };
 pub use ask::spinner;
 pub use login::addresses;
@@ -45,9 +46,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             client(ask::one(&data()?, command, json))
         }
         Command::Office(Office::Users) => client(ask::one(&data()?, control::Command::OfficeUsers, json)),
-        Command::Office(Office::Revoke { target }) | Command::Revoke { target } => {
-            client(ask::one(&data()?, control::Command::OfficeRevoke { target }, json))
-        }
+        Command::Office(Office::Revoke(args)) | Command::Revoke(args) => client(office::revoke(&data()?, args, json)),
         Command::Office(Office::Adapters(adapters)) => {
             let (device, allow) = match adapters {
                 Adapters::Allow { device } => (device, true),
@@ -55,7 +54,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             };
             client(ask::one(&data()?, control::Command::OfficeAdapters { device, allow }, json))
         }
-        Command::Office(Office::Owner(Owner::Add { user })) => client(ask::owner_add(&data()?, user, json)),
+        Command::Office(Office::Owner(Owner::Add { user })) => client(office::owner_add(&data()?, user, json)),
         Command::Office(Office::Recover(args)) => start::recover_office(&data()?, &args, json),
         Command::Office(Office::Backup(args)) => start::backup(&data()?, &args, json),
         Command::Office(Office::Restore(args)) => start::restore(&data()?, &args, json),

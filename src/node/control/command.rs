@@ -132,6 +132,16 @@ pub enum Command {
         /// User name, `USER/LABEL`, or the fingerprint of a user's or device's key.
         target: String,
     },
+    /// Revoke an enroller by the root. Answered by [`Reply::Done`].
+    EnrollerRevoke {
+        /// Fingerprint of the enroller's key or of its device's, or `USER/LABEL` of the device.
+        target: String,
+        /// The secret of the recovery sheet.
+        sheet: String,
+        /// What it signed from then on counts no more, seconds since 1970; by default from now on.
+        #[serde(default)]
+        since: Option<u64>,
+    },
     /// Whether a member's device may take standard phones of any name upon itself. Answered by [`Reply::Done`].
     OfficeAdapters {
         /// Fingerprint of its key.

@@ -45,11 +45,7 @@ pub enum Command {
     /// Join an office by the code that its `invite` printed (also: office join).
     Join(JoinArgs),
     /// Revoke a user with all devices, or one device (also: office revoke).
-    Revoke {
-        /// User name, USER/LABEL of a device, or the fingerprint of a user's or device's key.
-        #[arg(value_name = "USER|DEVICE")]
-        target: String,
-    },
+    Revoke(RevokeArgs),
     /// Your devices: list them, add one, revoke one.
     Devices {
         /// Without one: list.
@@ -134,12 +130,8 @@ pub enum Office {
     Join(JoinArgs),
     /// Who is in the office, with devices, open invites and what is revoked.
     Users,
-    /// Revoke a user with all devices, or one device.
-    Revoke {
-        /// User name, USER/LABEL of a device, or the fingerprint of a user's or device's key.
-        #[arg(value_name = "USER|DEVICE")]
-        target: String,
-    },
+    /// Revoke a user with all devices, or one device; with --by-root an administrator that was lost or went rogue.
+    Revoke(RevokeArgs),
     /// Which members' devices may take standard phones of any name upon themselves.
     #[command(subcommand)]
     Adapters(Adapters),
@@ -152,6 +144,20 @@ pub enum Office {
     Backup(ArchiveArgs),
     /// Read what `backup` wrote into an empty data directory.
     Restore(ArchiveArgs),
+}
+
+/// Of `revoke`.
+#[derive(Debug, Args)]
+pub struct RevokeArgs {
+    /// User name, USER/LABEL of a device, or the fingerprint of a user's or device's key.
+    #[arg(value_name = "USER|DEVICE")]
+    pub target: String,
+    /// An administrator's device or key, by the root: the recovery sheet is asked for.
+    #[arg(long)]
+    pub by_root: bool,
+    /// With --by-root: what it signed from then on counts no more, in seconds since 1970. Default: from now on.
+    #[arg(long, value_name = "SECONDS", requires = "by_root")]
+    pub since: Option<u64>,
 }
 
 /// `office adapters ...`.
