@@ -6,6 +6,7 @@
 mod raw;
 mod world;
 
+mod adapters;
 mod between;
 mod calls;
 mod dialogs;

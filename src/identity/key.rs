@@ -24,6 +24,8 @@ pub enum Purpose {
     CallProof,
     /// The renewal of record entries.
     Touch,
+    /// A phone's secret for a further adapter.
+    Phone,
 }
 
 impl Purpose {
@@ -38,6 +40,7 @@ impl Purpose {
             Purpose::Letter => "chordial message v1",
             Purpose::CallProof => "chordial call proof v1",
             Purpose::Touch => "chordial record touch v1",
+            Purpose::Phone => "chordial phone secret v1",
         }
     }
 

@@ -52,6 +52,7 @@ mod name;
 mod own;
 mod owner;
 mod pairing;
+mod phone;
 mod proof;
 mod reconcile;
 mod recovery;
@@ -88,6 +89,7 @@ pub use pairing::{
     MAX_PAIRING_TRIES, PAIRING_TYPE, PairingAnswer, PairingInviter, PairingJoiner, PairingKey, PairingRequest,
     ShortCode,
 };
+pub use phone::{DigestSecret, MAX_SHARED, PHONE_TYPE, PhoneShare, PhoneWord};
 pub use proof::{CallProof, PROOF_HEADER, Said, Side};
 pub use reconcile::{Ask, ItemId, Reconciled, Reply};
 pub use recovery::RecoverySheet;

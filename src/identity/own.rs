@@ -363,6 +363,11 @@ impl Identity {
         Ok(())
     }
 
+    /// Speaks for the phone account `name` no longer.
+    pub fn drop_adapter(&mut self, name: &str) {
+        self.adapters.retain(|(c, _)| !matches!(&c.claims, Claims::Adapter(names) if *names == [name.to_owned()]));
+    }
+
     /// The identity under which this device speaks for the phone account `name`: in an office by its adapter certificate
     /// (`NotOurs` without one), in an open overlay by a user key made from the device's key and the name, the same after
     /// a restart.

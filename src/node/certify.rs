@@ -301,6 +301,9 @@ impl Node {
         added.map_err(|fault| {
             CommandError::new(format!("the account {user} was not made: {fault}"), "change it and try again")
         })?;
+        if self.registrar.accounts().shares().waiting().next().is_some() {
+            self.share_soon(now);
+        }
         self.save_identity();
         self.save_phones();
         self.mailbox_of_phone(now, &self.domain.aor(&user.to_ascii_lowercase()));

@@ -56,6 +56,8 @@ impl Node {
             }
             Command::PhoneList => Ok(Reply::Phones { phones: self.phones(now) }),
             Command::PhoneRemove { user } => self.phone_remove(now, &user),
+            Command::PhoneShare { user, member } => return self.phone_share(now, request, &user, &member),
+            Command::PhoneUnshare { user, device } => self.phone_unshare(now, &user, &device),
             Command::Invite { user, extension } => self.invite(now, &user, extension.as_deref()),
             Command::Devices => return self.devices(now, request, None),
             Command::DeviceAdd { label, with_key } => self.device_add(now, label, with_key),
@@ -238,10 +240,13 @@ impl Node {
     }
 
     fn phones(&self, now: Instant) -> Vec<PhoneStatus> {
+        let shares = self.registrar.accounts().shares();
+        let shared = |user: &str| shares.of(user).map(|s| format!("{}/{}", s.member, s.device)).collect();
         let row = |account: &crate::pbx::Account| PhoneStatus {
             user: account.user.clone(),
             label: account.label.clone(),
             contacts: self.registrar.bindings(now, &account.user).into_iter().map(|b| b.uri).collect(),
+            also: shared(&account.user),
         };
         self.registrar.accounts().iter().map(row).collect()
     }
@@ -279,6 +284,9 @@ impl Node {
         }
         self.registrar.forget(user);
         self.forget_mailbox(now, user);
+        if self.registrar.accounts_mut().shares_mut().take_back(user, None) > 0 {
+            self.share_soon(now);
+        }
         self.save_phones();
         Ok(done(format!("removed {user}")))
     }

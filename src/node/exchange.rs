@@ -6,7 +6,7 @@ use super::detour::Sent;
 use super::{Node, Owner};
 use crate::core::{Flow, Instant};
 use crate::identity::login::{SHARE_TYPE, ShareAnswer};
-use crate::identity::{BOOK_TYPE, CERTIFY_TYPE, OWNER_TYPE, REVOCATIONS_TYPE};
+use crate::identity::{BOOK_TYPE, CERTIFY_TYPE, OWNER_TYPE, PHONE_TYPE, REVOCATIONS_TYPE};
 use crate::sip::msg::{HeaderName, Message, Method};
 use crate::sip::tx::ServerTxId;
 use crate::ua::Hop;
@@ -26,6 +26,8 @@ pub(super) enum Asked {
     Book { to: Hop, rounds: u8 },
     /// Another device to become an enroller.
     Owner(Box<super::office::Owner>),
+    /// A further adapter of a phone.
+    Share(Box<super::adapters::Sharing>),
     /// Something about password log-ins.
     Login(super::login::LoginAsked),
 }
@@ -96,6 +98,7 @@ impl Node {
             Asked::Certificates(wanted) => self.on_certificates(now, *wanted, &answer),
             Asked::Book { to, rounds } => self.on_book_answered(now, &to, rounds, &answer),
             Asked::Owner(owner) => self.on_owner_answered(now, *owner, &answer),
+            Asked::Share(sharing) => self.on_shared(now, *sharing, &answer),
             Asked::Login(asked) => {
                 let answer = if answer.status == 200 { ShareAnswer::decode(&answer.body).ok() } else { None };
                 self.on_share_answer(now, asked, answer);
@@ -122,6 +125,10 @@ impl Node {
         }
         if message.content_is(BOOK_TYPE) {
             self.on_book(now, tx, message, flow);
+            return true;
+        }
+        if message.content_is(PHONE_TYPE) {
+            self.on_phone_word(now, tx, message, flow);
             return true;
         }
         if message.content_is(OWNER_TYPE) {

@@ -27,6 +27,7 @@
 //! | `enrol` | invites, and strangers who redeem them |
 //! | `people` | revocations: kept, told on, compared before anybody is let in |
 //! | `certify` | certificates asked of enrollers, and what enrollers grant |
+//! | `adapters` | phones that several devices serve |
 //! | `office` | an administrator's commands, and the book shared among enrollers |
 //! | `disown` | the root revokes an enroller |
 //! | `devices` | the devices of this node's user |
@@ -42,6 +43,7 @@
 //! | `exchange` | what nodes ask each other beside overlay and calls |
 //! | `command` | what a person or a script asks |
 
+mod adapters;
 mod archive;
 mod attach;
 mod calls;
@@ -439,6 +441,8 @@ pub struct Node {
     people: people::People,
     certifying: certify::Certifying,
     office: office::Office,
+    /// When further adapters of phones are told what they have to know.
+    sharing_due: Option<Instant>,
     login: login::Login,
     settings: settings::Synced,
     pairing: Option<pairing::Pairing>,
@@ -490,6 +494,7 @@ impl Node {
             people: people::People::new(std::mem::take(&mut setup.revocations)),
             certifying: certify::Certifying::default(),
             office: office::Office::default(),
+            sharing_due: Some(now),
             login: login::Login::new(setup.shares.as_deref(), setup.attempts.as_deref()),
             pairing: None,
             settings: settings::Synced::new(setup.settings.as_deref()),
@@ -561,6 +566,7 @@ impl Node {
         self.people_timeout(now);
         self.certify_timeout(now);
         self.office_timeout(now);
+        self.sharing_timeout(now);
         self.on_mail_timeout(now);
         self.login_timeout(now);
         self.settings_timeout(now);
@@ -586,6 +592,7 @@ impl Node {
                 self.next_people_timeout(),
                 self.next_certify_timeout(),
                 self.next_office_timeout(),
+                self.next_sharing(),
                 self.next_mail_timeout(),
                 self.next_login(),
                 self.settings.next(),

@@ -70,6 +70,10 @@ pub async fn phone_add(data: &Path, args: PhoneAddArgs, json: bool) -> Result<()
         (false, true) => print::out(&format!("{done}\npassword  {password}   (it is not shown again)")),
         (false, false) => print::out(&done),
     }
+    // The account is made and its password printed by now, whatever becomes of this.
+    for member in args.also {
+        one(data, Command::PhoneShare { user: user.clone(), member }, json).await?;
+    }
     Ok(())
 }
 

@@ -12,7 +12,7 @@ mod print;
 pub use args::{
     AcceptArgs, Adapters, ArchiveArgs, BlockArgs, CallArgs, Cli, Command, Contacts, CreateArgs, DemoArgs, Devices,
     DtmfArgs, InviteArgs, JoinArgs, LinkArgs, LoginArgs, LookupArgs, MessageArgs, Messages, Office, Owner,
-    PasswordArgs, Phone, PhoneAddArgs, RecoverArgs, RevokeArgs, SimArgs, StartArgs, WhichCall,
+    PasswordArgs, Phone, PhoneAdapter, PhoneAddArgs, RecoverArgs, RevokeArgs, SimArgs, StartArgs, WhichCall,
 };
 pub use ask::spinner;
 pub use login::addresses;
@@ -78,6 +78,12 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Phone(Phone::List) => client(ask::one(&data()?, control::Command::PhoneList, json)),
         Command::Phone(Phone::Remove { user }) => {
             client(ask::one(&data()?, control::Command::PhoneRemove { user }, json))
+        }
+        Command::Phone(Phone::Adapter(PhoneAdapter::Add { user, member })) => {
+            client(ask::one(&data()?, control::Command::PhoneShare { user, member }, json))
+        }
+        Command::Phone(Phone::Adapter(PhoneAdapter::Remove { user, device })) => {
+            client(ask::one(&data()?, control::Command::PhoneUnshare { user, device }, json))
         }
         Command::Contacts(Contacts::Link(args)) => client(contacts::link(&data()?, args, json)),
         Command::Contacts(Contacts::Accept(args)) => {

@@ -302,9 +302,10 @@ fn peer_row(p: &PeerStatus) -> [String; 4] {
     [p.peer_id.clone(), p.address.clone(), p.links.join(","), rtt]
 }
 
-fn phone_row(p: &PhoneStatus) -> [String; 3] {
+fn phone_row(p: &PhoneStatus) -> [String; 4] {
     let contacts = if p.contacts.is_empty() { "not registered".into() } else { p.contacts.join(", ") };
-    [p.user.clone(), p.label.clone(), contacts]
+    let also = if p.also.is_empty() { String::new() } else { format!("also at {}", p.also.join(", ")) };
+    [p.user.clone(), p.label.clone(), contacts, also]
 }
 
 fn peer_text(p: &PeerStatus) -> String {

@@ -101,6 +101,20 @@ pub enum Command {
         /// User name.
         user: String,
     },
+    /// Let another member's device serve a phone too. Answered by [`Reply::Done`].
+    PhoneShare {
+        /// The phone's user name.
+        user: String,
+        /// User name of the member, or `USER/KEY` with the fingerprint of one of several devices.
+        member: String,
+    },
+    /// Let a device that serves a phone too forget it. Answered by [`Reply::Done`].
+    PhoneUnshare {
+        /// The phone's user name.
+        user: String,
+        /// Fingerprint of the device's key, or its user's name.
+        device: String,
+    },
     /// Print a one-time code by which `user` joins this office. Answered by [`Reply::Invite`].
     Invite {
         /// User name.

@@ -337,6 +337,32 @@ pub enum Phone {
         #[arg(value_name = "USER")]
         user: String,
     },
+    /// Further devices that serve a phone, for when this one is down.
+    #[command(subcommand)]
+    Adapter(PhoneAdapter),
+}
+
+/// `phone adapter ...`.
+#[derive(Debug, Subcommand)]
+pub enum PhoneAdapter {
+    /// Let a member's device serve the phone too: it gets the account, sealed. Name it in the phone as second registrar.
+    Add {
+        /// User name of the phone.
+        #[arg(value_name = "USER")]
+        user: String,
+        /// User name of the member; MEMBER/KEY where several devices of hers run.
+        #[arg(value_name = "MEMBER")]
+        member: String,
+    },
+    /// Let a device forget the phone.
+    Remove {
+        /// User name of the phone.
+        #[arg(value_name = "USER")]
+        user: String,
+        /// User name of the member, or the fingerprint of the device's key.
+        #[arg(value_name = "MEMBER|DEVICE")]
+        device: String,
+    },
 }
 
 /// Of `phone add`.
@@ -348,6 +374,9 @@ pub struct PhoneAddArgs {
     /// What to call the phone in lists.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub label: String,
+    /// Let this member's device serve the phone too (see phone adapter add).
+    #[arg(long, value_name = "MEMBER")]
+    pub also: Vec<String>,
     /// Read the password from the first line of standard input.
     #[arg(long)]
     pub password_stdin: bool,
