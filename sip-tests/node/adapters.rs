@@ -80,6 +80,8 @@ fn a_phone_goes_on_at_its_second_adapter_when_the_first_dies() {
     world.kill(0);
     assert_eq!(registers(&mut world, 1), 200);
     world.run(seconds(20));
+    let found = wait(&mut world, 2, Command::Lookup { target: "lobby".into(), iterative: false });
+    println!("{found:?}\n{:?}", world.hosts[1].node.status(world.now));
     is_called(&mut world, 2);
     // And calls, by its second adapter's word.
     let way = Way::Stream(world.dial(0, Transport::Tcp, world.hosts[1].sip));

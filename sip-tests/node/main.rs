@@ -16,6 +16,7 @@ mod forks;
 mod joining;
 mod login;
 mod mailbox;
+mod merging;
 mod messages;
 mod moving;
 mod pairing;

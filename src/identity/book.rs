@@ -304,20 +304,7 @@ impl BookAsk {
         revoked: &Revoked,
         now: UnixTime,
     ) -> Result<(), IdentityError> {
-        let TrustAnchor::Office { overlay, root } = anchor else { return Err(IdentityError::NotOurs) };
-        let (delegation, enroller) = &self.proof;
-        let named = matches!(&delegation.claims, Claims::Adapter(names) if names.iter().any(|n| n == ENROLLERS));
-        if !named || delegation.subject != device || delegation.issuer != enroller.subject {
-            return Err(IdentityError::Shape("adapter"));
-        }
-        if enroller.claims != Claims::Enroller || enroller.issuer != *root {
-            return Err(IdentityError::Issuer("enroller"));
-        }
-        if revoked.is_enroller(&enroller.subject) {
-            return Err(IdentityError::Revoked("enroller"));
-        }
-        enroller.check(overlay, now)?;
-        delegation.check(overlay, now)
+        is_enrollers(&self.proof, device, anchor, revoked, now)
     }
 
     /// The encoding.
@@ -338,4 +325,28 @@ impl BookAsk {
         canonical(bytes, &ask.encode(), WHAT)?;
         Ok(ask)
     }
+}
+
+/// Checks that an enroller which is not revoked has delegated [`ENROLLERS`] to `device`: the delegation, and the enroller's certificate.
+pub(super) fn is_enrollers(
+    proof: &(Certificate, Certificate),
+    device: PublicKey,
+    anchor: &TrustAnchor,
+    revoked: &Revoked,
+    now: UnixTime,
+) -> Result<(), IdentityError> {
+    let TrustAnchor::Office { overlay, root } = anchor else { return Err(IdentityError::NotOurs) };
+    let (delegation, enroller) = proof;
+    let named = matches!(&delegation.claims, Claims::Adapter(names) if names.iter().any(|n| n == ENROLLERS));
+    if !named || delegation.subject != device || delegation.issuer != enroller.subject {
+        return Err(IdentityError::Shape("adapter"));
+    }
+    if enroller.claims != Claims::Enroller || enroller.issuer != *root {
+        return Err(IdentityError::Issuer("enroller"));
+    }
+    if revoked.is_enroller(&enroller.subject) {
+        return Err(IdentityError::Revoked("enroller"));
+    }
+    enroller.check(overlay, now)?;
+    delegation.check(overlay, now)
 }

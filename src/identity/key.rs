@@ -26,6 +26,8 @@ pub enum Purpose {
     Touch,
     /// A phone's secret for a further adapter.
     Phone,
+    /// A device that asks another office to take it in.
+    Move,
 }
 
 impl Purpose {
@@ -41,6 +43,7 @@ impl Purpose {
             Purpose::CallProof => "chordial call proof v1",
             Purpose::Touch => "chordial record touch v1",
             Purpose::Phone => "chordial phone secret v1",
+            Purpose::Move => "chordial request to move v1",
         }
     }
 

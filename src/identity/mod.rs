@@ -23,10 +23,13 @@
 //! [`ContactLink`] said or what was met before ([`Acquaintances`]); a [`CallProof`] in a request and in its answer shows
 //! each end's key to the other, whoever carries the messages.
 //!
-//! Left out: making members whose enroller was revoked whole again without a new
-//! invite; merging two offices; hearing of revocations in other overlays.
+//! An office may be taken into another ([`MergeOffer`], [`Merges`]): a statement of its own says where it continues ([`Successor`]), and
+//! each device is certified there by showing who it was ([`MoveAsk`]).
+//!
+//! Left out: hearing of revocations in other overlays.
 
 mod acquaintances;
+mod admit;
 mod armour;
 mod backup;
 mod book;
@@ -48,6 +51,7 @@ mod letter;
 mod link;
 pub mod login;
 mod mailbox;
+mod merge;
 mod name;
 mod own;
 mod owner;
@@ -60,10 +64,12 @@ mod revocation;
 mod word;
 mod seal;
 mod settings;
+mod successor;
 mod throttle;
 mod touch;
 
 pub use acquaintances::{Acquaintances, Block, Contact, FullError, Knock, Known, MAX_CONTACTS, MAX_KNOCKS, Standing};
+pub use admit::{MERGE_CODE_LIFETIME, Merges};
 pub use backup::{BackupError, open_backup, seal_backup};
 pub use book::{BOOK_TYPE, Book, BookAsk, BookDevice, MAX_BOOK};
 pub use certificate::{Certificate, Claims};
@@ -82,6 +88,7 @@ pub use kind::{EntryKind, KindRules, MayWrite};
 pub use letter::{Letter, LetterId, MAX_TEXT, SignedLetter};
 pub use link::{ContactLink, LINK_SCHEME, RingToken};
 pub use mailbox::{DeviceBody, MAX_ACKS, MAX_WAITING, Waiting, WaitingBody};
+pub use merge::{MERGE_LIFETIME, MERGE_TYPE, MergeOffer, MergeTerms, MoveAnswer, MoveAsk, Named};
 pub use name::{aor, canonical_overlay, canonical_user, resource_key, split_aor};
 pub use own::Identity;
 pub use owner::{OWNER_TYPE, OwnerAnswer, OwnerAsk};
@@ -100,6 +107,7 @@ pub use revocation::{
 pub use word::{MAX_KEPT, Word};
 pub use seal::{MAX_RECIPIENTS, SealError, open, seal};
 pub use settings::{MAX_PART, MAX_SETTING, SETTINGS, SETTINGS_PARTS, Settings, settings_aor};
+pub use successor::{Former, MAX_MERGED, Successor};
 pub use touch::{Touch, TouchOf, touch};
 
 use std::time::Duration;

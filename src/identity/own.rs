@@ -363,6 +363,24 @@ impl Identity {
         Ok(())
     }
 
+    /// Its delegations of phones, each with who signed it.
+    pub fn delegations(&self) -> impl Iterator<Item = &(Certificate, Certificate)> {
+        self.adapters.iter().filter(|(c, _)| !matches!(&c.claims, Claims::Adapter(n) if n.iter().any(|n| n == ENROLLERS)))
+    }
+
+    /// Remembers the further devices that `former`, the same device in another office, had signed.
+    pub(super) fn bring_signed(
+        &mut self,
+        former: &Identity,
+        overlay: &str,
+        now: UnixTime,
+    ) -> Result<(), IdentityError> {
+        let Some(user_key) = &self.user_key else { return Ok(()) };
+        let again = |c: &Certificate| Certificate::issue(user_key, c.subject, overlay, c.claims.clone(), now);
+        self.signed = former.signed.iter().map(again).collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
     /// Speaks for the phone account `name` no longer.
     pub fn drop_adapter(&mut self, name: &str) {
         self.adapters.retain(|(c, _)| !matches!(&c.claims, Claims::Adapter(names) if *names == [name.to_owned()]));

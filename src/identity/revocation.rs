@@ -5,8 +5,8 @@
 //!
 //! | issuer | certificates | what it may revoke |
 //! |---|---|---|
-//! | root | none | 3 enroller (naming what stays of its word), 1 user, 2 device |
-//! | enroller | enroller | user, device |
+//! | root | none | 3 enroller (naming what stays of its word), 1 user, 2 device, 4 the office itself |
+//! | enroller | enroller | user, device, the office itself |
 //! | user | enroller, user (open: user) | its own devices; itself |
 //!
 //! A statement has no end: what is revoked stays so, also when the certificates of who said it have run out. It counts for chains, whatever their certificates' dates: dates can be chosen by who signs. A user's
@@ -15,6 +15,9 @@
 //! **A revoked enroller.** The root's statement names what stays of that enroller's word ([`Word`]): certificates of members, and
 //! revocations that it signed. All else that bears its signature is refused, whatever date it bears. Several statements about
 //! one enroller add up.
+//!
+//! **The office itself** counts no more when it continues as another one: the subject is that one's root, the name its name ([`Successor`]).
+//! The one said first counts, whoever says another later.
 //!
 //! **Freshness.** Every peer keeps the whole set, on disk. A new statement is passed on at once over links to all peers known; both
 //! ends of a new link compare digests first, and every peer compares with a few others each minute. So it is with every
@@ -25,7 +28,7 @@ use super::cbor::{Reader, Writer, canonical};
 use super::name::check_label;
 use super::{
     CLOCK_SKEW, Certificate, Claims, Identity, IdentityError, ItemId, KeyPair, MAX_KEPT, PublicKey, Purpose, Reconciled,
-    RecoverySheet, Word, TrustAnchor, Verified,
+    RecoverySheet, Successor, TrustAnchor, Verified, Word,
 };
 use crate::core::UnixTime;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +57,8 @@ pub enum RevokedKey {
     Device,
     /// An enroller: of what it signed only that counts which the statement names.
     Enroller,
+    /// The office itself, which continues as another one: the key is the other's root.
+    Office,
 }
 
 impl RevokedKey {
@@ -62,6 +67,7 @@ impl RevokedKey {
             RevokedKey::User => 1,
             RevokedKey::Device => 2,
             RevokedKey::Enroller => 3,
+            RevokedKey::Office => 4,
         }
     }
 }
@@ -87,6 +93,8 @@ pub struct Revocation {
     pub name: String,
     /// Of an enroller: what stays of its word.
     pub kept: BTreeSet<Word>,
+    /// Of the office: where it continues.
+    pub successor: Option<Successor>,
     authority: Vec<Certificate>,
     signature: [u8; 64],
 }
@@ -124,6 +132,25 @@ impl Revocation {
         Revocation::issue(sheet.key(), Vec::new(), sheet.overlay(), about, name, now)
     }
 
+    /// Signs with this device's enroller key that the office continues as that of `root`, called `name`.
+    pub fn of_office(
+        by: &Identity,
+        root: PublicKey,
+        name: &str,
+        successor: Successor,
+        now: UnixTime,
+    ) -> Result<Revocation, IdentityError> {
+        let enroller = by.enroller.as_ref().ok_or(IdentityError::NotOurs)?;
+        let (authority, about) = (vec![enroller.certificate().clone()], (RevokedKey::Office, root, BTreeSet::new()));
+        let mut said = Revocation::issue(enroller.key(), authority, by.overlay(), about, name, now)?;
+        said.successor = Some(successor);
+        said.signature = enroller.key().sign(Purpose::Revocation, &said.statement());
+        match said.encode().len() > MAX_STATEMENT {
+            true => Err(IdentityError::TooLarge(WHAT)),
+            false => Ok(said),
+        }
+    }
+
     /// Signs with the root key that an enroller counts no more, but for what is `kept`: as many statements as that takes.
     pub fn of_enroller(
         sheet: &RecoverySheet,
@@ -152,7 +179,7 @@ impl Revocation {
         check_label(name)?;
         let (issuer, overlay, name) = (key.public(), overlay.to_owned(), name.to_owned());
         let mut revocation =
-            Revocation { what, subject, issuer, issued: now, overlay, name, kept, authority, signature: [0; 64] };
+            Revocation { what, subject, issuer, issued: now, overlay, name, kept, successor: None, authority, signature: [0; 64] };
         revocation.signature = key.sign(Purpose::Revocation, &revocation.statement());
         Ok(revocation)
     }
@@ -182,14 +209,20 @@ impl Revocation {
             1 => RevokedKey::User,
             2 => RevokedKey::Device,
             3 => RevokedKey::Enroller,
+            4 => RevokedKey::Office,
             _ => return Err(IdentityError::Malformed(WHAT)),
         };
         let (subject, issuer) = (PublicKey(inner.exact()?), PublicKey(inner.exact()?));
         let issued = UnixTime(inner.uint()?);
         let (overlay, name) = (inner.text()?.to_owned(), inner.text()?.to_owned());
         check_label(&name)?;
+        let mut successor = None;
         let kept = match (fields, what) {
-            (7, _) => BTreeSet::new(),
+            (8, RevokedKey::Office) => {
+                successor = Some(Successor::decode(inner.bytes()?)?);
+                BTreeSet::new()
+            }
+            (7, _) if what != RevokedKey::Office => BTreeSet::new(),
             (8, RevokedKey::Enroller) => {
                 let (kept, rest) = inner.bytes()?.as_chunks::<16>();
                 if kept.is_empty() || kept.len() > MAX_KEPT || !rest.is_empty() {
@@ -201,7 +234,7 @@ impl Revocation {
         };
         let authority = (0..reader.list(2)?).map(|_| Certificate::read(&mut reader)).collect::<Result<Vec<_>, _>>()?;
         let signature = reader.exact()?;
-        let revocation = Revocation { what, subject, issuer, issued, overlay, name, kept, authority, signature };
+        let revocation = Revocation { what, subject, issuer, issued, overlay, name, kept, successor, authority, signature };
         canonical(bytes, &revocation.encode(), WHAT)?;
         Ok(revocation)
     }
@@ -265,7 +298,8 @@ impl Revocation {
     }
 
     fn key(&self) -> Key {
-        let part = (self.what == RevokedKey::Enroller).then(|| ItemId::of(&self.encode()));
+        let adds_up = matches!(self.what, RevokedKey::Enroller | RevokedKey::Office);
+        let part = adds_up.then(|| ItemId::of(&self.encode()));
         (self.what, self.subject, self.is_by_user(), self.issuer, part)
     }
 
@@ -274,10 +308,13 @@ impl Revocation {
     }
 
     fn statement(&self) -> Vec<u8> {
-        let mut writer = Writer::array(if self.kept.is_empty() { 7 } else { 8 });
+        let more = !self.kept.is_empty() || self.successor.is_some();
+        let mut writer = Writer::array(if more { 8 } else { 7 });
         writer.uint(1).uint(self.what.number()).bytes(&self.subject.0).bytes(&self.issuer.0);
         writer.uint(self.issued.secs()).text(&self.overlay).text(&self.name);
-        if !self.kept.is_empty() {
+        if let Some(successor) = &self.successor {
+            writer.bytes(&successor.encode());
+        } else if !self.kept.is_empty() {
             writer.bytes(&self.kept.iter().flat_map(|said| said.0).collect::<Vec<_>>());
         }
         writer.finish()
@@ -369,7 +406,7 @@ impl Revocations {
         }
         for r in self.iter() {
             match r.what {
-                RevokedKey::Enroller => {}
+                RevokedKey::Enroller | RevokedKey::Office => {}
                 _ if revoked.unsays(r) => {}
                 RevokedKey::User => drop(revoked.users.insert(r.subject)),
                 RevokedKey::Device if r.is_by_user() => drop(revoked.by_user.insert((r.issuer, r.subject))),
@@ -377,6 +414,14 @@ impl Revocations {
             }
         }
         Arc::new(revoked)
+    }
+
+    /// Where the office continues, if it does: of what was said first the latest wording.
+    pub fn successor(&self) -> Option<&Revocation> {
+        let revoked = self.revoked();
+        let said = || self.iter().filter(|r| r.what == RevokedKey::Office && !revoked.unsays(r));
+        let root = said().min_by_key(|r| (r.issued, ItemId::of(&r.encode())))?.subject;
+        said().filter(|r| r.subject == root).max_by_key(|r| (r.issued, ItemId::of(&r.encode())))
     }
 
     /// How many.

@@ -62,7 +62,7 @@ impl Enroller {
             }
         }
         let spoken = revocations.iter().filter(|r| r.issuer == *enroller && !r.is_by_user() && r.issued < since);
-        kept.extend(spoken.filter(|r| r.what != RevokedKey::Enroller).map(Word::revocation));
+        kept.extend(spoken.filter(|r| r.what != RevokedKey::Enroller && r.what != RevokedKey::Office).map(Word::revocation));
         (kept, users)
     }
 }

@@ -206,6 +206,8 @@ impl Driver {
                         Saved::Shares => disk::SHARES,
                         Saved::Attempts => disk::ATTEMPTS,
                         Saved::Foreign => disk::FOREIGN,
+                        Saved::Former => disk::FORMER,
+                        Saved::Merges => disk::MERGES,
                     };
                     self.data.write(name, &bytes)?;
                 }

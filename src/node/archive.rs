@@ -115,6 +115,11 @@ impl Archive {
         serde_json::from_slice(bytes).map_err(|e| e.to_string())
     }
 
+    /// The file as it is.
+    pub fn to_file(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
     /// The file, when something has changed since the last time.
     pub fn take_file(&mut self) -> Option<Vec<u8>> {
         if !std::mem::take(&mut self.dirty) {

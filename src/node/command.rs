@@ -64,6 +64,7 @@ impl Node {
             Command::DeviceRemove { device } => return self.devices(now, request, Some(device)),
             Command::OfficeUsers => self.office_users(now),
             Command::OfficeRevoke { target } => self.office_revoke(now, &target),
+            Command::OfficeMerge { code } => return self.office_merge(now, request, code.as_deref()),
             Command::EnrollerRevoke { target, sheet, since } => self.revoke_enroller(now, &target, &sheet, since),
             Command::OfficeAdapters { device, allow } => self.office_adapters(&device, allow),
             Command::OwnerAdd { user, sheet } => return self.owner_add(now, request, &user, &sheet),

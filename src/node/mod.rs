@@ -30,6 +30,8 @@
 //! | `adapters` | phones that several devices serve |
 //! | `office` | an administrator's commands, and the book shared among enrollers |
 //! | `disown` | the root revokes an enroller |
+//! | `merging` | one office taken into another, by their administrators |
+//! | `moving` | this device goes over to the office that its own continues as |
 //! | `devices` | the devices of this node's user |
 //! | `message` | messages that go out |
 //! | `deliver` | messages that come in, for the user here and for phones |
@@ -67,7 +69,9 @@ mod keep;
 mod login;
 mod lookup;
 mod mailbox;
+mod merging;
 mod message;
+mod moving;
 mod office;
 mod pairing;
 mod people;
@@ -320,6 +324,10 @@ pub enum Saved {
     Attempts,
     /// Contacts and keys of other overlays, and who may not ring.
     Foreign,
+    /// The office that this device has come from, and where that continues.
+    Former,
+    /// Offices that this administrator's device takes in.
+    Merges,
 }
 
 /// What is to be done outside.
@@ -400,6 +408,17 @@ pub enum Output {
     Stopped,
 }
 
+impl From<Wire> for Output {
+    fn from(wire: Wire) -> Output {
+        match wire {
+            Wire::Datagram { flow, bytes } => Output::Datagram { flow, bytes },
+            Wire::Connect { conn, transport, remote, expect } => Output::Connect { conn, transport, remote, expect },
+            Wire::Write { conn, bytes } => Output::Write { conn, bytes },
+            Wire::Close { conn } => Output::Close { conn },
+        }
+    }
+}
+
 /// Who waits for the answer to a request of ours.
 #[derive(Debug, Clone, Copy)]
 enum Owner {
@@ -443,6 +462,8 @@ pub struct Node {
     office: office::Office,
     /// When further adapters of phones are told what they have to know.
     sharing_due: Option<Instant>,
+    merging: merging::Merging,
+    moving: moving::Moving,
     login: login::Login,
     settings: settings::Synced,
     pairing: Option<pairing::Pairing>,
@@ -471,7 +492,7 @@ impl Node {
             clock: (now, setup.unix),
             identity: setup.identity.clone(),
             tx: tx::Layer::new(rng.fork(), tx::Config::default()),
-            flows: Flows::new(setup.locals()),
+            flows: Flows::new(setup.locals(), setup.first_connection),
             overlay: parts.overlay,
             carry: parts.carry,
             ua: parts.ua,
@@ -495,6 +516,8 @@ impl Node {
             certifying: certify::Certifying::default(),
             office: office::Office::default(),
             sharing_due: Some(now),
+            merging: merging::Merging::new(std::mem::take(&mut setup.merges)),
+            moving: moving::Moving::default(),
             login: login::Login::new(setup.shares.as_deref(), setup.attempts.as_deref()),
             pairing: None,
             settings: settings::Synced::new(setup.settings.as_deref()),
@@ -567,6 +590,7 @@ impl Node {
         self.certify_timeout(now);
         self.office_timeout(now);
         self.sharing_timeout(now);
+        self.moving_timeout(now);
         self.on_mail_timeout(now);
         self.login_timeout(now);
         self.settings_timeout(now);
@@ -593,6 +617,7 @@ impl Node {
                 self.next_certify_timeout(),
                 self.next_office_timeout(),
                 self.next_sharing(),
+                self.next_moving(),
                 self.next_mail_timeout(),
                 self.next_login(),
                 self.settings.next(),
@@ -625,6 +650,7 @@ impl Node {
             quiet &= !self.write_due(now);
             quiet &= !self.write_mail(now);
             quiet &= !self.leave_when_done(now);
+            quiet &= !self.arrive(now);
             if quiet {
                 break;
             }
@@ -633,19 +659,15 @@ impl Node {
             self.out.push_back(Output::Save { what: Saved::Messages, bytes: Bytes::from(file) });
         }
         for wire in std::mem::take(&mut self.wire) {
-            self.out.push_back(match wire {
-                Wire::Datagram { flow, bytes } => Output::Datagram { flow, bytes },
-                Wire::Connect { conn, transport, remote, expect } => {
-                    Output::Connect { conn, transport, remote, expect }
-                }
-                Wire::Write { conn, bytes } => Output::Write { conn, bytes },
-                Wire::Close { conn } => Output::Close { conn },
-            });
+            self.out.push_back(wire.into());
         }
     }
 
     fn on_connected(&mut self, now: Instant, conn: ConnId, peer: Proven) {
         if self.flows.is_abroad(conn) {
+            if self.errand_open(now, conn, &peer) {
+                return;
+            }
             return self.on_way_open(now, conn, peer);
         }
         if peer.member().is_some_and(|member| self.people.revoked.check(member).is_err()) {
@@ -671,6 +693,7 @@ impl Node {
         self.race_gone(now, conn);
         self.link_gone();
         self.strangers.silent.cancel(&conn);
+        self.errand_failed(now, conn);
         self.on_way_failed(now, conn, why.unwrap_or("the connection was closed"));
         self.tx.flow_failed(flow);
         self.registrar.flow_closed(conn);

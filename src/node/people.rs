@@ -14,7 +14,7 @@ use super::ring::State;
 use super::{Node, Output, Saved};
 use crate::core::{ConnId, Flow, Instant};
 use crate::identity::{
-    Ask, DeviceCodes, ItemId, Noted, PublicKey, REVOCATIONS_TYPE, Reply, Revocation, Revocations, Revoked,
+    Ask, DeviceCodes, ItemId, Noted, PublicKey, REVOCATIONS_TYPE, Reply, Revocation, Revocations, Revoked, RevokedKey,
 };
 use crate::overlay;
 use crate::sip::msg::Message;
@@ -76,6 +76,7 @@ impl Node {
         self.people.compare = Some(now + COMPARE);
         if !self.people.revocations.is_empty() {
             self.spread(now);
+            self.heed_successor(now);
         }
     }
 
@@ -174,7 +175,7 @@ impl Node {
     }
 
     /// True when any was new.
-    fn note(&mut self, now: Instant, items: &[Vec<u8>], from: Option<PublicKey>) -> bool {
+    pub(super) fn note(&mut self, now: Instant, items: &[Vec<u8>], from: Option<PublicKey>) -> bool {
         let Some(anchor) = self.identity.as_ref().map(|i| i.anchor.clone()) else { return false };
         let unix = self.unix(now);
         let mut new = Vec::new();
@@ -212,7 +213,9 @@ impl Node {
         self.settle_tx(now);
         self.spread(now);
         self.replace_disowned(now);
-        for revocation in new.iter().filter_map(|bytes| Revocation::decode(bytes).ok()) {
+        self.heed_successor(now);
+        let read = new.iter().filter_map(|bytes| Revocation::decode(bytes).ok());
+        for revocation in read.filter(|r| r.what != RevokedKey::Office) {
             tracing::info!(name = %revocation.name, key = %revocation.subject, "revoked");
             self.event(None, Event::Revoked { name: revocation.name, key: revocation.subject.to_string() });
         }

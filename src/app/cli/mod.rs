@@ -17,7 +17,7 @@ pub use args::{
 pub use ask::spinner;
 pub use login::addresses;
 pub use password::asked;
-pub use print::{message_line, out, table};
+pub use print::{message_line, out, renamed, table};
 
 use super::{Failure, demo, start};
 use crate::node::control;
@@ -44,6 +44,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
                 false => control::Command::Invite { user: args.user, extension: args.extension },
             };
             client(ask::one(&data()?, command, json))
+        }
+        Command::Office(Office::Merge { code }) => {
+            client(ask::one(&data()?, control::Command::OfficeMerge { code }, json))
         }
         Command::Office(Office::Users) => client(ask::one(&data()?, control::Command::OfficeUsers, json)),
         Command::Office(Office::Revoke(args)) | Command::Revoke(args) => client(office::revoke(&data()?, args, json)),

@@ -146,6 +146,13 @@ pub enum Command {
         /// User name, `USER/LABEL`, or the fingerprint of a user's or device's key.
         target: String,
     },
+    /// Take another office in: print a code for its administrator, answered by [`Reply::Invite`]. Or merge this office into the one
+    /// of the code, answered by [`Reply::Merge`].
+    OfficeMerge {
+        /// The code that the other office's administrator has printed.
+        #[serde(default)]
+        code: Option<String>,
+    },
     /// Revoke an enroller by the root. Answered by [`Reply::Done`].
     EnrollerRevoke {
         /// Fingerprint of the enroller's key or of its device's, or `USER/LABEL` of the device.

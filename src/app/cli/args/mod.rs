@@ -128,6 +128,12 @@ pub enum Office {
     Invite(InviteArgs),
     /// Join an office by the code that its `invite` printed.
     Join(JoinArgs),
+    /// Take another office in: prints a code for its administrator. With --code: merge this office into the one of the code.
+    Merge {
+        /// The code that the other office's administrator has printed.
+        #[arg(long, value_name = "CODE")]
+        code: Option<String>,
+    },
     /// Who is in the office, with devices, open invites and what is revoked.
     Users,
     /// Revoke a user with all devices, or one device; with --by-root an administrator that was lost or went rogue.
