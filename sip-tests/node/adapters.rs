@@ -80,8 +80,6 @@ fn a_phone_goes_on_at_its_second_adapter_when_the_first_dies() {
     world.kill(0);
     assert_eq!(registers(&mut world, 1), 200);
     world.run(seconds(20));
-    let found = wait(&mut world, 2, Command::Lookup { target: "lobby".into(), iterative: false });
-    println!("{found:?}\n{:?}", world.hosts[1].node.status(world.now));
     is_called(&mut world, 2);
     // And calls, by its second adapter's word.
     let way = Way::Stream(world.dial(0, Transport::Tcp, world.hosts[1].sip));
@@ -136,4 +134,24 @@ fn three_adapters_are_the_most() {
     world.run(seconds(5));
     assert!(!knows(&world, 2) && knows(&world, 1));
     wait(&mut world, 0, share("dora")).unwrap();
+}
+
+#[test]
+fn a_phone_that_registers_with_both_is_called_by_both_and_answers_once() {
+    let (mut world, _) = shared(54);
+    assert_eq!((registers(&mut world, 0), registers(&mut world, 1)), (200, 200));
+    world.run(seconds(5));
+    let request = world.call(2, "lobby");
+    let first = world.until_request(0, Method::Invite, 1);
+    let ok = respond(&mut world, 0, &first, 200, &sdp("10.9.0.1:7000", "sendrecv"));
+    // The other adapter's is merged with it (RFC 3261 section 8.2.2.2), or taken back before it comes.
+    world.run(seconds(1));
+    let invites = world.requests(0, &Method::Invite);
+    if let Some(second) = invites.get(1).cloned() {
+        respond(&mut world, 0, &second, 482, "");
+    }
+    world.run(seconds(5));
+    let mut talk = Talk::callee(&world, 0, crate::raw::way_back(&first), &first.message, &ok);
+    assert_eq!(talk.bye(&mut world), 200);
+    assert_eq!(world.report(2, request, seconds(5)).0.result, "completed");
 }

@@ -314,7 +314,7 @@ mod tests {
         let (mut a, mut b) = (office("a", 1), office("b", 2));
         let bob = joined(&mut b, "bob", 3);
         let chain = bob.add_device(KeyPair::from_seed(&[5; 32]).public(), "mobile", NOW).expect("own key");
-        let mobile = Identity::of_device(KeyPair::from_seed(&[5; 32]), None, chain, b.anchor.clone(), NOW).expect("own");
+        let mobile = Identity::assemble(KeyPair::from_seed(&[5; 32]), None, chain, b.anchor.clone(), NOW).expect("own");
         let mut bob = bob;
         bob.remember_device(&mobile.chain);
         let mut merges = Merges::default();

@@ -71,6 +71,16 @@ impl Chain {
         self.find(|claims| matches!(claims, Claims::User(_))).map(|c| c.subject)
     }
 
+    /// Whose claim to the name `user` this is: the key of the user who has it, or of a phone's adapter the office's root, so that
+    /// several adapters of one phone are one claim.
+    pub fn claimant(&self, user: &str) -> Option<PublicKey> {
+        let delegated = |c: &Certificate| matches!(&c.claims, Claims::Adapter(names) if names.iter().any(|n| n == user));
+        match self.certificates.iter().any(delegated) {
+            true => self.certificates.first().map(|enroller| enroller.issuer),
+            false => self.user_key(),
+        }
+    }
+
     pub(super) fn find(&self, which: impl Fn(&Claims) -> bool) -> Option<&Certificate> {
         self.certificates.iter().find(|c| which(&c.claims))
     }

@@ -295,7 +295,7 @@ impl MoveAnswer {
         if chain.user_key() != by.chain.user_key() {
             return Err(IdentityError::Shape("user"));
         }
-        let mut moved = Identity::of_device(device, user_key, chain, office.clone(), now)?;
+        let mut moved = Identity::assemble(device, user_key, chain, office.clone(), now)?;
         let enroller = self.chain[0].clone();
         for adapter in &self.adapters {
             moved.add_adapter(adapter.clone(), &enroller, now)?;

@@ -108,7 +108,7 @@ impl Identity {
         Identity::assemble(device, Some(user_key), chain, anchor, now)
     }
 
-    /// Signs `device` as a further device of this identity's user; its chain, for [`Identity::of_device`]. `NotOurs` where
+    /// Signs `device` as a further device of this identity's user; its chain, for [`Identity::assemble`]. `NotOurs` where
     /// this device does not hold the user's key.
     pub fn add_device(&self, device: PublicKey, label: &str, now: UnixTime) -> Result<Chain, IdentityError> {
         let user_key = self.user_key.as_ref().ok_or(IdentityError::NotOurs)?;
@@ -117,17 +117,6 @@ impl Identity {
         let chain = Chain::new(self.above_device().iter().cloned().chain([about_device]).collect());
         self.anchor.verify_chain(&chain, now)?;
         Ok(chain)
-    }
-
-    /// The identity of a device that another one of the user signed, with the user's key where it was handed over.
-    pub fn of_device(
-        device: KeyPair,
-        user_key: Option<KeyPair>,
-        chain: Chain,
-        anchor: TrustAnchor,
-        now: UnixTime,
-    ) -> Result<Identity, IdentityError> {
-        Identity::assemble(device, user_key, chain, anchor, now)
     }
 
     /// The certificates above the device's: `[enroller, user]` in an office, `[user]` in an open overlay.
@@ -473,8 +462,8 @@ impl Identity {
         self.device.public()
     }
 
-    /// Puts together keys and a chain, which is verified and must be about those keys.
-    pub(super) fn assemble(
+    /// Puts together keys and a chain, which is verified and must be about those keys; the user's where this device holds it.
+    pub fn assemble(
         device: KeyPair,
         user_key: Option<KeyPair>,
         chain: Chain,

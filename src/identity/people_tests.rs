@@ -186,7 +186,7 @@ fn an_enroller_certifies_whom_the_office_knows() {
     let rng = &mut Rng::from_seed(3);
     let key = KeyPair::generate(rng);
     let chain = bob.add_device(key.public(), "mobile", NOW).expect("holds the key");
-    let mut mobile = Identity::of_device(key, None, chain, bob.anchor.clone(), NOW).expect("own");
+    let mut mobile = Identity::assemble(key, None, chain, bob.anchor.clone(), NOW).expect("own");
     let (anchor, device) = (anna.anchor.clone(), mobile.device_key());
     // Another administrator, from the sheet, with an empty book, does as well.
     let mut second = Identity::restore(&sheet, "ed", None, NOW, rng).expect("sheet");

@@ -309,7 +309,9 @@ fn identity(config: &Config, data: &DataDir, unix: UnixTime) -> Result<Identity,
             return Err(setting(what, "add --open, or choose another --data"));
         }
         let named = &config.user.name;
-        if !named.is_empty() && named != identity.user() {
+        // Who came from another office may be called otherwise here than the service file says.
+        let was = former(data)?.is_some_and(|f| f.rename(named) == identity.user());
+        if !named.is_empty() && named != identity.user() && !was {
             let what = format!("{} is {}'s, not {named}'s", path(), identity.user());
             return Err(setting(what, another));
         }

@@ -6,6 +6,7 @@
 //! own messages count, so nobody can push another's out.
 
 use super::control::{MessageEntry, MessageState};
+use super::hex::hex;
 use crate::core::UnixTime;
 use crate::identity::{Letter, LetterId, PublicKey};
 use serde::{Deserialize, Serialize};
@@ -314,19 +315,6 @@ impl Archive {
         self.dirty = true;
         Some(self.waits.remove(at))
     }
-}
-
-/// Lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// And back.
-pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.is_ascii() {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
 }
 
 #[cfg(test)]

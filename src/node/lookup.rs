@@ -236,7 +236,8 @@ impl Node {
         for entry in entries.iter().filter(|e| e.entry().kind == EntryKind::Contact) {
             let Ok(body) = ContactBody::decode(&entry.entry().body) else { continue };
             let Some(addr) = body.addrs.first().copied() else { continue };
-            let Some(claim) = entry.chain().user_key().map(|key| key.to_string()) else { continue };
+            let user = split_aor(&entry.entry().aor).map_or("", |(user, _)| user);
+            let Some(claim) = entry.chain().claimant(user).map(|key| key.to_string()) else { continue };
             if Some(body.peer_id) != own {
                 let via = body.via.iter().filter(|(id, _)| *id != body.peer_id);
                 self.attach.learn(body.peer_id, via.map(|(id, addr)| PeerRef { id: *id, addr: *addr }).collect());

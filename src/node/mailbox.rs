@@ -7,7 +7,8 @@
 //! message; else it ends after seven days. A device reads the mailboxes of its user and of its phones when it has joined
 //! and every few minutes (`fetch`).
 
-use super::archive::{LIFE, Waits, hex, unhex};
+use super::archive::{LIFE, Waits};
+use super::hex::{hex, unhex};
 use super::control::MessageState;
 use super::lookup::Op;
 use super::message::{Due, Outcome};

@@ -43,6 +43,7 @@
 //! | `pairing` | strangers who have a short code |
 //! | `settings` | contacts and settings, the same on all devices of the user |
 //! | `exchange` | what nodes ask each other beside overlay and calls |
+//! | `hex` | bytes as digits |
 //! | `command` | what a person or a script asks |
 
 mod adapters;
@@ -62,6 +63,7 @@ mod exchange;
 mod fetch;
 mod flows;
 mod foreign;
+mod hex;
 mod history;
 mod host_cache;
 mod join;
