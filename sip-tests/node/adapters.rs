@@ -97,7 +97,8 @@ fn a_phone_goes_on_at_its_second_adapter_when_the_first_dies() {
 #[test]
 fn what_was_shared_is_taken_back_and_a_new_password_is_told() {
     let (mut world, _) = shared(52);
-    let add = |password: &str| Command::PhoneAdd { user: "lobby".into(), label: String::new(), password: password.into() };
+    let add =
+        |password: &str| Command::PhoneAdd { user: "lobby".into(), label: String::new(), password: password.into() };
     // A new password, while ben's device cannot be told for a while.
     world.swallow = Box::new(|bytes| bytes.windows(14).any(|w| w == b"chordial-phone"));
     wait(&mut world, 0, add("another")).unwrap();

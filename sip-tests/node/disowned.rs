@@ -3,7 +3,7 @@
 use crate::people::{found, key, knows_revoked, office, unix, users, wait};
 use crate::world::World;
 use chordial::core::Rng;
-use chordial::identity::{Identity, INVITE_LIFETIME, Joining};
+use chordial::identity::{INVITE_LIFETIME, Identity, Joining};
 use chordial::node::control::{Command, Event};
 use std::time::Duration;
 
@@ -70,7 +70,8 @@ fn the_root_ends_an_administrator_and_whom_it_enrolled_stays() {
     config.overlay.bootstrap = vec![ben.into()];
     world.restart_as(host, eve, config);
     world.run(seconds(20));
-    let joined = |w: &World| w.hosts[host].events.iter().any(|(_, e)| matches!(e, Event::Joined { peers } if *peers > 0));
+    let joined =
+        |w: &World| w.hosts[host].events.iter().any(|(_, e)| matches!(e, Event::Joined { peers } if *peers > 0));
     assert!(!joined(&world));
     assert_eq!(found(&mut world, 2, "eve"), 0);
 

@@ -79,7 +79,9 @@ fn until_moved(world: &mut World, hosts: &[usize]) {
     for host in hosts {
         let arrived = |w: &World| {
             let status = w.hosts[*host].node.status(w.now);
-            office_of(w, *host) == "a.example" && status.overlay.state == "joined" && !status.overlay.successors.is_empty()
+            office_of(w, *host) == "a.example"
+                && status.overlay.state == "joined"
+                && !status.overlay.successors.is_empty()
         };
         world.until(seconds(120), "the move", arrived);
     }
@@ -88,10 +90,8 @@ fn until_moved(world: &mut World, hosts: &[usize]) {
 /// A call of three seconds that is answered by itself.
 fn calls(world: &mut World, from: usize, target: &str, whom: usize) {
     let before = world.hosts[whom].ended().len();
-    let request = world.command(
-        from,
-        Command::Call { target: target.into(), play: None, record: None, duration: Some(3.0) },
-    );
+    let request =
+        world.command(from, Command::Call { target: target.into(), play: None, record: None, duration: Some(3.0) });
     let (report, _) = world.report(from, request, seconds(30));
     assert_eq!(report.result, "completed", "{from} calls {target}: {report:?}");
     world.run(seconds(2));

@@ -250,7 +250,8 @@ impl Enroller {
         let names = self.book().user(&user).map(|c| names_of(c).to_vec()).ok_or(EnrolError::Refused)?;
         let device = about.subject;
         let known = self.book().device(&device).map(|d| d.peer_id());
-        let is_another = |id: &crate::core::Id| self.book().devices().any(|(d, row)| *d != device && row.peer_id() == *id);
+        let is_another =
+            |id: &crate::core::Id| self.book().devices().any(|(d, row)| *d != device && row.peer_id() == *id);
         let peer_id = known.or(place.filter(|id| !is_another(id))).unwrap_or_else(|| draw_peer_id(rng));
         let granted = self.enrol_device(names, user, device, peer_id, Some(about.clone()), now)?;
         Ok([granted.enroller, granted.user, about, granted.peer])
@@ -267,10 +268,8 @@ fn delegated(
 ) -> Option<Vec<String>> {
     let TrustAnchor::Office { overlay, root } = anchor else { return None };
     let right = adapter.subject == device && adapter.issuer == by.subject && by.issuer == *root;
-    let holds = right
-        && by.claims == Claims::Enroller
-        && by.check(overlay, now).is_ok()
-        && adapter.check(overlay, now).is_ok();
+    let holds =
+        right && by.claims == Claims::Enroller && by.check(overlay, now).is_ok() && adapter.check(overlay, now).is_ok();
     match &adapter.claims {
         Claims::Adapter(names) if holds => Some(names.iter().filter(|n| !n.starts_with('_')).cloned().collect()),
         _ => None,
@@ -289,7 +288,8 @@ mod tests {
     }
 
     fn office(name: &str, seed: u64) -> Identity {
-        let (mut founder, _) = Identity::found(name, "anna", Some("100"), NOW, &mut Rng::from_seed(seed)).expect("names");
+        let (mut founder, _) =
+            Identity::found(name, "anna", Some("100"), NOW, &mut Rng::from_seed(seed)).expect("names");
         founder.announce_enroller(NOW).expect("own");
         founder
     }
@@ -348,7 +348,10 @@ mod tests {
         let read = MoveAnswer::decode(&answer.encode()).expect("as written");
         let anchor = TrustAnchor::Office { overlay: "a".into(), root };
         let moved = read.finish(&bob, &anchor, NOW).expect("holds");
-        assert_eq!((moved.aor(), moved.peer_id(), moved.device_key()), ("sip:bob@a".into(), bob.peer_id(), bob.device_key()));
+        assert_eq!(
+            (moved.aor(), moved.peer_id(), moved.device_key()),
+            ("sip:bob@a".into(), bob.peer_id(), bob.device_key())
+        );
         assert!(read.finish(&bob, &b.anchor, NOW).is_err(), "another root than was said");
         assert!(read.finish(&mobile, &anchor, NOW).is_err(), "another device");
         let answer = admit(&mut again, enroller, &mobile, NOW, rng).expect("a member").expect("vouched for");
@@ -410,7 +413,8 @@ mod tests {
         let mut set = Revocations::default();
         set.note(said);
         let later = Successor { addrs: Vec::new(), renamed: Vec::new() };
-        let later = Revocation::of_office(&b, PublicKey([1; 32]), "z", later, NOW + MERGE_LIFETIME).expect("an enroller");
+        let later =
+            Revocation::of_office(&b, PublicKey([1; 32]), "z", later, NOW + MERGE_LIFETIME).expect("an enroller");
         set.note(later);
         assert_eq!(set.successor().map(|r| r.name.as_str()), Some("a"), "the first counts");
         assert!(set.revoked().is_empty());

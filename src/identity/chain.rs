@@ -10,8 +10,8 @@
 
 use super::cbor::{Reader, Writer, canonical};
 use super::{
-    CLOCK_SKEW, Certificate, Claims, IdentityError, MayWrite, PublicKey, Purpose, RecordError, Revoked, Word,
-    SignedEntry, split_aor,
+    CLOCK_SKEW, Certificate, Claims, IdentityError, MayWrite, PublicKey, Purpose, RecordError, Revoked, SignedEntry,
+    Word, split_aor,
 };
 use crate::core::{Id, UnixTime};
 use std::collections::{BTreeMap, VecDeque};
@@ -74,7 +74,8 @@ impl Chain {
     /// Whose claim to the name `user` this is: the key of the user who has it, or of a phone's adapter the office's root, so that
     /// several adapters of one phone are one claim.
     pub fn claimant(&self, user: &str) -> Option<PublicKey> {
-        let delegated = |c: &Certificate| matches!(&c.claims, Claims::Adapter(names) if names.iter().any(|n| n == user));
+        let delegated =
+            |c: &Certificate| matches!(&c.claims, Claims::Adapter(names) if names.iter().any(|n| n == user));
         match self.certificates.iter().any(delegated) {
             true => self.certificates.first().map(|enroller| enroller.issuer),
             false => self.user_key(),

@@ -15,8 +15,8 @@
 use super::cbor::{Reader, Writer, canonical};
 use super::own::{read_anchor, write_anchor};
 use super::{
-    Certificate, Chain, Claims, Identity, IdentityError, InviteCode, KeyPair, MAX_ASKED, MAX_MERGED, PublicKey, Purpose,
-    TrustAnchor, canonical_user,
+    Certificate, Chain, Claims, Identity, IdentityError, InviteCode, KeyPair, MAX_ASKED, MAX_MERGED, PublicKey,
+    Purpose, TrustAnchor, canonical_user,
 };
 use crate::core::{Id, UnixTime};
 use std::time::Duration;

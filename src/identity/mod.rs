@@ -61,12 +61,12 @@ mod proof;
 mod reconcile;
 mod recovery;
 mod revocation;
-mod word;
 mod seal;
 mod settings;
 mod successor;
 mod throttle;
 mod touch;
+mod word;
 
 pub use acquaintances::{Acquaintances, Block, Contact, FullError, Knock, Known, MAX_CONTACTS, MAX_KNOCKS, Standing};
 pub use admit::{MERGE_CODE_LIFETIME, Merges};
@@ -101,14 +101,14 @@ pub use proof::{CallProof, PROOF_HEADER, Said, Side};
 pub use reconcile::{Ask, ItemId, Reconciled, Reply};
 pub use recovery::RecoverySheet;
 pub use revocation::{
-    MAX_OFFICE_REVOCATIONS, MAX_REVOCATIONS_PER_USER, MAX_ROOT_REVOCATIONS, MAX_USER_REVOCATIONS, Noted, REVOCATIONS_TYPE, Revocation,
-    Revocations, Revoked, RevokedKey,
+    MAX_OFFICE_REVOCATIONS, MAX_REVOCATIONS_PER_USER, MAX_ROOT_REVOCATIONS, MAX_USER_REVOCATIONS, Noted,
+    REVOCATIONS_TYPE, Revocation, Revocations, Revoked, RevokedKey,
 };
-pub use word::{MAX_KEPT, Word};
 pub use seal::{MAX_RECIPIENTS, SealError, open, seal};
 pub use settings::{MAX_PART, MAX_SETTING, SETTINGS, SETTINGS_PARTS, Settings, settings_aor};
 pub use successor::{Former, MAX_MERGED, Successor};
 pub use touch::{Touch, TouchOf, touch};
+pub use word::{MAX_KEPT, Word};
 
 use std::time::Duration;
 

@@ -354,7 +354,9 @@ impl Identity {
 
     /// Its delegations of phones, each with who signed it.
     pub fn delegations(&self) -> impl Iterator<Item = &(Certificate, Certificate)> {
-        self.adapters.iter().filter(|(c, _)| !matches!(&c.claims, Claims::Adapter(n) if n.iter().any(|n| n == ENROLLERS)))
+        self.adapters
+            .iter()
+            .filter(|(c, _)| !matches!(&c.claims, Claims::Adapter(n) if n.iter().any(|n| n == ENROLLERS)))
     }
 
     /// Remembers the further devices that `former`, the same device in another office, had signed.

@@ -248,7 +248,10 @@ fn books_become_one_and_take_no_false_page() {
     let (foreign, _) = office(9);
     let root = sheet.root();
     for page in pages(&foreign).values() {
-        assert_eq!(Book::default().take(page, "office", root, &Revoked::default(), NOW), Err(IdentityError::Issuer("enroller")));
+        assert_eq!(
+            Book::default().take(page, "office", root, &Revoked::default(), NOW),
+            Err(IdentityError::Issuer("enroller"))
+        );
     }
     let rng = &mut Rng::from_seed(8);
     for page in pages(&anna).values() {

@@ -206,7 +206,8 @@ mod tests {
         let read = PhoneShare::decode(&share.encode()).expect("as written");
         assert!(!read.encode().windows(16).any(|w| w == [7; 16]), "sealed");
         let none = Revoked::default();
-        let PhoneWord::Hold { user, secret: got, delegation, .. } = read.open(&zoe, &none, NOW).expect("for zoe") else {
+        let PhoneWord::Hold { user, secret: got, delegation, .. } = read.open(&zoe, &none, NOW).expect("for zoe")
+        else {
             panic!()
         };
         assert_eq!((user.as_str(), got.reveal()), ("lobby", secret.reveal()));

@@ -27,8 +27,8 @@
 use super::cbor::{Reader, Writer, canonical};
 use super::name::check_label;
 use super::{
-    CLOCK_SKEW, Certificate, Claims, Identity, IdentityError, ItemId, KeyPair, MAX_KEPT, PublicKey, Purpose, Reconciled,
-    RecoverySheet, Successor, TrustAnchor, Verified, Word,
+    CLOCK_SKEW, Certificate, Claims, Identity, IdentityError, ItemId, KeyPair, MAX_KEPT, PublicKey, Purpose,
+    Reconciled, RecoverySheet, Successor, TrustAnchor, Verified, Word,
 };
 use crate::core::UnixTime;
 use std::collections::{BTreeMap, BTreeSet};
@@ -178,8 +178,18 @@ impl Revocation {
     ) -> Result<Revocation, IdentityError> {
         check_label(name)?;
         let (issuer, overlay, name) = (key.public(), overlay.to_owned(), name.to_owned());
-        let mut revocation =
-            Revocation { what, subject, issuer, issued: now, overlay, name, kept, successor: None, authority, signature: [0; 64] };
+        let mut revocation = Revocation {
+            what,
+            subject,
+            issuer,
+            issued: now,
+            overlay,
+            name,
+            kept,
+            successor: None,
+            authority,
+            signature: [0; 64],
+        };
         revocation.signature = key.sign(Purpose::Revocation, &revocation.statement());
         Ok(revocation)
     }
@@ -234,7 +244,8 @@ impl Revocation {
         };
         let authority = (0..reader.list(2)?).map(|_| Certificate::read(&mut reader)).collect::<Result<Vec<_>, _>>()?;
         let signature = reader.exact()?;
-        let revocation = Revocation { what, subject, issuer, issued, overlay, name, kept, successor, authority, signature };
+        let revocation =
+            Revocation { what, subject, issuer, issued, overlay, name, kept, successor, authority, signature };
         canonical(bytes, &revocation.encode(), WHAT)?;
         Ok(revocation)
     }

@@ -62,7 +62,9 @@ impl Enroller {
             }
         }
         let spoken = revocations.iter().filter(|r| r.issuer == *enroller && !r.is_by_user() && r.issued < since);
-        kept.extend(spoken.filter(|r| r.what != RevokedKey::Enroller && r.what != RevokedKey::Office).map(Word::revocation));
+        kept.extend(
+            spoken.filter(|r| r.what != RevokedKey::Enroller && r.what != RevokedKey::Office).map(Word::revocation),
+        );
         (kept, users)
     }
 }
@@ -128,7 +130,8 @@ mod tests {
         assert_eq!(holds(&rogue), Err(IdentityError::Revoked("enroller")));
         // Said again about one that stays, it is the same; with another name it is not.
         let again = rogue.enroller.as_mut().expect("enrols");
-        let (user, same) = (bob.chain.user_key().expect("user"), |n: &[&str]| n.iter().map(|n| (*n).to_owned()).collect());
+        let (user, same) =
+            (bob.chain.user_key().expect("user"), |n: &[&str]| n.iter().map(|n| (*n).to_owned()).collect());
         again.rename(user, same(&["bob"]), NOW).expect("names");
         let page = |e: &Enroller| e.book().user(&user).cloned().expect("known");
         assert!(!revoked.disowns(&page(again)));

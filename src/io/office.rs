@@ -17,8 +17,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 /// What an archive holds: keys, book, accounts, revocations, peers, offices that were merged.
-const BACKED_UP: [&str; 6] =
-    [disk::IDENTITY, disk::PHONES, disk::REVOCATIONS, disk::PEERS, disk::FORMER, disk::MERGES];
+const BACKED_UP: [&str; 6] = [disk::IDENTITY, disk::PHONES, disk::REVOCATIONS, disk::PEERS, disk::FORMER, disk::MERGES];
 /// How long one enroller address may take.
 pub(super) const ANSWER: Duration = Duration::from_secs(8);
 

@@ -116,8 +116,7 @@ impl Node {
                 return self.not_shared(sharing, what, "start chordial there, and try again");
             }
             several => {
-                let keys: Vec<_> =
-                    several.iter().map(|(key, _)| format!("{}/{key}", sharing.share.member)).collect();
+                let keys: Vec<_> = several.iter().map(|(key, _)| format!("{}/{key}", sharing.share.member)).collect();
                 let what = format!("{} has several devices: {}", sharing.share.member, keys.join(", "));
                 return self.not_shared(sharing, what, "name one of them like this");
             }

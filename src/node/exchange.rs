@@ -6,9 +6,7 @@ use super::detour::Sent;
 use super::{Node, Owner};
 use crate::core::{Flow, Instant};
 use crate::identity::login::{SHARE_TYPE, ShareAnswer};
-use crate::identity::{
-    BOOK_TYPE, CERTIFY_TYPE, InviteCode, OWNER_TYPE, PHONE_TYPE, REVOCATIONS_TYPE, TrustAnchor,
-};
+use crate::identity::{BOOK_TYPE, CERTIFY_TYPE, InviteCode, OWNER_TYPE, PHONE_TYPE, REVOCATIONS_TYPE, TrustAnchor};
 use crate::sip::msg::{HeaderName, Message, Method};
 use crate::sip::tx::ServerTxId;
 use crate::ua::Hop;

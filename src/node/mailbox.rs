@@ -8,8 +8,8 @@
 //! and every few minutes (`fetch`).
 
 use super::archive::{LIFE, Waits};
-use super::hex::{hex, unhex};
 use super::control::MessageState;
+use super::hex::{hex, unhex};
 use super::lookup::Op;
 use super::message::{Due, Outcome};
 use super::publish::{Publisher, Write};

@@ -11,9 +11,9 @@ use super::office::{NOT_HERE, WHERE};
 use super::{Node, Output, Saved};
 use crate::core::{ConnId, Flow, Instant};
 use crate::identity::{
-    Ask, CodeKind, EnrolError, Foreign, InviteCode, MERGE_CODE_LIFETIME, MERGE_LIFETIME, MERGE_TYPE, MergeOffer, MergeTerms,
-    Merges, MoveAsk, Named, Proven, PublicKey, Revocation, Revocations, RevokedKey, Root, RootFingerprint, Successor,
-    TrustAnchor,
+    Ask, CodeKind, EnrolError, Foreign, InviteCode, MERGE_CODE_LIFETIME, MERGE_LIFETIME, MERGE_TYPE, MergeOffer,
+    MergeTerms, Merges, MoveAsk, Named, Proven, PublicKey, Revocation, Revocations, RevokedKey, Root, RootFingerprint,
+    Successor, TrustAnchor,
 };
 use crate::sip::msg::Message;
 use crate::sip::tx::ServerTxId;

@@ -7,9 +7,9 @@
 //! Delivered means that a device of the recipient has it (200), waits that somebody keeps it for them (202).
 
 use super::archive::{Archive, LIFE, Waits};
-use super::hex::hex;
 use super::calls::{Callee, hop_of};
 use super::control::{CommandError, MessageState, Reply, RequestId};
+use super::hex::hex;
 use super::history::entry_of;
 use super::{Node, mailbox};
 use crate::core::{Instant, TimerQueue};

@@ -15,8 +15,8 @@ use super::ring::State;
 use super::{Node, Output, Saved, Setup};
 use crate::core::{Flow, Instant};
 use crate::identity::{
-    Ask, Former, Identity, MERGE_TYPE, MoveAnswer, MoveAsk, REVOCATIONS_TYPE, Reply as Compared, Revocation, Revocations,
-    Revoked, TrustAnchor,
+    Ask, Former, Identity, MERGE_TYPE, MoveAnswer, MoveAsk, REVOCATIONS_TYPE, Reply as Compared, Revocation,
+    Revocations, Revoked, TrustAnchor,
 };
 use crate::overlay::Stored;
 use crate::ua::Hop;
@@ -187,7 +187,10 @@ impl Node {
         }
         self.out.push_back(Output::Revoked(Arc::new(Revoked::default())));
         self.out.push_back(Output::Identity(Box::new(identity.clone())));
-        self.event(None, Event::OfficeContinues { office: identity.overlay().to_owned(), user: identity.user().to_owned() });
+        self.event(
+            None,
+            Event::OfficeContinues { office: identity.overlay().to_owned(), user: identity.user().to_owned() },
+        );
         let mut fresh = Node::new(now, setup, self.rng.fork());
         fresh.registrar.adopt(&mut self.registrar);
         for (name, target) in contacts {
