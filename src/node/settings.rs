@@ -86,7 +86,7 @@ impl Node {
 
     /// All contacts: names and targets.
     pub(super) fn contacts_kept(&self) -> Vec<(String, String)> {
-        let all = self.settings.settings.under(CONTACT).into_iter();
+        let all = self.settings.settings.under(CONTACT);
         all.map(|(name, target)| (name.to_owned(), target.to_owned())).collect()
     }
 
