@@ -6,14 +6,17 @@
 mod raw;
 mod world;
 
+mod adapters;
 mod between;
 mod calls;
 mod dialogs;
+mod disowned;
 mod election;
 mod forks;
 mod joining;
 mod login;
 mod mailbox;
+mod merging;
 mod messages;
 mod moving;
 mod pairing;

@@ -97,6 +97,12 @@ fn said(event: &Event) -> String {
         Event::Incoming { call, from } => format!("call {call}: {from} calls; chordial answer {call} takes it"),
         Event::Revoked { name, key } if name.is_empty() => format!("{key} is revoked and counts no more"),
         Event::Revoked { name, key } => format!("{name} ({key}) is revoked and counts no more"),
+        Event::OfficeMerged { office, users, renamed } => {
+            format!("the office {office} is merged into this one: {users} users{}", super::cli::renamed(renamed))
+        }
+        Event::OfficeContinues { office, user } => {
+            format!("this device is of the office {office} from now on, as {user}")
+        }
         Event::Knocked { aor, key, changed: false } => {
             format!("{aor} (key {key}) knocked; chordial contacts accept {aor} lets them ring")
         }

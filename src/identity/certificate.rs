@@ -62,7 +62,7 @@ impl Claims {
         }
     }
 
-    fn write(&self, writer: &mut Writer) {
+    pub(super) fn write(&self, writer: &mut Writer) {
         match self {
             Claims::Enroller => {
                 writer.nested(0);

@@ -183,7 +183,7 @@ fn an_enroller_certifies_whom_the_office_knows() {
     let rng = &mut Rng::from_seed(3);
     let key = KeyPair::generate(rng);
     let chain = bob.add_device(key.public(), "mobile", NOW).expect("holds the key");
-    let mut mobile = Identity::of_device(key, None, chain, bob.anchor.clone(), NOW).expect("own");
+    let mut mobile = Identity::assemble(key, None, chain, bob.anchor.clone(), NOW).expect("own");
     let (anchor, device) = (anna.anchor.clone(), mobile.device_key());
     // Another administrator, from the sheet, with an empty book, does as well.
     let mut second = Identity::restore(&sheet, "ed", None, NOW, rng).expect("sheet");
@@ -245,7 +245,10 @@ fn books_become_one_and_take_no_false_page() {
     let (foreign, _) = office(9);
     let root = sheet.root();
     for page in pages(&foreign).values() {
-        assert_eq!(Book::default().take(page, "office", root, NOW), Err(IdentityError::Issuer("enroller")));
+        assert_eq!(
+            Book::default().take(page, "office", root, &Revoked::default(), NOW),
+            Err(IdentityError::Issuer("enroller"))
+        );
     }
     let rng = &mut Rng::from_seed(8);
     for page in pages(&anna).values() {
@@ -253,7 +256,7 @@ fn books_become_one_and_take_no_false_page() {
             let mut bytes = page.clone();
             let at = rng.below(bytes.len() as u64) as usize;
             bytes[at] ^= 1 << rng.below(8);
-            assert!(Book::default().take(&bytes, "office", root, NOW).is_err());
+            assert!(Book::default().take(&bytes, "office", root, &Revoked::default(), NOW).is_err());
         }
     }
 }

@@ -463,7 +463,7 @@ fn the_users_key_signs_a_further_device_which_has_no_place_on_the_ring() {
     let verified = anna.anchor.verify_chain(&chain, NOW).expect("no administrator is needed");
     assert_eq!((verified.user.as_str(), verified.label.as_str(), verified.has_place), ("bob", "mobile", false));
     assert_eq!(verified.peer_id, Id::sha1(&key.public().0));
-    let mobile = Identity::of_device(key, None, chain, bob.anchor.clone(), NOW).expect("its own chain");
+    let mobile = Identity::assemble(key, None, chain, bob.anchor.clone(), NOW).expect("its own chain");
     assert!(!mobile.has_place() && bob.has_place() && open("x", 1).has_place());
     // It speaks for its user, beside the first device.
     let entries = [&bob, &mobile].map(|d| d.sign_entry(entry_for(d)).expect("own name"));

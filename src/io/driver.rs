@@ -258,6 +258,8 @@ fn file(what: Saved) -> &'static str {
         Saved::Shares => disk::SHARES,
         Saved::Attempts => disk::ATTEMPTS,
         Saved::Foreign => disk::FOREIGN,
+        Saved::Former => disk::FORMER,
+        Saved::Merges => disk::MERGES,
     }
 }
 

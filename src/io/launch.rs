@@ -13,7 +13,7 @@ use super::transport::{self, BindError, Credentials, Endpoint, Event as WireEven
 use super::voice::{self, Voices};
 use crate::config::{Bootstrap, Config, Encryption, OVERLAY_PORT, PhoneAuth};
 use crate::core::{Redacted, UnixTime};
-use crate::identity::{Acquaintances, Identity, IdentityError, Revocations, TrustAnchor};
+use crate::identity::{Acquaintances, Former, Identity, IdentityError, Merges, Revocations, TrustAnchor};
 use crate::media::codec;
 use crate::node::{Node, Setup, control};
 use crate::pbx::Accounts;
@@ -227,6 +227,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     setup.settings = data.read(disk::SETTINGS)?;
     (setup.shares, setup.attempts) = (data.read(disk::SHARES)?, data.read(disk::ATTEMPTS)?);
     setup.acquaintances = acquaintances(&data)?;
+    (setup.former, setup.merges) = (former(&data)?, merges(&data)?);
     let node = Node::new(clock::now(), setup, rng);
     let status = node.status(clock::now());
     let ready = Ready {
@@ -309,7 +310,9 @@ fn identity(config: &Config, data: &DataDir, unix: UnixTime) -> Result<Identity,
             return Err(setting(what, "add --open, or choose another --data"));
         }
         let named = &config.user.name;
-        if !named.is_empty() && named != identity.user() {
+        // Who came from another office may be called otherwise here than the service file says.
+        let was = former(data)?.is_some_and(|f| f.rename(named) == identity.user());
+        if !named.is_empty() && named != identity.user() && !was {
             let what = format!("{} is {}'s, not {named}'s", path(), identity.user());
             return Err(setting(what, another));
         }
@@ -363,7 +366,11 @@ fn accounts(config: &Config, data: &DataDir) -> Result<Accounts, LaunchError> {
                 setting(format!("{}: {e}", path.display()), "correct the file, or remove it and add the phones again")
             };
             let text = String::from_utf8(bytes).map_err(|_| wrong("not text".into()))?;
-            Accounts::from_toml(&realm, &text).map_err(|e| wrong(e.to_string()))?
+            // A device that has come from another office still has that one's phones.
+            let from = former(data)?.map(|f| f.anchor.overlay().to_owned());
+            let read = Accounts::from_toml(&realm, &text);
+            let read = read.or_else(|fault| from.map_or(Err(fault), |from| Accounts::from_toml(&from, &text)));
+            read.map_err(|e| wrong(e.to_string()))?
         }
         None => Accounts::new(&realm),
     };
@@ -425,6 +432,20 @@ fn messages(data: &DataDir) -> Result<Vec<u8>, LaunchError> {
 fn known_peers(data: &DataDir) -> Result<Vec<SocketAddr>, LaunchError> {
     let bytes = data.read(disk::PEERS)?.unwrap_or_default();
     Ok(String::from_utf8_lossy(&bytes).lines().filter_map(|l| l.trim().parse().ok()).collect())
+}
+
+/// The office that this device has come from.
+fn former(data: &DataDir) -> Result<Option<Former>, LaunchError> {
+    let path = || data.path().join(disk::FORMER).display().to_string();
+    let read = data.read(disk::FORMER)?.map(|bytes| Former::from_bytes(&bytes));
+    read.transpose().map_err(|source| LaunchError::Identity { path: path(), source })
+}
+
+/// Offices that are taken in here.
+fn merges(data: &DataDir) -> Result<Merges, LaunchError> {
+    let path = || data.path().join(disk::MERGES).display().to_string();
+    let read = data.read(disk::MERGES)?.map(|bytes| Merges::from_bytes(&bytes));
+    Ok(read.transpose().map_err(|source| LaunchError::Identity { path: path(), source })?.unwrap_or_default())
 }
 
 /// Contacts and keys of other overlays.

@@ -321,6 +321,7 @@ impl Node {
         if !std::mem::replace(&mut entrance.said, true) && (been || !named.is_empty()) {
             self.event(None, Event::Alone { why });
         }
+        self.seek_successor(now);
         if first {
             self.overlay_input(now, overlay::Input::Command(Command::Create));
         }

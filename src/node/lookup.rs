@@ -66,6 +66,8 @@ pub(super) enum Op {
         user: String,
         sheet: Box<RecoverySheet>,
     },
+    /// A device that is to serve a phone too.
+    Share(Box<super::adapters::Sharing>),
     /// The recipient of a message that is being sent.
     Letter {
         sending: u64,
@@ -201,6 +203,7 @@ impl Node {
             Op::Refer { tx, message } => self.on_refer(now, tx, &message, entries),
             Op::Books => self.on_books(now, entries),
             Op::Devices { request, remove } => self.on_devices(now, request, remove, entries),
+            Op::Share(sharing) => self.on_adapter_found(now, *sharing, entries),
             Op::Owner { request, user, sheet } => self.on_owner_found(now, request, user, *sheet, entries),
             _ => {}
         }
@@ -242,7 +245,8 @@ impl Node {
         for entry in entries.iter().filter(|e| e.entry().kind == EntryKind::Contact) {
             let Ok(body) = ContactBody::decode(&entry.entry().body) else { continue };
             let Some(addr) = body.addrs.first().copied() else { continue };
-            let Some(claim) = entry.chain().user_key().map(|key| key.to_string()) else { continue };
+            let user = split_aor(&entry.entry().aor).map_or("", |(user, _)| user);
+            let Some(claim) = entry.chain().claimant(user).map(|key| key.to_string()) else { continue };
             if Some(body.peer_id) != own {
                 let via = body.via.iter().filter(|(id, _)| *id != body.peer_id);
                 self.attach.learn(body.peer_id, via.map(|(id, addr)| PeerRef { id: *id, addr: *addr }).collect());

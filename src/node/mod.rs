@@ -27,7 +27,11 @@
 //! | `enrol` | invites, and strangers who redeem them |
 //! | `people` | revocations: kept, told on, compared before anybody is let in |
 //! | `certify` | certificates asked of enrollers, and what enrollers grant |
+//! | `adapters` | phones that several devices serve |
 //! | `office` | an administrator's commands, and the book shared among enrollers |
+//! | `disown` | the root revokes an enroller |
+//! | `merging` | one office taken into another, by their administrators |
+//! | `moving` | this device goes over to the office that its own continues as |
 //! | `devices` | the devices of this node's user |
 //! | `message` | messages that go out |
 //! | `deliver` | messages that come in, for the user here and for phones |
@@ -41,8 +45,10 @@
 //! | `pairing` | strangers who have a short code |
 //! | `settings` | contacts and settings, the same on all devices of the user |
 //! | `exchange` | what nodes ask each other beside overlay and calls |
+//! | `hex` | bytes as digits |
 //! | `command` | what a person or a script asks |
 
+mod adapters;
 mod archive;
 mod attach;
 mod blob;
@@ -55,11 +61,13 @@ mod deliver;
 mod detour;
 mod devices;
 mod discovery;
+mod disown;
 mod enrol;
 mod exchange;
 mod fetch;
 mod flows;
 mod foreign;
+mod hex;
 mod history;
 mod host_cache;
 mod join;
@@ -68,7 +76,9 @@ mod lease;
 mod login;
 mod lookup;
 mod mailbox;
+mod merging;
 mod message;
+mod moving;
 mod office;
 mod pairing;
 mod people;
@@ -337,6 +347,10 @@ pub enum Saved {
     Attempts,
     /// Contacts and keys of other overlays, and who may not ring.
     Foreign,
+    /// The office that this device has come from, and where that continues.
+    Former,
+    /// Offices that this administrator's device takes in.
+    Merges,
 }
 
 /// What is to be done outside.
@@ -422,6 +436,17 @@ pub enum Output {
     Stopped,
 }
 
+impl From<Wire> for Output {
+    fn from(wire: Wire) -> Output {
+        match wire {
+            Wire::Datagram { flow, bytes } => Output::Datagram { flow, bytes },
+            Wire::Connect { conn, transport, remote, expect } => Output::Connect { conn, transport, remote, expect },
+            Wire::Write { conn, bytes } => Output::Write { conn, bytes },
+            Wire::Close { conn } => Output::Close { conn },
+        }
+    }
+}
+
 /// Who waits for the answer to a request of ours.
 #[derive(Debug, Clone, Copy)]
 enum Owner {
@@ -464,6 +489,10 @@ pub struct Node {
     people: people::People,
     certifying: certify::Certifying,
     office: office::Office,
+    /// When further adapters of phones are told what they have to know.
+    sharing_due: Option<Instant>,
+    merging: merging::Merging,
+    moving: moving::Moving,
     login: login::Login,
     settings: settings::Synced,
     pairing: Option<pairing::Pairing>,
@@ -494,7 +523,7 @@ impl Node {
             clock: (now, setup.unix),
             identity: setup.identity.clone(),
             tx: tx::Layer::new(rng.fork(), tx::Config::default()),
-            flows: Flows::new(setup.locals()),
+            flows: Flows::new(setup.locals(), setup.first_connection),
             overlay: parts.overlay,
             carry: parts.carry,
             ua: parts.ua,
@@ -518,6 +547,9 @@ impl Node {
             people: people::People::new(std::mem::take(&mut setup.revocations)),
             certifying: certify::Certifying::default(),
             office: office::Office::default(),
+            sharing_due: Some(now),
+            merging: merging::Merging::new(std::mem::take(&mut setup.merges)),
+            moving: moving::Moving::default(),
             login: login::Login::new(setup.shares.as_deref(), setup.attempts.as_deref()),
             pairing: None,
             settings: settings::Synced::new(setup.settings.as_deref()),
@@ -591,6 +623,8 @@ impl Node {
         self.people_timeout(now);
         self.certify_timeout(now);
         self.office_timeout(now);
+        self.sharing_timeout(now);
+        self.moving_timeout(now);
         self.on_mail_timeout(now);
         self.login_timeout(now);
         self.settings_timeout(now);
@@ -617,6 +651,8 @@ impl Node {
                 self.next_people_timeout(),
                 self.next_certify_timeout(),
                 self.next_office_timeout(),
+                self.next_sharing(),
+                self.next_moving(),
                 self.next_mail_timeout(),
                 self.next_login(),
                 self.settings.next(),
@@ -655,6 +691,7 @@ impl Node {
             quiet &= !self.write_due(now);
             quiet &= !self.write_mail(now);
             quiet &= !self.leave_when_done(now);
+            quiet &= !self.arrive(now);
             if quiet {
                 break;
             }
@@ -663,19 +700,15 @@ impl Node {
             self.out.push_back(Output::Save { what: Saved::Messages, bytes: Bytes::from(file) });
         }
         for wire in std::mem::take(&mut self.wire) {
-            self.out.push_back(match wire {
-                Wire::Datagram { flow, bytes } => Output::Datagram { flow, bytes },
-                Wire::Connect { conn, transport, remote, expect } => {
-                    Output::Connect { conn, transport, remote, expect }
-                }
-                Wire::Write { conn, bytes } => Output::Write { conn, bytes },
-                Wire::Close { conn } => Output::Close { conn },
-            });
+            self.out.push_back(wire.into());
         }
     }
 
     fn on_connected(&mut self, now: Instant, conn: ConnId, peer: Proven) {
         if self.flows.is_abroad(conn) {
+            if self.errand_open(now, conn, &peer) {
+                return;
+            }
             return self.on_way_open(now, conn, peer);
         }
         if peer.member().is_some_and(|member| self.people.revoked.check(member).is_err()) {
@@ -701,6 +734,7 @@ impl Node {
         self.race_gone(now, conn);
         self.link_gone();
         self.strangers.silent.cancel(&conn);
+        self.errand_failed(now, conn);
         self.on_way_failed(now, conn, why.unwrap_or("the connection was closed"));
         self.tx.flow_failed(flow);
         self.registrar.flow_closed(conn);

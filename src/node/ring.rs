@@ -252,6 +252,7 @@ impl Node {
                 Ok(entries) => self.on_get_done(now, op, &entries, &trace),
                 Err(fault) => self.on_get_failed(now, op, &fault.to_string(), &trace),
             },
+            O::Left if self.has_departed() => {}
             O::Left => self.out.push_back(Output::Stopped),
             O::NeighboursChanged => {
                 self.on_neighbours(now);

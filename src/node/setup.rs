@@ -5,7 +5,7 @@ use super::flows::Locals;
 use crate::config::Config;
 use crate::config::{Encryption, PhoneAuth};
 use crate::core::{Id, Instant, Redacted, Rng, Transport, UnixTime};
-use crate::identity::{Acquaintances, Identity, Revocations, Verifier};
+use crate::identity::{Acquaintances, Former, Identity, Merges, Revocations, Verifier};
 use crate::overlay::carry::{Carry, address_peer_id};
 use crate::overlay::chord::{self, Chord};
 use crate::overlay::tier::Tiered;
@@ -56,6 +56,12 @@ pub struct Setup {
     pub attempts: Option<Vec<u8>>,
     /// Whom this device knows in other overlays.
     pub acquaintances: Acquaintances,
+    /// The office that this device has come from.
+    pub former: Option<Former>,
+    /// Offices that this administrator's device takes in.
+    pub merges: Merges,
+    /// The number of the first connection that is dialled.
+    pub first_connection: u64,
     /// Where standard phones are served, as the socket says.
     pub sip_listen: SocketAddr,
     /// Where links are taken, as the socket says.
@@ -101,6 +107,9 @@ impl Setup {
             shares: None,
             attempts: None,
             acquaintances: Acquaintances::default(),
+            former: None,
+            merges: Merges::default(),
+            first_connection: 1,
             sip_listen: sip,
             overlay_listen: overlay,
             sip,
@@ -283,6 +292,10 @@ pub(super) fn parts(_now: Instant, setup: &Setup, rng: &mut Rng) -> Parts {
         domain.set_peer(me.id);
     }
     domain.add_name("localhost", Some(setup.sip.port()));
+    if let Some(former) = &setup.former {
+        let renamed = former.statement.successor.iter().flat_map(|s| s.renamed.iter().cloned()).collect();
+        domain.set_former(former.anchor.overlay(), renamed);
+    }
     // Nonces and the passes of dialogs hold over a restart: their keys come from the device's.
     let mut secret = |purpose: &str| match &setup.identity {
         Some(identity) => blake3::derive_key(purpose, &**identity.device.seed().reveal()),

@@ -518,6 +518,7 @@ impl World {
             Output::Identity(identity) => {
                 let unix = self.unix();
                 self.hosts[host].verified = Some(Arc::new(identity.verified(unix).unwrap()));
+                self.hosts[host].anchor = Some(identity.anchor.clone());
                 self.hosts[host].identity = Some(*identity);
             }
             Output::Save { what, bytes } => {

@@ -3,7 +3,7 @@
 use crate::core::UnixTime;
 use crate::node::control::{
     CallReport, CallStatus, ContactStatus, DeviceStatus, LookupReport, MessageEntry, MessageState, OfficeDevice,
-    OfficeReport, PeerStatus, PhoneStatus, Reply, Status, StrangersReport,
+    OfficeReport, PeerStatus, PhoneStatus, Renamed, Reply, Status, StrangersReport,
 };
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -28,6 +28,14 @@ pub fn reply(reply: &Reply) -> String {
         Reply::Phones { phones } => table(phones.iter().map(phone_row)),
         Reply::Invite { code, expires } => {
             format!("{code}\nworks once, for {}; on the other device: chordial join CODE", span(*expires))
+        }
+        Reply::Merge(report) => {
+            format!(
+                "this office continues as {}: {}{}\nits devices go over by themselves, those that are off within 90 days",
+                report.continues_as,
+                count(report.merged_users, "user"),
+                renamed(&report.renamed)
+            )
         }
         Reply::Devices { devices } => table(devices.iter().map(device_row)),
         Reply::Office(report) => office(report),
@@ -302,9 +310,16 @@ fn peer_row(p: &PeerStatus) -> [String; 4] {
     [p.peer_id.clone(), p.address.clone(), p.links.join(","), rtt]
 }
 
-fn phone_row(p: &PhoneStatus) -> [String; 3] {
+/// Names that are others after a merge, behind a line.
+pub fn renamed(renamed: &[Renamed]) -> String {
+    let all: Vec<_> = renamed.iter().map(|r| format!("{} is {}", r.was, r.is)).collect();
+    if all.is_empty() { String::new() } else { format!("; renamed, since the name was somebody's: {}", all.join(", ")) }
+}
+
+fn phone_row(p: &PhoneStatus) -> [String; 4] {
     let contacts = if p.contacts.is_empty() { "not registered".into() } else { p.contacts.join(", ") };
-    [p.user.clone(), p.label.clone(), contacts]
+    let also = if p.also.is_empty() { String::new() } else { format!("also at {}", p.also.join(", ")) };
+    [p.user.clone(), p.label.clone(), contacts, also]
 }
 
 fn peer_text(p: &PeerStatus) -> String {

@@ -99,6 +99,22 @@ pub enum Event {
         /// Fingerprint of its key.
         key: String,
     },
+    /// Another office's people were taken in.
+    OfficeMerged {
+        /// Its name.
+        office: String,
+        /// How many.
+        users: usize,
+        /// Names and extensions that were somebody's here.
+        renamed: Vec<Renamed>,
+    },
+    /// This device's office continues as another one, and it is of that one now.
+    OfficeContinues {
+        /// Its name.
+        office: String,
+        /// The user's name there.
+        user: String,
+    },
     /// A stranger's call was refused; told once for each key.
     Knocked {
         /// Address of record in another overlay.

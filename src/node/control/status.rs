@@ -235,4 +235,7 @@ pub struct PhoneStatus {
     pub label: String,
     /// Contacts registered now.
     pub contacts: Vec<String>,
+    /// Whose further devices serve it too: `USER/KEY`.
+    #[serde(default)]
+    pub also: Vec<String>,
 }
