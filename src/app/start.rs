@@ -94,7 +94,21 @@ fn said(event: &Event) -> String {
         Event::Registered { aor } => format!("{aor} is registered"),
         Event::RegistrationFailed { aor, status, why } => format!("{aor} is not registered: {status} {why}"),
         Event::Warning { what, next } => format!("warning: {what}; {next}"),
-        Event::Incoming { call, from } => format!("call {call}: {from} calls; chordial answer {call} takes it"),
+        Event::Incoming { call, from, key, standing } => {
+            let who = match standing.as_str() {
+                "" => String::new(),
+                "changed" => format!(" by ANOTHER KEY ({key}) than the one that is known,"),
+                "new-key" => format!(" by a new key ({key}),"),
+                word => format!(" ({key}, {word})"),
+            };
+            format!("call {call}: {from}{who} calls; chordial answer {call} takes it")
+        }
+        Event::Introduced { name, aor, key, by, known } if known.is_empty() => {
+            format!("{by} introduces {name}, {aor}, key {key}; chordial contacts accept {key} takes them up")
+        }
+        Event::Introduced { aor, key, by, known, .. } => {
+            format!("{by} says that {aor} has the key {key}, AND {known} IS KNOWN HERE; ask them")
+        }
         Event::Revoked { name, key } if name.is_empty() => format!("{key} is revoked and counts no more"),
         Event::Revoked { name, key } => format!("{name} ({key}) is revoked and counts no more"),
         Event::Knocked { aor, key, changed: false } => {

@@ -24,6 +24,8 @@ pub enum Purpose {
     CallProof,
     /// The renewal of record entries.
     Touch,
+    /// One user's word about another's key ([`Introduction`](super::Introduction)).
+    Introduction,
 }
 
 impl Purpose {
@@ -38,6 +40,7 @@ impl Purpose {
             Purpose::Letter => "chordial message v1",
             Purpose::CallProof => "chordial call proof v1",
             Purpose::Touch => "chordial record touch v1",
+            Purpose::Introduction => "chordial introduction v1",
         }
     }
 

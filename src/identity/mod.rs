@@ -21,7 +21,8 @@
 //!
 //! Whoever belongs to another overlay is a [`Foreign`]: a chain that holds in itself, to be compared with what a
 //! [`ContactLink`] said or what was met before ([`Acquaintances`]); a [`CallProof`] in a request and in its answer shows
-//! each end's key to the other, whoever carries the messages.
+//! each end's key to the other, whoever carries the messages. Where a name is nobody's (an open overlay) the same book of
+//! acquaintances says which of several keys is meant ([`Choice`]); a contact's [`Introduction`] may bring one more.
 //!
 //! Left out: making members whose enroller was revoked whole again without a new
 //! invite; merging two offices; hearing of revocations in other overlays.
@@ -42,6 +43,8 @@ mod enroller;
 mod entry;
 mod error;
 mod foreign;
+mod introduced;
+mod introduction;
 mod key;
 mod kind;
 mod letter;
@@ -52,6 +55,7 @@ mod name;
 mod own;
 mod owner;
 mod pairing;
+mod pins;
 mod proof;
 mod reconcile;
 mod recovery;
@@ -75,6 +79,8 @@ pub use enroller::{ENROLLERS, Enroller, INVITE_LIFETIME, MAX_INVITES, MAX_SOURCE
 pub use entry::{DictionaryKey, Entry, SignedEntry};
 pub use error::{EnrolError, IdentityError, RecordError};
 pub use foreign::{Expect, Foreign, KeyFingerprint, Proven, Root};
+pub use introduced::{Heard, Introduced, MAX_INTRODUCTIONS};
+pub use introduction::{INTRODUCTION_LIFE, INTRODUCTION_SCHEME, Introduction, SignedIntroduction};
 pub use key::{KeyPair, PublicKey, Purpose};
 pub use kind::{EntryKind, KindRules, MayWrite};
 pub use letter::{Letter, LetterId, MAX_TEXT, SignedLetter};
@@ -87,6 +93,7 @@ pub use pairing::{
     MAX_PAIRING_TRIES, PAIRING_TYPE, PairingAnswer, PairingInviter, PairingJoiner, PairingKey, PairingRequest,
     ShortCode,
 };
+pub use pins::{Choice, KeyHint, choose, told_apart};
 pub use proof::{CallProof, PROOF_HEADER, Said, Side};
 pub use reconcile::{Ask, ItemId, Reconciled, Reply};
 pub use recovery::RecoverySheet;

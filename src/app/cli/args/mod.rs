@@ -282,9 +282,22 @@ pub enum Contacts {
     },
     /// Print this user's contact link, for people of other offices and families; on a terminal also as a QR code.
     Link(LinkArgs),
-    /// Take up who a contact link names, or who knocked (by address or key, as `strangers` shows them).
+    /// Take up who a contact link names, whom a contact has introduced, or who knocked (by address or key, as `strangers`
+    /// shows them).
     Accept(AcceptArgs),
-    /// Drop a contact of another overlay, and the key known of it.
+    /// Give somebody your word about a contact's key, in a message that is sealed to them.
+    Introduce {
+        /// The contact, by name or address.
+        #[arg(value_name = "CONTACT")]
+        who: String,
+        /// Who is told: a contact's name, user name or address of this overlay.
+        #[arg(long, value_name = "TARGET")]
+        to: String,
+        /// Take it back, where they have not made them a contact yet.
+        #[arg(long)]
+        withdraw: bool,
+    },
+    /// Drop a contact that was made by key, or who was met before, and the key known of it.
     Forget {
         /// Its name or address.
         #[arg(value_name = "NAME")]
@@ -362,7 +375,7 @@ pub struct LinkArgs {
 /// Of `contacts accept`.
 #[derive(Debug, Args)]
 pub struct AcceptArgs {
-    /// The link, or the address or key of one who knocked.
+    /// The link, or the address or key of one who knocked or was introduced.
     #[arg(value_name = "LINK|WHO")]
     pub who: String,
     /// What to call them. Default: their user name.
