@@ -16,6 +16,7 @@ mod login;
 mod mailbox;
 mod messages;
 mod moving;
+mod open;
 mod pairing;
 mod people;
 mod phone_mode;

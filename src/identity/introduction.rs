@@ -201,7 +201,8 @@ mod tests {
         let mut forged = signed.clone();
         forged.said.who.key = KeyFingerprint([8; 16]);
         assert_eq!(forged.verify(BOB, NOW), Err(IdentityError::Signature(WHAT)));
-        let mut stolen = SignedIntroduction::sign(said(), &Identity::open("family", "eve", NOW, &mut Rng::from_seed(2)).unwrap());
+        let mut stolen =
+            SignedIntroduction::sign(said(), &Identity::open("family", "eve", NOW, &mut Rng::from_seed(2)).unwrap());
         stolen.chain = carla.chain.clone();
         assert_eq!(stolen.verify(BOB, NOW), Err(IdentityError::Signature(WHAT)));
     }

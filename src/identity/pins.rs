@@ -84,11 +84,7 @@ pub enum Choice {
 }
 
 /// Chooses among the keys that claim a name: the named one, else the one that is `known`, else the only one.
-pub fn choose(
-    claims: &BTreeSet<KeyFingerprint>,
-    named: Option<&KeyHint>,
-    known: Option<KeyFingerprint>,
-) -> Choice {
+pub fn choose(claims: &BTreeSet<KeyFingerprint>, named: Option<&KeyHint>, known: Option<KeyFingerprint>) -> Choice {
     if claims.is_empty() {
         return Choice::Nobody;
     }

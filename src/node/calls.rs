@@ -2,9 +2,9 @@
 
 use super::detour::Sent;
 use super::lookup::Found;
+use super::pins::{Party, named, standing_word};
 use super::{MediaCommand, MediaInput, Node, Output, Owner};
 use crate::core::Instant;
-use super::pins::{Party, named, standing_word};
 use crate::identity::{Choice, KeyHint, PublicKey, split_aor};
 use crate::node::control::{CallReport, CallStatus, CommandError, Event, Reply, RequestId};
 use crate::pbx::Target as Place;
@@ -122,7 +122,8 @@ impl Node {
         let choice = self.choose(now, aor, &found.claims, self.calls.chosen.get(&call));
         if let Some(doubt) = self.doubt(now, aor, &choice) {
             self.note_changed(now, aor, &choice);
-            return self.ua.give_up(now, call, 300, doubt);
+            let status = if matches!(choice, Choice::Unclear(_)) { 404 } else { 300 };
+            return self.ua.give_up(now, call, status, doubt);
         }
         let user = split_aor(aor).map(|(user, _)| user);
         let key = if let Choice::Key(key) = choice { Some(key) } else { None };

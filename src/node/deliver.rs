@@ -10,9 +10,9 @@ use super::archive::{Admit, LIFE};
 use super::control::{Event, MessageState};
 use super::history::entry_of;
 use super::message::{Out, Outcome, PHONE_PATIENCE, PURPOSE, Source};
+use super::pins::standing_word;
 use super::{calls::Callee, message::Due};
 use crate::core::{Instant, limits};
-use super::pins::standing_word;
 use crate::identity::{
     Letter, LetterId, MAX_TEXT, PublicKey, SignedIntroduction, SignedLetter, Standing, Verified, canonical_user, open,
 };

@@ -9,7 +9,8 @@ use super::control::{CommandError, Event, RequestId};
 use super::message::Source;
 use crate::core::Instant;
 use crate::identity::{
-    FullError, Heard, Introduction, KeyFingerprint, KeyHint, Known, Letter, PublicKey, Root, SignedIntroduction, split_aor,
+    FullError, Heard, Introduction, KeyFingerprint, KeyHint, Known, Letter, PublicKey, Root, SignedIntroduction,
+    split_aor,
 };
 
 /// An introduction in words, for the history; none for another text.

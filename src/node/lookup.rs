@@ -7,8 +7,8 @@ use super::ring::State;
 use super::settings::SettingsOp;
 use crate::core::Instant;
 use crate::identity::{
-    ContactBody, DictionaryKey, Entry, EntryKind, KeyFingerprint, LetterId, PublicKey, RecoverySheet, SignedEntry, resource_key,
-    split_aor,
+    ContactBody, DictionaryKey, Entry, EntryKind, KeyFingerprint, LetterId, PublicKey, RecoverySheet, SignedEntry,
+    resource_key, split_aor,
 };
 use crate::node::control::{CommandError, Event, LookupReport, Reply, RequestId};
 use crate::overlay::{self, Command, Mode, OpId, PeerRef, PutError, Trace};
@@ -252,7 +252,14 @@ impl Node {
         found
     }
 
-    fn lookup_report(&self, now: Instant, aor: String, entries: &[SignedEntry], found: &Found, trace: &Trace) -> LookupReport {
+    fn lookup_report(
+        &self,
+        now: Instant,
+        aor: String,
+        entries: &[SignedEntry],
+        found: &Found,
+        trace: &Trace,
+    ) -> LookupReport {
         let contacts = entries.iter().filter(|e| e.entry().kind == EntryKind::Contact);
         let bodies = contacts.filter_map(|e| ContactBody::decode(&e.entry().body).ok());
         let user = split_aor(&aor).map_or("", |(user, _)| user);

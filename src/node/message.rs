@@ -14,8 +14,8 @@ use super::pins::Party;
 use super::{Node, mailbox};
 use crate::core::{Instant, TimerQueue};
 use crate::identity::{
-    Choice, ContactBody, DeviceBody, EntryKind, KeyFingerprint, KeyHint, Letter, LetterId, MAX_RECIPIENTS, MAX_TEXT, PublicKey, SignedEntry,
-    SignedLetter, seal, split_aor,
+    Choice, ContactBody, DeviceBody, EntryKind, KeyFingerprint, KeyHint, Letter, LetterId, MAX_RECIPIENTS, MAX_TEXT,
+    PublicKey, SignedEntry, SignedLetter, seal, split_aor,
 };
 use crate::overlay::PeerRef;
 use crate::sip::msg::{Message, Uri};
@@ -217,8 +217,7 @@ impl Node {
         let party = key.and_then(|key| self.party(&aor, key));
         let devices = devices.into_iter().filter(|(_, (_, of))| Some(*of) == key).map(|(d, (place, _))| (d, place));
         let own = self.identity.as_ref().map(|i| i.device_key());
-        let devices: BTreeMap<_, _> =
-            devices.filter(|(d, _)| Some(*d) != own).take(MAX_RECIPIENTS).collect();
+        let devices: BTreeMap<_, _> = devices.filter(|(d, _)| Some(*d) != own).take(MAX_RECIPIENTS).collect();
         let Some(sending) = self.mail.sendings.get_mut(&id) else { return };
         sending.party = party;
         sending.devices = devices.keys().copied().collect();

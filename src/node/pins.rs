@@ -211,12 +211,7 @@ impl Node {
     }
 
     /// All who claim a name, for a person.
-    pub(super) fn claims_report(
-        &self,
-        now: Instant,
-        aor: &str,
-        claims: &BTreeSet<KeyFingerprint>,
-    ) -> Vec<ClaimStatus> {
+    pub(super) fn claims_report(&self, now: Instant, aor: &str, claims: &BTreeSet<KeyFingerprint>) -> Vec<ClaimStatus> {
         let user = split_aor(aor).map_or(aor, |(user, _)| user);
         let own = self.own_key(now, user);
         let row = |key: &KeyFingerprint| {

@@ -7,13 +7,13 @@
 use super::Node;
 use super::control::{CommandError, ContactStatus, Event, KnockStatus, Reply, RingRight, StrangersReport};
 use super::foreign::{known, plain_aor, proven};
+use super::pins::Party;
 use crate::config::{PhoneAuth, Strangers as Policy};
 use crate::core::{ConnId, Flow, Instant, TimerQueue, subscriber};
 use crate::identity::{
-    Acquaintances, Block, Contact, ContactLink, Foreign, FullError, KeyFingerprint, KeyHint, Known, RingToken, Root, Side,
-    canonical_overlay, split_aor,
+    Acquaintances, Block, Contact, ContactLink, Foreign, FullError, KeyFingerprint, KeyHint, Known, RingToken, Root,
+    Side, canonical_overlay, split_aor,
 };
-use super::pins::Party;
 use crate::node::{Output, Saved};
 use crate::pbx::policy::{Reception, receive};
 use crate::sip::msg::{Message, Uri};
@@ -275,7 +275,15 @@ impl Node {
                     None => split_aor(&link.aor).map_or("", |(user, _)| user).to_owned(),
                 };
                 let ContactLink { aor, user_key, root, addrs, token } = link;
-                let contact = Contact { name: name.clone(), aor: aor.clone(), root, key: user_key, addrs, token, by: String::new() };
+                let contact = Contact {
+                    name: name.clone(),
+                    aor: aor.clone(),
+                    root,
+                    key: user_key,
+                    addrs,
+                    token,
+                    by: String::new(),
+                };
                 self.is_free(&name)?;
                 self.strangers.known.add(contact).map_err(refused)?;
                 (name, aor)
@@ -332,7 +340,8 @@ impl Node {
         });
         let all: Vec<(String, KeyFingerprint)> = keys.chain(blocked).collect();
         let hint = KeyHint::parse(target);
-        let by_key: BTreeSet<_> = all.iter().map(|(_, k)| *k).filter(|k| hint.as_ref().is_some_and(|h| h.fits(k))).collect();
+        let by_key: BTreeSet<_> =
+            all.iter().map(|(_, k)| *k).filter(|k| hint.as_ref().is_some_and(|h| h.fits(k))).collect();
         if !by_key.is_empty() {
             let by_key: Vec<_> = by_key.into_iter().map(Block::Key).collect();
             return Some(by_key);

@@ -11,9 +11,9 @@
 //! domains are not members and are believed as far as the peer that lets them in.
 
 use super::Node;
+use super::pins::Party;
 use crate::core::{Flow, Instant};
 use crate::core::{Id, limits};
-use super::pins::Party;
 use crate::identity::{Entry, EntryKind, KeyFingerprint, PublicKey, SignedEntry, Standing, Verifier};
 use crate::sip::msg::{HeaderName, Message, Method, Uri};
 use crate::sip::tx::ServerTxId;
@@ -139,7 +139,8 @@ impl Node {
             self.answer(now, tx, message, 403, "The proof of the caller does not hold");
             return false;
         }
-        let lately = self.vouch.known.get(&(device.0, aor.clone())).filter(|(until, _)| *until > now).map(|(_, key)| *key);
+        let lately =
+            self.vouch.known.get(&(device.0, aor.clone())).filter(|(until, _)| *until > now).map(|(_, key)| *key);
         if let Some(key) = own.then_some(user_key).or(lately) {
             let party = self.party(&aor, key);
             self.vouch.let_in(message, BTreeSet::from([device]), party);

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use chordial::config::Config;
 use chordial::core::{ConnId, Flow, Id, Instant, Redacted, Rng, Transport, UnixTime};
 use chordial::identity::{
-    DictionaryKey, Expect, Foreign, Identity, Proven, Revocations, Revoked, SignedEntry, TrustAnchor, Verified,
+    Acquaintances, DictionaryKey, Expect, Foreign, Identity, Proven, Revocations, Revoked, SignedEntry, TrustAnchor,
+    Verified,
 };
 use chordial::node::control::{CallReport, Command, CommandError, Event, Reply, RequestId};
 use chordial::node::{Input, MediaCommand, MediaInput, Node, Output, Saved, Setup, StoreInput};
@@ -285,6 +286,9 @@ impl World {
         let entries = h.disk.records.iter().map(|((key, replica, _), e)| (*key, *replica, e.clone())).collect();
         setup.known_peers = known_peers;
         setup.messages = h.messages.clone();
+        if let Some((_, bytes)) = h.files.iter().find(|(kept, _)| *kept == Saved::Foreign) {
+            setup.acquaintances = Acquaintances::from_bytes(bytes).unwrap();
+        }
         setup.stored = Some(Stored { entries, unix: h.disk.unix });
         (h.dead, h.stopped, h.wake) = (false, false, None);
         (h.events, h.log, h.saved) = (Vec::new(), Vec::new(), Vec::new());

@@ -130,7 +130,8 @@ fn strangers(r: &StrangersReport) -> String {
         _ => "contacts may ring\n".to_owned(),
     };
     let row = |what: &str, c: &ContactStatus| {
-        let by = if c.introduced_by.is_empty() { String::new() } else { format!(", introduced by {}", c.introduced_by) };
+        let by =
+            if c.introduced_by.is_empty() { String::new() } else { format!(", introduced by {}", c.introduced_by) };
         [what.to_owned(), c.name.clone(), c.aor.clone(), format!("key {}", c.key), format!("of {}{by}", c.overlay_key)]
     };
     let mut rows: Vec<[String; 5]> = r.contacts.iter().map(|c| row("contact", c)).collect();
@@ -285,7 +286,11 @@ fn lookup(r: &LookupReport) -> String {
     }
     // In an office there is one, and nothing to say of it.
     for key in r.keys.iter().filter(|k| r.claims > 1 || !k.standing.is_empty()) {
-        let by = if key.introduced_by.is_empty() { String::new() } else { format!(", introduced by {}", key.introduced_by.join(", ")) };
+        let by = if key.introduced_by.is_empty() {
+            String::new()
+        } else {
+            format!(", introduced by {}", key.introduced_by.join(", "))
+        };
         let call = if r.claims > 1 { format!(": chordial call {}", key.target) } else { String::new() };
         let _ = write!(text, "\n  key      {}, {}{by}{call}", key.name, standing(&key.standing));
     }

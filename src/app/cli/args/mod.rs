@@ -42,7 +42,7 @@ pub enum Command {
     Office(Office),
     /// Print a one-time code by which USER joins this office (also: office invite).
     Invite(InviteArgs),
-    /// Join an office by the code that its `invite` printed (also: office join).
+    /// Join an office by the code that its `invite` printed (also: office join), or a family by a contact link.
     Join(JoinArgs),
     /// Revoke a user with all devices, or one device (also: office revoke).
     Revoke {
@@ -249,9 +249,20 @@ pub struct InviteArgs {
 /// Of `join`.
 #[derive(Debug, Args)]
 pub struct JoinArgs {
-    /// The code, as it was printed: the long one, or the six digits of `invite --pair`. Default: ask for the digits.
-    #[arg(value_name = "CODE")]
+    /// The code, as it was printed: the long one, or the six digits of `invite --pair`; or, to join a family (an open overlay),
+    /// a contact link of somebody in it. Default: ask for the digits.
+    #[arg(value_name = "CODE|LINK")]
     pub code: Option<String>,
+    /// With a contact link: your user name in the family. Default: your login name.
+    #[arg(
+        long = "name",
+        value_name = "USER",
+        env = "USER",
+        hide_env = true,
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub name: String,
     /// What to call this device in lists.
     #[arg(long, value_name = "TEXT", env = "HOSTNAME", hide_env = true, default_value = "", hide_default_value = true)]
     pub label: String,
