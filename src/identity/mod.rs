@@ -118,6 +118,8 @@ pub const MAX_ENTRY_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(3653 * 24 * 3600);
 
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod enrol_tests;
 #[cfg(test)]
 mod mutation_tests;
