@@ -161,6 +161,7 @@ fn another_key_in_the_place_of_a_known_one_is_told_and_not_called() {
     talk(&mut world, 0, "anna", 1);
     world.ask(1, Command::Stop).unwrap();
     world.run(seconds(20));
+    world.kill(1);
     let imposter = world.peer("anna", |_| {});
     world.run(seconds(20));
     let (known, new) = (key(&world, 1), key(&world, imposter));
