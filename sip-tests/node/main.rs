@@ -19,6 +19,7 @@ mod mailbox;
 mod merging;
 mod messages;
 mod moving;
+mod open;
 mod pairing;
 mod people;
 mod phone_mode;

@@ -35,6 +35,9 @@ pub enum IdentityError {
     /// For another overlay.
     #[error("the certificate belongs to another overlay")]
     Overlay,
+    /// Signed later than now, beyond the tolerated difference of clocks.
+    #[error("the {0} is of a time to come: one of two clocks is wrong")]
+    NotYetValid(&'static str),
     /// Valid no more.
     #[error("the {0} certificate has expired")]
     Expired(&'static str),

@@ -28,6 +28,8 @@ pub enum Purpose {
     Phone,
     /// A device that asks another office to take it in.
     Move,
+    /// One user's word about another's key ([`Introduction`](super::Introduction)).
+    Introduction,
 }
 
 impl Purpose {
@@ -44,6 +46,7 @@ impl Purpose {
             Purpose::Touch => "chordial record touch v1",
             Purpose::Phone => "chordial phone secret v1",
             Purpose::Move => "chordial request to move v1",
+            Purpose::Introduction => "chordial introduction v1",
         }
     }
 

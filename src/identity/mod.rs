@@ -21,7 +21,8 @@
 //!
 //! Whoever belongs to another overlay is a [`Foreign`]: a chain that holds in itself, to be compared with what a
 //! [`ContactLink`] said or what was met before ([`Acquaintances`]); a [`CallProof`] in a request and in its answer shows
-//! each end's key to the other, whoever carries the messages.
+//! each end's key to the other, whoever carries the messages. Where a name is nobody's (an open overlay) the same book of
+//! acquaintances says which of several keys is meant ([`Choice`]); a contact's [`Introduction`] may bring one more.
 //!
 //! An office may be taken into another ([`MergeOffer`], [`Merges`]): a statement of its own says where it continues ([`Successor`]), and
 //! each device is certified there by showing who it was ([`MoveAsk`]).
@@ -46,6 +47,8 @@ mod enroller;
 mod entry;
 mod error;
 mod foreign;
+mod introduced;
+mod introduction;
 mod key;
 mod kind;
 mod lease;
@@ -59,6 +62,7 @@ mod own;
 mod owner;
 mod pairing;
 mod phone;
+mod pins;
 mod proof;
 mod reconcile;
 mod recovery;
@@ -89,6 +93,8 @@ pub use enroller::{ENROLLERS, Enroller, INVITE_LIFETIME, MAX_INVITES, MAX_SOURCE
 pub use entry::{DictionaryKey, Entry, SignedEntry};
 pub use error::{EnrolError, IdentityError, RecordError};
 pub use foreign::{Expect, Foreign, KeyFingerprint, Proven, Root};
+pub use introduced::{Heard, Introduced, MAX_INTRODUCTIONS};
+pub use introduction::{INTRODUCTION_LIFE, INTRODUCTION_SCHEME, Introduction, SignedIntroduction};
 pub use key::{KeyPair, PublicKey, Purpose};
 pub use kind::{EntryKind, KindRules, MayWrite};
 pub use lease::{LEASE_LIFETIME, LONGEST_LEASE, LeaseBody, SHORTEST_LEASE, lease_aor};
@@ -104,6 +110,7 @@ pub use pairing::{
     ShortCode,
 };
 pub use phone::{DigestSecret, MAX_SHARED, PHONE_TYPE, PhoneShare, PhoneWord};
+pub use pins::{Choice, KeyHint, choose, told_apart};
 pub use proof::{CallProof, PROOF_HEADER, Said, Side};
 pub use reconcile::{Ask, ItemId, Reconciled, Reply};
 pub use recovery::RecoverySheet;
@@ -129,6 +136,8 @@ pub const MAX_ENTRY_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The life of a certificate issued here.
 pub const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(3653 * 24 * 3600);
 
+#[cfg(test)]
+mod damage;
 #[cfg(test)]
 mod enrol_tests;
 #[cfg(test)]

@@ -305,10 +305,6 @@ fn identity(config: &Config, data: &DataDir, unix: UnixTime) -> Result<Identity,
         if open && office {
             return Err(setting(format!("{} belongs to the office {}", path(), identity.overlay()), another));
         }
-        if !open && !office {
-            let what = format!("{} is of the open overlay {}", path(), identity.overlay());
-            return Err(setting(what, "add --open, or choose another --data"));
-        }
         let named = &config.user.name;
         // Who came from another office may be called otherwise here than the service file says.
         let was = former(data)?.is_some_and(|f| f.rename(named) == identity.user());
@@ -316,7 +312,9 @@ fn identity(config: &Config, data: &DataDir, unix: UnixTime) -> Result<Identity,
             let what = format!("{} is {}'s, not {named}'s", path(), identity.user());
             return Err(setting(what, another));
         }
-        if open && config.overlay.name != identity.overlay() {
+        // Who joined a family by a link says no more about it; what is said has to fit.
+        let said = open || config.overlay.name != Config::default().overlay.name;
+        if !office && said && config.overlay.name != identity.overlay() {
             let what = format!("{} is of the overlay {}, not {}", path(), identity.overlay(), config.overlay.name);
             return Err(setting(what, another));
         }

@@ -48,6 +48,12 @@ pub enum OfficeError {
     /// What the password opened names another root than the link leads to.
     #[error("{0} is not of the office that the password opens")]
     FalseOffice(SocketAddr),
+    /// A contact link of somebody who is in an office.
+    #[error("the link leads into the office {0}, which one joins by an invite")]
+    NoFamily(String),
+    /// The name is the inviter's own.
+    #[error("{0} is who invites")]
+    InvitersName(String),
     /// Nobody on the network shows six digits.
     #[error("no machine here waits for a short code")]
     NobodyPairs,
@@ -102,6 +108,8 @@ impl OfficeError {
             }
             OfficeError::Later(_) => "try again then",
             OfficeError::FalseOffice(_) => "do not go on; name another peer with --via",
+            OfficeError::NoFamily(_) => "ask an administrator there for chordial invite USER",
+            OfficeError::InvitersName(_) => "choose another --name; their further devices are theirs to add",
             OfficeError::NobodyPairs => {
                 "run chordial office invite USER --pair there, or name that machine with --via HOST:PORT"
             }

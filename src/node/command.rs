@@ -81,9 +81,13 @@ impl Node {
             Command::ContactList => return self.contact_list(now, request),
             Command::Password { parts } => return self.set_password(now, request, parts.reveal()),
             Command::ContactLink { ring } => self.contact_link(now, ring),
-            Command::ContactAccept { who, name } => self.contact_accept(&who, name.as_deref()),
+            Command::ContactAccept { who, name } => self.contact_accept(now, &who, name.as_deref()),
+            Command::Introduce { who, to, withdraw } => match self.introduce(now, request, &who, &to, withdraw) {
+                Ok(()) => return,
+                Err(e) => Err(e),
+            },
             Command::ContactForget { name } => self.contact_forget(&name),
-            Command::Strangers => Ok(Reply::Strangers(self.strangers_report())),
+            Command::Strangers => Ok(Reply::Strangers(self.strangers_report(now))),
             Command::Block { target } => self.block(&target, true),
             Command::Unblock { target } => self.block(&target, false),
             Command::Stop => {
@@ -198,7 +202,7 @@ impl Node {
             voice_engine: crate::media::codec::voice_engine().into(),
             link_security: if clear || self.overlay.is_none() { "none" } else { "tls1.3" }.into(),
             counters,
-            warnings: self.warnings.list(),
+            warnings: self.warnings.list().into_iter().chain(self.key_warnings()).collect(),
         }
     }
 

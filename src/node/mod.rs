@@ -23,6 +23,8 @@
 //! | `vouch` | whether a peer may speak for the caller that a request names |
 //! | `foreign` | callers and callees of other overlays: their links, their proofs |
 //! | `strangers` | who from outside may ring, who knocked, who is blocked |
+//! | `pins` | whose key is meant by a name that any key may claim, and who calls by which |
+//! | `introduce` | one user's word to another about a third one's key |
 //! | `ways` | the way to a target that no address names: a contact's supernodes, a domain's records |
 //! | `enrol` | invites, and strangers who redeem them |
 //! | `people` | revocations: kept, told on, compared before anybody is let in |
@@ -70,6 +72,7 @@ mod foreign;
 mod hex;
 mod history;
 mod host_cache;
+mod introduce;
 mod join;
 mod keep;
 mod lease;
@@ -82,6 +85,7 @@ mod moving;
 mod office;
 mod pairing;
 mod people;
+mod pins;
 mod publish;
 mod reach;
 mod receive;

@@ -333,6 +333,11 @@ impl Ua {
         }
     }
 
+    /// The Call-ID of a call that came in.
+    pub fn invited_by(&self, call: CallId) -> Option<&str> {
+        self.calls.get(&call)?.invited_by.as_deref()
+    }
+
     /// Calls under way, oldest first.
     pub fn summaries(&self, now: Instant) -> Vec<Summary> {
         self.calls.iter().map(|(id, call)| call.summary(*id, now)).collect()

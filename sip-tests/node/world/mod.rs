@@ -4,8 +4,8 @@ use bytes::Bytes;
 use chordial::config::Config;
 use chordial::core::{ConnId, Flow, Id, Instant, Redacted, Rng, Transport, UnixTime};
 use chordial::identity::{
-    ChunkHash, DictionaryKey, Expect, Foreign, Identity, Proven, Revocations, Revoked, SignedEntry, TrustAnchor,
-    Verified,
+    Acquaintances, ChunkHash, DictionaryKey, Expect, Foreign, Identity, Proven, Revocations, Revoked, SignedEntry,
+    TrustAnchor, Verified,
 };
 use chordial::node::control::{CallReport, Command, CommandError, Event, Reply, RequestId};
 use chordial::node::{Input, MediaCommand, MediaInput, Node, Output, Saved, Setup, StoreInput};
@@ -292,6 +292,9 @@ impl World {
         let entries = h.disk.records.iter().map(|((key, replica, _), e)| (*key, *replica, e.clone())).collect();
         setup.known_peers = known_peers;
         setup.messages = h.messages.clone();
+        if let Some((_, bytes)) = h.files.iter().find(|(kept, _)| *kept == Saved::Foreign) {
+            setup.acquaintances = Acquaintances::from_bytes(bytes).unwrap();
+        }
         let chunks = h.disk.chunks.iter().map(|(hash, bytes)| (*hash, bytes.len() as u32)).collect();
         setup.stored = Some(Stored { entries, chunks, unix: h.disk.unix });
         (h.dead, h.stopped, h.wake) = (false, false, None);

@@ -218,6 +218,7 @@ fn not_found(report: &LookupReport) -> Failure {
 
 fn not_completed(target: &str, report: &CallReport) -> Failure {
     let (what, next) = match report.result.as_str() {
+        _ if report.status == 300 => ("is not one person", format!("chordial lookup {target} shows the keys")),
         "busy" => ("is busy", "try again later".to_owned()),
         "no-answer" => ("does not answer", "try again later".to_owned()),
         "rejected" => ("declined", "try again later".to_owned()),

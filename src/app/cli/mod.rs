@@ -93,6 +93,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             let command = control::Command::ContactAccept { who: args.who, name: args.name };
             client(ask::one(&data()?, command, json))
         }
+        Command::Contacts(Contacts::Introduce { who, to, withdraw }) => {
+            client(contacts::introduce(&data()?, control::Command::Introduce { who, to, withdraw }, json))
+        }
         Command::Contacts(Contacts::Forget { name }) => {
             client(ask::one(&data()?, control::Command::ContactForget { name }, json))
         }

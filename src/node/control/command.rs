@@ -216,6 +216,16 @@ pub enum Command {
         #[serde(default)]
         name: Option<String>,
     },
+    /// Give somebody one's word about a contact's key. Answered by [`Reply::Sent`].
+    Introduce {
+        /// A contact's name or AOR, or of who was met.
+        who: String,
+        /// To whom, as for a message.
+        to: String,
+        /// Take it back.
+        #[serde(default)]
+        withdraw: bool,
+    },
     /// Drop a contact of another overlay, and the key known of it. Answered by [`Reply::Done`].
     ContactForget {
         /// Its name or AOR.

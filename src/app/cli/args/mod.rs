@@ -42,7 +42,7 @@ pub enum Command {
     Office(Office),
     /// Print a one-time code by which USER joins this office (also: office invite).
     Invite(InviteArgs),
-    /// Join an office by the code that its `invite` printed (also: office join).
+    /// Join an office by the code that its `invite` printed (also: office join), or a family by a contact link.
     Join(JoinArgs),
     /// Revoke a user with all devices, or one device (also: office revoke).
     Revoke(RevokeArgs),
@@ -261,9 +261,20 @@ pub struct InviteArgs {
 /// Of `join`.
 #[derive(Debug, Args)]
 pub struct JoinArgs {
-    /// The code, as it was printed: the long one, or the six digits of `invite --pair`. Default: ask for the digits.
-    #[arg(value_name = "CODE")]
+    /// The code, as it was printed: the long one, or the six digits of `invite --pair`; or, to join a family (an open overlay),
+    /// a contact link of somebody in it. Default: ask for the digits.
+    #[arg(value_name = "CODE|LINK")]
     pub code: Option<String>,
+    /// With a contact link: your user name in the family. Default: your login name.
+    #[arg(
+        long = "name",
+        value_name = "USER",
+        env = "USER",
+        hide_env = true,
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub name: String,
     /// What to call this device in lists.
     #[arg(long, value_name = "TEXT", env = "HOSTNAME", hide_env = true, default_value = "", hide_default_value = true)]
     pub label: String,
@@ -294,9 +305,22 @@ pub enum Contacts {
     },
     /// Print this user's contact link, for people of other offices and families; on a terminal also as a QR code.
     Link(LinkArgs),
-    /// Take up who a contact link names, or who knocked (by address or key, as `strangers` shows them).
+    /// Take up who a contact link names, whom a contact has introduced, or who knocked (by address or key, as `strangers`
+    /// shows them).
     Accept(AcceptArgs),
-    /// Drop a contact of another overlay, and the key known of it.
+    /// Give somebody your word about a contact's key, in a message that is sealed to them.
+    Introduce {
+        /// The contact, by name or address.
+        #[arg(value_name = "CONTACT")]
+        who: String,
+        /// Who is told: a contact's name, user name or address of this overlay.
+        #[arg(long, value_name = "TARGET")]
+        to: String,
+        /// Take it back, where they have not made them a contact yet.
+        #[arg(long)]
+        withdraw: bool,
+    },
+    /// Drop a contact that was made by key, or who was met before, and the key known of it.
     Forget {
         /// Its name or address.
         #[arg(value_name = "NAME")]
@@ -403,7 +427,7 @@ pub struct LinkArgs {
 /// Of `contacts accept`.
 #[derive(Debug, Args)]
 pub struct AcceptArgs {
-    /// The link, or the address or key of one who knocked.
+    /// The link, or the address or key of one who knocked or was introduced.
     #[arg(value_name = "LINK|WHO")]
     pub who: String,
     /// What to call them. Default: their user name.
