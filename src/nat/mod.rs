@@ -4,8 +4,10 @@
 //! |---|---|
 //! | [`scope`] | who can reach an address |
 //! | [`portmap`] | PCP, NAT-PMP and UPnP IGD: asking the router for a port |
+//! | [`turn`] | TURN: a client, a relay's allocations, the table its packets go by |
 
 pub mod portmap;
 mod scope;
+pub mod turn;
 
 pub use scope::{Scope, scope};
