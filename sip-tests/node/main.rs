@@ -21,6 +21,7 @@ mod people;
 mod phone_mode;
 mod phones;
 mod records;
+mod relays;
 mod requests;
 mod security;
 mod settings;

@@ -38,6 +38,7 @@
 //! | `login` | password log-in: strangers who try, shares held for others, this user's own |
 //! | `pairing` | strangers who have a short code |
 //! | `settings` | contacts and settings, the same on all devices of the user |
+//! | `relay` | this node as a relay, and those of others |
 //! | `exchange` | what nodes ask each other beside overlay and calls |
 //! | `command` | what a person or a script asks |
 
@@ -70,6 +71,7 @@ mod people;
 mod publish;
 mod reach;
 mod receive;
+mod relay;
 mod ring;
 mod role;
 mod route;
@@ -79,6 +81,7 @@ mod strangers;
 mod vouch;
 mod ways;
 
+pub use relay::{Grant, RelayCommand, RelayFigures, RelayInput};
 pub use setup::Setup;
 
 use crate::config::Bootstrap;
@@ -214,6 +217,8 @@ pub enum Input {
     Media(MediaInput),
     /// From whoever keeps the records.
     Store(StoreInput),
+    /// From the relay's sockets.
+    Relay(RelayInput),
 }
 
 /// What becomes of [`Output::Store`].
@@ -360,6 +365,8 @@ pub enum Output {
     },
     /// For the media threads.
     Media(MediaCommand),
+    /// For the relay's sockets.
+    Relay(RelayCommand),
     /// The final answer to a command.
     Reply {
         /// Of [`Input::Command`].
@@ -430,6 +437,7 @@ pub struct Node {
     calls: calls::Calls,
     vouch: vouch::Vouching,
     exchanges: exchange::Exchanges,
+    relaying: relay::Relaying,
     mail: message::Mail,
     warnings: keep::Warnings,
     attach: attach::Attachments,
@@ -480,6 +488,7 @@ impl Node {
             calls: calls::Calls::default(),
             vouch: vouch::Vouching::default(),
             exchanges: exchange::Exchanges::default(),
+            relaying: relay::Relaying::new(now, setup.relays),
             // Whoever starts a node has checked the file.
             mail: message::Mail::new(archive::Archive::read(&setup.messages).unwrap_or_default()),
             warnings: keep::Warnings::default(),
@@ -540,6 +549,7 @@ impl Node {
             Input::Answer { query, records } => self.on_answer(now, query, records),
             Input::Media(media) => self.on_media(now, media),
             Input::Store(store) => self.on_store(now, store),
+            Input::Relay(relay) => self.on_relay(now, relay),
         }
         self.settle(now);
     }
@@ -562,6 +572,7 @@ impl Node {
         self.on_mail_timeout(now);
         self.login_timeout(now);
         self.settings_timeout(now);
+        self.relay_timeout(now);
         self.settle(now);
     }
 
@@ -588,6 +599,7 @@ impl Node {
                 self.next_login(),
                 self.settings.next(),
                 self.strangers.next(),
+                self.relaying.next(),
             ])
             .flatten()
             .min()

@@ -30,7 +30,8 @@ pub use message::{Class, Fault, Message, Method, Parsed, Seal, TransactionId, he
 /// The attributes themselves.
 pub mod attributes {
     pub use stun_codec::rfc5389::attributes::{
-        AlternateServer, ErrorCode, MappedAddress, Nonce, Realm, Software, UnknownAttributes, Username, XorMappedAddress,
+        AlternateServer, ErrorCode, MappedAddress, Nonce, Realm, Software, UnknownAttributes, Username,
+        XorMappedAddress,
     };
     pub use stun_codec::rfc5766::attributes::{
         ChannelNumber, Data, DontFragment, EvenPort, Lifetime, RequestedTransport, ReservationToken, XorPeerAddress,

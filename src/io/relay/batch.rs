@@ -101,7 +101,9 @@ impl Batch {
         while run < most {
             match self.waiting.get(at + run) {
                 Some((other, range)) if other == exit && range.len() == first.len() => run += 1,
-                Some((other, range)) if other == exit && range.len() < first.len() && !range.is_empty() => return run + 1,
+                Some((other, range)) if other == exit && range.len() < first.len() && !range.is_empty() => {
+                    return run + 1;
+                }
                 _ => break,
             }
         }

@@ -11,6 +11,7 @@
 //! | `packets` | the thread that carries |
 //! | `batch` | datagrams that wait for the end of a round, and go together where they can |
 //! | `decide` | the thread that decides |
+//! | `serve` | whether, where and by which settings there is one |
 //! | `stream` | connections: accepted, cut into messages, written to |
 //!
 //! Bounded: connections in all and of one source, what waits in each channel; over the bound packets are dropped as on a full line.
@@ -20,7 +21,10 @@
 mod batch;
 mod decide;
 mod packets;
+mod serve;
 mod stream;
+
+pub use serve::Relays;
 
 use crate::core::{Instant, Rng, UnixTime};
 use crate::nat::turn::server::{self, Counters};
@@ -131,7 +135,8 @@ impl Relay {
         }
         let (mut listeners, mut tcp) = (Vec::new(), Vec::new());
         for addr in &config.tcp {
-            let listener = stream::listen(*addr).map_err(|cause| RelayError::Socket { what: "TCP", addr: *addr, cause })?;
+            let listener =
+                stream::listen(*addr).map_err(|cause| RelayError::Socket { what: "TCP", addr: *addr, cause })?;
             tcp.push(listener.local_addr()?);
             listeners.push(listener);
         }

@@ -96,13 +96,18 @@ mod tests {
     fn a_password_is_that_of_other_servers() {
         // python3: base64(hmac.new(b"\x2a"*32, b"1700000000:ann", sha1)).
         let minted = Secret::new([42; 32]).mint("ann", UnixTime(1_700_000_000));
-        assert_eq!((minted.username.as_str(), minted.password.reveal().as_str()), ("1700000000:ann", "hnw2PM8OnNenSjNecHQZauBbeIA="));
+        assert_eq!(
+            (minted.username.as_str(), minted.password.reveal().as_str()),
+            ("1700000000:ann", "hnw2PM8OnNenSjNecHQZauBbeIA=")
+        );
     }
 
     #[test]
     fn names_expire() {
         assert_eq!(who("100:ann:x", UnixTime(99)), Some("ann:x"));
-        for (name, at) in [("100:ann", 100), ("ann", 0), (":ann", 0), ("100:", 0), ("+100:ann", 0), ("9999999999999:a", 0)] {
+        for (name, at) in
+            [("100:ann", 100), ("ann", 0), (":ann", 0), ("100:", 0), ("+100:ann", 0), ("9999999999999:a", 0)]
+        {
             assert_eq!(who(name, UnixTime(at)), None, "{name}");
         }
     }

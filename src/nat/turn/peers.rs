@@ -149,9 +149,29 @@ mod tests {
     fn only_public_addresses_by_default() {
         let peers = Peers { own: vec!["198.51.100.1".parse().unwrap()], ..Peers::default() };
         for ip in [
-            "127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1", "169.254.169.254", "::ffff:169.254.1.1", "fe80::1", "10.0.0.1",
-            "172.16.3.3", "192.168.1.1", "100.64.0.1", "fd00::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255",
-            "64:ff9b::7f00:1", "64:ff9b::c0a8:101", "2002:7f00:1::", "2002:c0a8:101::1", "::7f00:1", "64:ff9b:1::1",
+            "127.0.0.1",
+            "127.8.8.8",
+            "::1",
+            "::ffff:127.0.0.1",
+            "169.254.169.254",
+            "::ffff:169.254.1.1",
+            "fe80::1",
+            "10.0.0.1",
+            "172.16.3.3",
+            "192.168.1.1",
+            "100.64.0.1",
+            "fd00::1",
+            "0.0.0.0",
+            "::",
+            "224.0.0.1",
+            "ff02::1",
+            "255.255.255.255",
+            "64:ff9b::7f00:1",
+            "64:ff9b::c0a8:101",
+            "2002:7f00:1::",
+            "2002:c0a8:101::1",
+            "::7f00:1",
+            "64:ff9b:1::1",
             "2001:0:1:2:3:4:80ff:fffe",
         ] {
             assert_eq!(verdict(&peers, ip), Verdict::Refuse, "{ip}");
@@ -165,7 +185,8 @@ mod tests {
 
     #[test]
     fn what_is_listed_or_proven_is_forwarded_to() {
-        let mut peers = Peers { allow: vec!["127.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()], ..Peers::default() };
+        let mut peers =
+            Peers { allow: vec!["127.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()], ..Peers::default() };
         assert_eq!(verdict(&peers, "127.0.0.5"), Verdict::Forward);
         assert_eq!(verdict(&peers, "fd12::5"), Verdict::Forward);
         assert_eq!(verdict(&peers, "192.168.1.5"), Verdict::Refuse);

@@ -342,7 +342,10 @@ impl Table {
         let bits = (bytes as u64 + 28) * 8;
         let other = other.filter(|o| *o != slot);
         let fits = self.total.has(now, bits)
-            && [Some(slot), other].into_iter().flatten().all(|s| self.entry_mut(s).is_none_or(|e| e.bucket.has(now, bits)));
+            && [Some(slot), other]
+                .into_iter()
+                .flatten()
+                .all(|s| self.entry_mut(s).is_none_or(|e| e.bucket.has(now, bits)));
         if !fits {
             self.carried.over += 1;
             return false;

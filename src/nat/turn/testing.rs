@@ -87,7 +87,9 @@ impl Relay {
             Way::Peer { socket, to, data } => self.sent.push((self.open[&socket], to, data.to_vec())),
             Way::Client { path, head, data } => {
                 let bytes = match head {
-                    Head::Channel(number) => stun::channel_data(number, data, matches!(path, Path::Stream { .. })).unwrap(),
+                    Head::Channel(number) => {
+                        stun::channel_data(number, data, matches!(path, Path::Stream { .. })).unwrap()
+                    }
                     Head::Indication(peer) => {
                         let mut bytes = Vec::new();
                         stun::write_data(&mut bytes, false, &[3; 12], peer, data).unwrap();

@@ -10,7 +10,9 @@ fn relay() -> Relay {
 }
 
 fn transmits(client: &mut Client) -> Vec<Vec<u8>> {
-    std::iter::from_fn(|| client.poll_output()).filter_map(|o| if let Output::Transmit(b) = o { Some(b) } else { None }).collect()
+    std::iter::from_fn(|| client.poll_output())
+        .filter_map(|o| if let Output::Transmit(b) = o { Some(b) } else { None })
+        .collect()
 }
 
 #[test]
@@ -21,7 +23,9 @@ fn it_is_kept_for_hours_over_stale_nonces() {
     ann.send(NOW, peer, b"x");
     exchange(NOW, &mut ann, &mut relay, path(ANN));
     let end = NOW + Duration::from_secs(3500);
-    while let Some(due) = [ann.poll_timeout(), relay.server.poll_timeout()].into_iter().flatten().min().filter(|t| *t < end) {
+    while let Some(due) =
+        [ann.poll_timeout(), relay.server.poll_timeout()].into_iter().flatten().min().filter(|t| *t < end)
+    {
         // The client first, as it is the one that renews.
         ann.handle_timeout(due);
         let seen = exchange(due, &mut ann, &mut relay, path(ANN));

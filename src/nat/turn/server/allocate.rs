@@ -165,7 +165,10 @@ impl Server {
             return self.refuse(&wish.proved(), 508);
         }
         let mut reservation = None;
-        if wish.reserve && wish.relayed.len() > 1 && let Some(kept) = wish.relayed.pop() {
+        if wish.reserve
+            && wish.relayed.len() > 1
+            && let Some(kept) = wish.relayed.pop()
+        {
             let token = self.rng.next_u64();
             self.reservations.insert(token, kept);
             self.timers.set(Due::Reservation(token), now + RESERVED);

@@ -55,8 +55,9 @@ impl Server {
 
     /// The socket at another address, another port, or both.
     fn face(&self, of: SocketAddr, ip: bool, port: bool) -> Option<usize> {
-        self.config.faces.iter().position(|f| {
-            f.is_ipv4() == of.is_ipv4() && (f.ip() != of.ip()) == ip && (f.port() != of.port()) == port
-        })
+        self.config
+            .faces
+            .iter()
+            .position(|f| f.is_ipv4() == of.is_ipv4() && (f.ip() != of.ip()) == ip && (f.port() != of.port()) == port)
     }
 }

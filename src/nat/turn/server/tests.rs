@@ -102,7 +102,15 @@ fn two_clients_of_one_relay_meet_inside() {
 fn forbidden_peers() {
     let mut relay = relay();
     assert_eq!(code(&mut relay, ANN, &request(Method::ALLOCATE, "ann", ANN, allocate)), 200);
-    for peer in ["127.0.0.1:80", "169.254.169.254:80", "192.168.1.1:80", "10.1.1.1:80", "100.64.0.1:1", "0.0.0.0:1", "224.0.0.1:1"] {
+    for peer in [
+        "127.0.0.1:80",
+        "169.254.169.254:80",
+        "192.168.1.1:80",
+        "10.1.1.1:80",
+        "100.64.0.1:1",
+        "0.0.0.0:1",
+        "224.0.0.1:1",
+    ] {
         let peer: SocketAddr = peer.parse().unwrap();
         let permission = request(Method::CREATE_PERMISSION, "ann", ANN, |m| m.push(XorPeerAddress::new(peer)));
         assert_eq!(code(&mut relay, ANN, &permission), 403, "{peer}");
@@ -278,10 +286,14 @@ fn what_is_not_renewed_ends() {
 #[test]
 fn a_port_pair_is_reserved_and_taken_up() {
     let mut relay = relay();
-    let even = ask(&mut relay, ANN, &request(Method::ALLOCATE, "ann", ANN, |m| {
-        allocate(m);
-        m.push(EvenPort::new(true));
-    }));
+    let even = ask(
+        &mut relay,
+        ANN,
+        &request(Method::ALLOCATE, "ann", ANN, |m| {
+            allocate(m);
+            m.push(EvenPort::new(true));
+        }),
+    );
     let port = even.get::<XorRelayAddress>().unwrap().address().port();
     assert_eq!(port % 2, 0);
     let token = even.get::<ReservationToken>().unwrap().token();
@@ -300,10 +312,14 @@ fn a_port_pair_is_reserved_and_taken_up() {
     assert_eq!(code(&mut relay, third, &twice), 508);
     // One that nobody takes up is given back.
     let fourth = "203.0.113.1:1003";
-    code(&mut relay, fourth, &request(Method::ALLOCATE, "ann", fourth, |m| {
-        allocate(m);
-        m.push(EvenPort::new(true));
-    }));
+    code(
+        &mut relay,
+        fourth,
+        &request(Method::ALLOCATE, "ann", fourth, |m| {
+            allocate(m);
+            m.push(EvenPort::new(true));
+        }),
+    );
     assert_eq!(relay.open.len(), 4);
     relay.timeout(after(31));
     assert_eq!(relay.open.len(), 3);
@@ -423,7 +439,8 @@ fn a_hostile_client_gets_nowhere() {
     let mut relay = relay();
     let mut rng = Rng::from_seed(11);
     code(&mut relay, ANN, &request(Method::ALLOCATE, "ann", ANN, allocate));
-    let good = request(Method::CREATE_PERMISSION, "ann", ANN, |m| m.push(XorPeerAddress::new("9.9.9.9:1".parse().unwrap())));
+    let good =
+        request(Method::CREATE_PERMISSION, "ann", ANN, |m| m.push(XorPeerAddress::new("9.9.9.9:1".parse().unwrap())));
     for _ in 0..20_000 {
         let mut bytes = good.clone();
         for _ in 0..=rng.below(3) {

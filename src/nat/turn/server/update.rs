@@ -58,7 +58,8 @@ impl Server {
                 return self.refuse(proved, code);
             }
         }
-        let more = self.allocation(slot).map_or(0, |a| peers.iter().filter(|p| !a.permissions.contains_key(&p.ip())).count());
+        let more =
+            self.allocation(slot).map_or(0, |a| peers.iter().filter(|p| !a.permissions.contains_key(&p.ip())).count());
         if self.allocation(slot).is_some_and(|a| a.permissions.len() + more > PERMISSIONS) {
             return self.refuse(proved, 508);
         }
