@@ -17,7 +17,6 @@ define_attribute_enums!(
         XorMappedAddress,
         Software,
         AlternateServer,
-        ChannelNumber,
         Lifetime,
         XorPeerAddress,
         Data,
@@ -42,6 +41,8 @@ pub mod raw {
     pub const CHANGE_IP: u8 = 4;
     /// The answer is to come from the other port.
     pub const CHANGE_PORT: u8 = 2;
+    /// CHANNEL-NUMBER (RFC 8656 section 18.1): the number and two bytes of nothing. `stun_codec` refuses numbers that older clients use.
+    pub const CHANNEL_NUMBER: u16 = 0x000C;
     /// MESSAGE-INTEGRITY (RFC 8489 section 14.5).
     pub const MESSAGE_INTEGRITY: u16 = 0x0008;
     /// MESSAGE-INTEGRITY-SHA256 (RFC 8489 section 14.6).
@@ -57,6 +58,6 @@ pub mod raw {
     /// FINGERPRINT (RFC 8489 section 14.7).
     pub const FINGERPRINT: u16 = 0x8028;
     /// Those that have a meaning here though they are not decoded.
-    pub const KNOWN: [u16; 5] =
-        [CHANGE_REQUEST, PASSWORD_ALGORITHM, PASSWORD_ALGORITHMS, CONNECTION_ID, ADDRESS_ERROR_CODE];
+    pub const KNOWN: [u16; 6] =
+        [CHANGE_REQUEST, CHANNEL_NUMBER, PASSWORD_ALGORITHM, PASSWORD_ALGORITHMS, CONNECTION_ID, ADDRESS_ERROR_CODE];
 }

@@ -14,9 +14,10 @@ const STREAM_MESSAGE: usize = 20 + 65_535;
 const XOR_PEER_ADDRESS: u16 = 0x0012;
 const DATA: u16 = 0x0013;
 
-/// Whether `number` can be a channel (RFC 8656 section 12).
+/// Whether `number` can be a channel at a relay. RFC 8656 section 12 leaves 0x4000 to 0x4FFF for sockets that others share; RFC 5766 had
+/// numbers up to 0x7FFF, and its clients still draw from all of them.
 pub fn is_channel(number: u16) -> bool {
-    (0x4000..=0x4FFF).contains(&number)
+    (0x4000..=0x7FFF).contains(&number)
 }
 
 /// Number and data of ChannelData; padding behind it is dropped.
@@ -148,7 +149,7 @@ impl Framer {
         let length = usize::from(u16::from_be_bytes([l0, l1]));
         let whole = match first {
             0..=3 if rest.len() < 8 || rest[4..8] == COOKIE => 20 + length,
-            0x40..=0x4F => (CHANNEL_HEADER + length).next_multiple_of(4),
+            0x40..=0x7F => (CHANNEL_HEADER + length).next_multiple_of(4),
             _ => return Err(StreamFault),
         };
         if whole > STREAM_MESSAGE {

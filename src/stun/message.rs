@@ -355,7 +355,6 @@ fn decoded(kind: u16) -> bool {
             | XorMappedAddress::CODEPOINT
             | Software::CODEPOINT
             | AlternateServer::CODEPOINT
-            | ChannelNumber::CODEPOINT
             | Lifetime::CODEPOINT
             | XorPeerAddress::CODEPOINT
             | Data::CODEPOINT

@@ -34,8 +34,7 @@ pub mod attributes {
         XorMappedAddress,
     };
     pub use stun_codec::rfc5766::attributes::{
-        ChannelNumber, Data, DontFragment, EvenPort, Lifetime, RequestedTransport, ReservationToken, XorPeerAddress,
-        XorRelayAddress,
+        Data, DontFragment, EvenPort, Lifetime, RequestedTransport, ReservationToken, XorPeerAddress, XorRelayAddress,
     };
     pub use stun_codec::rfc5780::attributes::{OtherAddress, ResponseOrigin};
     pub use stun_codec::rfc8656::attributes::{AdditionalAddressFamily, RequestedAddressFamily};

@@ -171,7 +171,7 @@ fn a_stream_is_cut_where_its_messages_end() {
         assert_eq!((&got[0], &got[2]), (&request, &request));
     }
     let mut framer = Framer::default();
-    framer.push(b"POST / HTTP/1.1\r\n");
+    framer.push(b"\x16\x03\x01\x02\x00");
     assert_eq!(framer.next(), Err(StreamFault));
     let mut framer = Framer::default();
     framer.push(&[0, 1, 0, 8, 0, 0, 0, 0, 0]);

@@ -274,7 +274,7 @@ impl Table {
     /// Something came from a client: a datagram, or one message out of its stream.
     pub fn from_client<'a>(&mut self, now: Instant, path: &Path, message: &'a [u8]) -> Way<'a> {
         let (number, target, data) = match message.first() {
-            Some(0x40..=0x4F) => match stun::read_channel(message) {
+            Some(0x40..=0x7F) => match stun::read_channel(message) {
                 Some((number, data)) => (Some(number), None, data),
                 None => return self.refuse(Drop::Nonsense),
             },

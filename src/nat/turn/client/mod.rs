@@ -18,7 +18,7 @@ use crate::stun::attributes::{
     AdditionalAddressFamily, Lifetime, RequestedAddressFamily, RequestedTransport, XorMappedAddress, XorPeerAddress,
     XorRelayAddress,
 };
-use crate::stun::{self, Class, Framer, Message, Method, Parsed};
+use crate::stun::{self, Class, Framer, Message, Method, Parsed, raw};
 use request::{Credential, Pending, Refusal};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -478,9 +478,7 @@ impl Client {
             Purpose::Close => message.push(Lifetime::from_u32(0)),
             Purpose::Permission(peer) => message.push(XorPeerAddress::new(*peer)),
             Purpose::Channel(number, peer) => {
-                if let Ok(number) = stun::attributes::ChannelNumber::new(*number) {
-                    message.push(number);
-                }
+                message.push_raw(raw::CHANNEL_NUMBER, &[(number >> 8) as u8, *number as u8, 0, 0]);
                 message.push(XorPeerAddress::new(*peer));
             }
         }

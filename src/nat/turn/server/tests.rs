@@ -115,7 +115,7 @@ fn forbidden_peers() {
         let permission = request(Method::CREATE_PERMISSION, "ann", ANN, |m| m.push(XorPeerAddress::new(peer)));
         assert_eq!(code(&mut relay, ANN, &permission), 403, "{peer}");
         let bind = request(Method::CHANNEL_BIND, "ann", ANN, |m| {
-            m.push(ChannelNumber::new(0x4000).unwrap());
+            m.push_raw(crate::stun::raw::CHANNEL_NUMBER, &[0x40, 0, 0, 0]);
             m.push(XorPeerAddress::new(peer));
         });
         assert_eq!(code(&mut relay, ANN, &bind), 403, "{peer}");
@@ -216,7 +216,7 @@ fn channels_stand_for_one_peer_each() {
     code(&mut relay, ANN, &request(Method::ALLOCATE, "ann", ANN, allocate));
     let mut bind = |number: u16, peer: &str| {
         let bytes = request(Method::CHANNEL_BIND, "ann", ANN, |m| {
-            m.push_raw(ChannelNumber::CODEPOINT, &[(number >> 8) as u8, number as u8, 0, 0]);
+            m.push_raw(crate::stun::raw::CHANNEL_NUMBER, &[(number >> 8) as u8, number as u8, 0, 0]);
             m.push(XorPeerAddress::new(peer.parse().unwrap()));
         });
         code(&mut relay, ANN, &bytes)
@@ -225,8 +225,8 @@ fn channels_stand_for_one_peer_each() {
     assert_eq!(bind(0x4000, "9.9.9.9:1"), 200);
     assert_eq!(bind(0x4000, "9.9.9.9:2"), 400);
     assert_eq!(bind(0x4001, "9.9.9.9:1"), 400);
-    assert_eq!(bind(0x5000, "9.9.9.9:3"), 400);
-    assert_eq!(bind(0x4FFF, "9.9.9.9:3"), 200);
+    assert_eq!(bind(0x8000, "9.9.9.9:3"), 400);
+    assert_eq!(bind(0x7FFF, "9.9.9.9:3"), 200);
 }
 
 #[test]

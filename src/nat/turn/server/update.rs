@@ -4,7 +4,8 @@ use super::super::peers::Verdict;
 use super::super::table::{Change, Path, Slot, canonical};
 use super::{Due, Output, Proved, Server, is_v4};
 use crate::core::Instant;
-use crate::stun::attributes::{ChannelNumber, Lifetime, RequestedAddressFamily, XorPeerAddress};
+use crate::stun::Message;
+use crate::stun::attributes::{Lifetime, RequestedAddressFamily, XorPeerAddress};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -71,7 +72,7 @@ impl Server {
 
     pub(super) fn on_channel_bind(&mut self, now: Instant, proved: &Proved<'_>) {
         let Some(Some(slot)) = self.own(proved, false) else { return };
-        let number = proved.message.get::<ChannelNumber>().map(|n| n.value());
+        let number = channel(proved.message);
         let peer = proved.message.get::<XorPeerAddress>().map(|p| canonical(p.address()));
         let (Some(number), Some(peer)) = (number, peer) else { return self.refuse(proved, 400) };
         if !crate::stun::is_channel(number) {
@@ -135,4 +136,10 @@ impl Server {
             self.change(Change::Permit { slot, ip, outside });
         }
     }
+}
+
+/// CHANNEL-NUMBER.
+fn channel(message: &Message) -> Option<u16> {
+    let value = message.get_raw(crate::stun::raw::CHANNEL_NUMBER)?;
+    Some(u16::from_be_bytes([*value.first()?, *value.get(1)?]))
 }
