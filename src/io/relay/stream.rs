@@ -100,10 +100,10 @@ pub(super) async fn accept(
             match timeout(BEGIN, stream.peek(&mut first)).await {
                 Ok(Ok(1)) if first[0] == HANDSHAKE => {
                     if let Ok(Ok(stream)) = timeout(BEGIN, tls.accept(stream)).await {
-                        serve(stream, client, packets, asks).await;
+                        serve(stream, client, true, packets, asks).await;
                     }
                 }
-                Ok(Ok(1)) => serve(stream, client, packets, asks).await,
+                Ok(Ok(1)) => serve(stream, client, false, packets, asks).await,
                 _ => {}
             }
         });
@@ -138,7 +138,13 @@ impl Drop for Counted {
     }
 }
 
-async fn serve(stream: impl AsyncRead + AsyncWrite, client: SocketAddr, packets: Handle, asks: SyncSender<Ask>) {
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite,
+    client: SocketAddr,
+    tls: bool,
+    packets: Handle,
+    asks: SyncSender<Ask>,
+) {
     let connection = LAST.fetch_add(1, Ordering::Relaxed) + 1;
     let path = Path::Stream { connection, client };
     let (writer, waiting) = mpsc::channel(WAITING);
@@ -149,7 +155,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite, client: SocketAddr, packets:
     // Whichever ends first ends the other: the client's end, or the relay that hangs up.
     tokio::select! {
         () = reading(read, path, &packets) => {}
-        () = writing(write, waiting) => {}
+        () = writing(write, waiting, tls) => {}
     }
     told(&packets, Tell::Hang { connection }).await;
     let mut gone = Ask::Gone(path);
@@ -181,22 +187,21 @@ async fn reading(mut stream: impl AsyncRead + Unpin, path: Path, packets: &Handl
     }
 }
 
-async fn writing(mut stream: impl AsyncWrite + Unpin, mut waiting: mpsc::Receiver<Bytes>) {
+/// `apart`: each message by a write of its own, which is a TLS record of its own: clients take one for one.
+async fn writing(mut stream: impl AsyncWrite + Unpin, mut waiting: mpsc::Receiver<Bytes>, apart: bool) {
     let mut together = BytesMut::new();
     while let Some(first) = waiting.recv().await {
         together.clear();
         together.extend_from_slice(&first);
-        while let Ok(more) = waiting.try_recv() {
+        while !apart && let Ok(more) = waiting.try_recv() {
             together.extend_from_slice(&more);
         }
-        match timeout(WRITE, async {
+        let written = timeout(WRITE, async {
             stream.write_all(&together).await?;
             stream.flush().await
-        })
-        .await
-        {
-            Ok(Ok(())) => {}
-            _ => return,
+        });
+        if !matches!(written.await, Ok(Ok(()))) {
+            return;
         }
     }
     let _ = timeout(WRITE, stream.shutdown()).await;
