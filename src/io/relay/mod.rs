@@ -204,8 +204,8 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.accepting.iter().for_each(tokio::task::AbortHandle::abort);
-        // The deciding thread first: it may wait for room at the carrying one.
-        let _ = self.asks.try_send(decide::Ask::Stop);
+        // The deciding thread first: it may wait for room at the carrying one. Both go on emptying their queues until then.
+        let _ = self.asks.send(decide::Ask::Stop);
         self.packets.stop();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
