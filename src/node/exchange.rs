@@ -4,8 +4,9 @@
 
 use super::detour::Sent;
 use super::twin::TWIN_TYPE;
+use super::relay::RELAY_TYPE;
 use super::{Node, Owner};
-use crate::core::{Flow, Instant};
+use crate::core::{Flow, Id, Instant};
 use crate::identity::login::{SHARE_TYPE, ShareAnswer};
 use crate::identity::{BOOK_TYPE, CERTIFY_TYPE, InviteCode, OWNER_TYPE, PHONE_TYPE, REVOCATIONS_TYPE, TrustAnchor};
 use crate::sip::msg::{HeaderName, Message, Method};
@@ -40,6 +41,8 @@ pub(super) enum Asked {
     Share(Box<super::adapters::Sharing>),
     /// Something about password log-ins.
     Login(super::login::LoginAsked),
+    /// A credential of a relay.
+    Relay { search: u64, peer: Id, sent: Instant },
 }
 
 /// Our requests that wait for an answer.
@@ -113,6 +116,7 @@ impl Node {
             Asked::Move { office, flow } => self.on_move_answered(now, &office, flow, &answer),
             Asked::Seek { flow, round, rest } => self.on_successor_told(now, (flow, round, rest), &answer),
             Asked::Share(sharing) => self.on_shared(now, *sharing, &answer),
+            Asked::Relay { search, peer, sent } => self.on_relay_answered(now, search, peer, sent, &answer),
             Asked::Login(asked) => {
                 let answer = if answer.status == 200 { ShareAnswer::decode(&answer.body).ok() } else { None };
                 self.on_share_answer(now, asked, answer);
@@ -147,6 +151,10 @@ impl Node {
         }
         if message.content_is(PHONE_TYPE) {
             self.on_phone_word(now, tx, message, flow);
+            return true;
+        }
+        if message.content_is(RELAY_TYPE) {
+            self.on_relay_asked(now, tx, message, flow);
             return true;
         }
         if message.content_is(OWNER_TYPE) {

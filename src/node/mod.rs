@@ -46,6 +46,7 @@
 //! | `login` | password log-in: strangers who try, shares held for others, this user's own |
 //! | `pairing` | strangers who have a short code |
 //! | `settings` | contacts and settings, the same on all devices of the user |
+//! | `relay` | this node as a relay, and those of others |
 //! | `exchange` | what nodes ask each other beside overlay and calls |
 //! | `hex` | bytes as digits |
 //! | `command` | what a person or a script asks |
@@ -89,6 +90,7 @@ mod pins;
 mod publish;
 mod reach;
 mod receive;
+mod relay;
 mod ring;
 mod role;
 mod route;
@@ -100,6 +102,7 @@ mod vouch;
 mod ways;
 
 pub use blob_read::BlobRead;
+pub use relay::{Grant, RelayCommand, RelayFigures, RelayInput};
 pub use setup::Setup;
 
 use crate::config::Bootstrap;
@@ -235,6 +238,8 @@ pub enum Input {
     Media(MediaInput),
     /// From whoever keeps the records.
     Store(StoreInput),
+    /// From the relay's sockets.
+    Relay(RelayInput),
 }
 
 /// What becomes of [`Output::Store`] and [`Output::Save`].
@@ -399,6 +404,8 @@ pub enum Output {
     },
     /// For the media threads.
     Media(MediaCommand),
+    /// For the relay's sockets.
+    Relay(RelayCommand),
     /// The final answer to a command.
     Reply {
         /// Of [`Input::Command`].
@@ -486,6 +493,7 @@ pub struct Node {
     twin: twin::Twin,
     vouch: vouch::Vouching,
     exchanges: exchange::Exchanges,
+    relaying: relay::Relaying,
     mail: message::Mail,
     warnings: keep::Warnings,
     attach: attach::Attachments,
@@ -543,6 +551,7 @@ impl Node {
             twin: twin::Twin::default(),
             vouch: vouch::Vouching::default(),
             exchanges: exchange::Exchanges::default(),
+            relaying: relay::Relaying::new(now, setup.relays),
             // Whoever starts a node has checked the file.
             mail: message::Mail::new(archive::Archive::read(&setup.messages).unwrap_or_default()),
             warnings: keep::Warnings::default(),
@@ -608,6 +617,7 @@ impl Node {
             Input::Answer { query, records } => self.on_answer(now, query, records),
             Input::Media(media) => self.on_media(now, media),
             Input::Store(store) => self.on_store(now, store),
+            Input::Relay(relay) => self.on_relay(now, relay),
         }
         self.settle(now);
     }
@@ -633,6 +643,7 @@ impl Node {
         self.login_timeout(now);
         self.settings_timeout(now);
         self.lease_timeout(now);
+        self.relay_timeout(now);
         self.settle(now);
     }
 
@@ -662,6 +673,7 @@ impl Node {
                 self.settings.next(),
                 self.leases.next(),
                 self.strangers.next(),
+                self.relaying.next(),
             ])
             .flatten()
             .min()
