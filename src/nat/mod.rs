@@ -3,8 +3,10 @@
 //! | module | what |
 //! |---|---|
 //! | [`scope`] | who can reach an address |
+//! | [`ice`] | the way that a call's media take |
 //! | [`portmap`] | PCP, NAT-PMP and UPnP IGD: asking the router for a port |
 
+pub mod ice;
 pub mod portmap;
 mod scope;
 

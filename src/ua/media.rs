@@ -109,6 +109,7 @@ pub(super) fn local(opened: MediaOpened, codecs: &[String], session_id: u64, ver
         version,
         direction: Direction::SendRecv,
         keys: None,
+        ice: None,
     }
 }
 
