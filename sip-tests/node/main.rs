@@ -11,6 +11,7 @@ mod calls;
 mod dialogs;
 mod election;
 mod forks;
+mod ice;
 mod joining;
 mod login;
 mod mailbox;

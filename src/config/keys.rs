@@ -144,6 +144,18 @@ pub enum Encryption {
     Off,
 }
 
+/// Whether calls look for the best way between both ends (ICE).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ice {
+    /// Offered always, used where the other end has it.
+    Auto,
+    /// Calls whose other end has none are refused.
+    On,
+    /// Neither offered nor accepted: voice goes to the address that descriptions name.
+    Off,
+}
+
 /// Who from outside the overlay may ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -243,6 +255,10 @@ keys! {
         /// The resolver that is asked, IP:PORT. Empty: those of this machine.
         #[with("optional")] server: Option<SocketAddr> = None, flag "dns";
     }
+    nat Nat "Ways through NATs for the voice." {
+        /// STUN servers, IP:PORT each, that tell this machine how it is seen from outside; the overlay's supernodes besides.
+        stun: Vec<SocketAddr> = Vec::new();
+    }
     media Media "Voice." {
         /// UDP ports for RTP and RTCP, FIRST-LAST.
         #[with("port_range")] ports: (u16, u16) = (16384, 32767);
@@ -251,6 +267,9 @@ keys! {
         /// preferred, required or off: DTLS-SRTP between programs like this one. With required, calls with standard phones and
         /// others that cannot are refused.
         encryption: Encryption = Encryption::Preferred, flag "encryption";
+        /// auto, on or off: ICE, which finds a way for the voice through NATs. auto: used where the other end has it, as every program
+        /// like this one does. on: calls with others are refused.
+        ice: Ice = Ice::Auto, flag "ice";
         /// auto, device, device:NAME, wav:FILE, tone or null. auto: the default microphone, silence where there is no sound
         /// server. NAME: part of a name or description as `chordial audio` lists them.
         audio_in: String = "auto".into(), flag "audio-in";

@@ -7,8 +7,8 @@ mod keys;
 
 pub use bootstrap::{Bootstrap, BootstrapError, OVERLAY_PORT};
 pub use keys::{
-    Account, Config, Discover, Dns, Encryption, KEYS, Key, Log, MapPort, Media, Overlay, PhoneAuth, Sip, Strangers,
-    User,
+    Account, Config, Discover, Dns, Encryption, Ice, KEYS, Key, Log, MapPort, Media, Nat, Overlay, PhoneAuth, Sip,
+    Strangers, User,
 };
 
 use thiserror::Error;

@@ -208,6 +208,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let dns = Dns::new(config.dns.server);
     let mut setup = Setup::new(config, identity, sip, overlay, unix);
     setup.voice_fingerprint = fingerprint;
+    setup.system = Some(system_now());
     (setup.sip_listen, setup.overlay_listen) = (sip_listen, overlay_listen);
     (setup.also, setup.maps) = (place.also, maps);
     (setup.accounts, setup.password, setup.known_peers) = (accounts, password, known_peers(&data)?);
@@ -236,7 +237,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
         peer_id: Some(status.peer_id).filter(|id| !id.is_empty() && has_place),
     };
     let (asks, control) = mpsc::channel(64);
-    let voices = Voices::new(engine, source, sink);
+    let voices = Voices::new(engine, sip.ip(), source, sink);
     let waiting = BTreeMap::new();
     let driver = Driver {
         node,
@@ -254,6 +255,12 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
         waiting,
     };
     Ok((driver, server, asks, ready))
+}
+
+/// The system's monotonic clock, for a library that wants it.
+#[allow(clippy::disallowed_methods, reason = "io is where clocks are read")]
+fn system_now() -> std::time::Instant {
+    std::time::Instant::now()
 }
 
 fn spec<T>(read: Result<T, String>) -> Result<T, LaunchError> {

@@ -179,6 +179,7 @@ impl Node {
                 }
                 ua::Output::OpenMedia { call } => self.out.push_back(Output::Media(MediaCommand::Open { call })),
                 ua::Output::StartMedia { call, caller, plan } => self.start_voice(now, call, caller.as_deref(), plan),
+                ua::Output::Candidates { call, candidates } => self.on_remote_candidates(now, call, &candidates),
                 ua::Output::SendDtmf { call, digit } => {
                     self.out.push_back(Output::Media(MediaCommand::Dtmf { call, digit }));
                 }
@@ -208,6 +209,7 @@ impl Node {
             Some(_) => "dtls-srtp-unverified",
         };
         self.calls.security.insert(call, security);
+        self.agree_path(now, call, plan.ice.as_ref());
         self.out.push_back(Output::Media(MediaCommand::Start { call, plan }));
     }
 
@@ -240,7 +242,11 @@ impl Node {
         self.calls.chosen.remove(&call);
         self.calls.devices.remove(&call);
         let security = self.calls.security.remove(&call).unwrap_or("none");
-        let report = CallReport { security: security.into(), ..call_report(call, report, hops) };
+        let mut report = CallReport { security: security.into(), ..call_report(call, report, hops) };
+        if let Some(path) = self.paths.describe(call) {
+            report.path = path;
+        }
+        self.close_path(call);
         self.calls.ended.push_front(report.clone());
         self.calls.ended.truncate(ENDED);
         match self.calls.commands.remove(&call) {
@@ -251,7 +257,11 @@ impl Node {
 
     pub(super) fn on_media(&mut self, now: Instant, input: MediaInput) {
         match input {
-            MediaInput::Opened { call, opened } => self.ua.media_opened(now, call, opened),
+            MediaInput::Opened { call, opened, also } => {
+                self.open_path(now, call, opened, &also);
+                self.ua.media_opened(now, call, opened);
+            }
+            MediaInput::Packet { call, local, from, bytes } => self.on_path_packet(now, call, local, from, &bytes),
             MediaInput::Failed { call, why } => self.ua.media_failed(now, call, &why),
             MediaInput::Dtmf { call, digit } => {
                 let request = self.calls.commands.get(&call).copied();
@@ -272,7 +282,11 @@ impl Node {
     pub(super) fn call_statuses(&self, now: Instant) -> Vec<CallStatus> {
         let alive = self.ua.summaries(now).into_iter().filter(|s| s.state != State::Over);
         let security = |call: &CallId| self.calls.security.get(call).copied().unwrap_or_default().to_owned();
-        alive.map(|s| CallStatus { security: security(&s.call), ..call_status(s) }).collect()
+        let path = |s: &Summary| {
+            let agreed = if s.codec.is_empty() { String::new() } else { "direct".to_owned() };
+            self.paths.describe(s.call).unwrap_or(agreed)
+        };
+        alive.map(|s| CallStatus { security: security(&s.call), path: path(&s), ..call_status(s) }).collect()
     }
 }
 
@@ -322,6 +336,7 @@ fn call_status(s: Summary) -> CallStatus {
         talk_s: s.talk.as_secs_f64(),
         codec: s.codec,
         security: String::new(),
+        path: String::new(),
     }
 }
 

@@ -16,6 +16,7 @@
 //! | `reach` | where this node can be reached, and what follows when it moves |
 //! | `discovery` | peers found on the local network: whom a peer that is alone joins |
 //! | `calls` | the user agent: targets, media, reports |
+//! | `paths` | the ways that calls' media take (ICE) |
 //! | `route` | the registrar and the proxy for standard phones |
 //! | `attach` | kept links: dials, signs of life, through whom this node and others are reached |
 //! | `detour` | the way of a request to a peer, and around whoever fails on it |
@@ -66,6 +67,7 @@ mod mailbox;
 mod message;
 mod office;
 mod pairing;
+mod paths;
 mod people;
 mod publish;
 mod reach;
@@ -242,6 +244,19 @@ pub enum MediaInput {
         call: CallId,
         /// Where.
         opened: MediaOpened,
+        /// Further sockets of the call, on other addresses of this machine.
+        also: Vec<SocketAddr>,
+    },
+    /// A STUN message came to a socket of a call.
+    Packet {
+        /// Of which call.
+        call: CallId,
+        /// Address of the socket.
+        local: SocketAddr,
+        /// The sender.
+        from: SocketAddr,
+        /// All of it.
+        bytes: Vec<u8>,
     },
     /// They could not be, or the audio source or sink could not be opened.
     Failed {
@@ -269,7 +284,7 @@ pub enum MediaInput {
 /// What the media threads are asked.
 #[derive(Debug)]
 pub enum MediaCommand {
-    /// Take sockets.
+    /// Take sockets; for a call that has some, on the addresses that this machine has now, the old ones beside.
     Open {
         /// For which call.
         call: CallId,
@@ -280,6 +295,24 @@ pub enum MediaCommand {
         call: CallId,
         /// What was agreed.
         plan: Box<MediaPlan>,
+    },
+    /// Send a datagram that is no voice.
+    Send {
+        /// Of which call.
+        call: CallId,
+        /// By the socket with this address.
+        local: SocketAddr,
+        /// Where to.
+        to: SocketAddr,
+        /// All of it.
+        bytes: Vec<u8>,
+    },
+    /// Voice takes this way from now on; none: it waits for one.
+    Route {
+        /// In which call, whose plan has ICE.
+        call: CallId,
+        /// Which way.
+        route: Option<crate::nat::ice::Route>,
     },
     /// Send a digit.
     Dtmf {
@@ -428,6 +461,9 @@ pub struct Node {
     unheard: TimerQueue<ClientTxId>,
     ring: ring::Ring,
     calls: calls::Calls,
+    paths: paths::Paths,
+    /// When it was made: [`Setup::system`] is the other clock then.
+    started: Instant,
     vouch: vouch::Vouching,
     exchanges: exchange::Exchanges,
     mail: message::Mail,
@@ -478,6 +514,8 @@ impl Node {
             unheard: TimerQueue::new(),
             ring: ring::Ring::new(&setup),
             calls: calls::Calls::default(),
+            paths: paths::Paths::default(),
+            started: now,
             vouch: vouch::Vouching::default(),
             exchanges: exchange::Exchanges::default(),
             // Whoever starts a node has checked the file.
@@ -562,6 +600,7 @@ impl Node {
         self.on_mail_timeout(now);
         self.login_timeout(now);
         self.settings_timeout(now);
+        self.paths_timeout(now);
         self.settle(now);
     }
 
@@ -588,6 +627,7 @@ impl Node {
                 self.next_login(),
                 self.settings.next(),
                 self.strangers.next(),
+                self.paths.next(),
             ])
             .flatten()
             .min()
@@ -612,6 +652,7 @@ impl Node {
             let mut quiet = !self.settle_tx(now);
             quiet &= !self.settle_overlay(now);
             quiet &= !self.settle_ua(now);
+            quiet &= !self.settle_paths(now);
             quiet &= !self.settle_pbx(now);
             quiet &= !self.write_due(now);
             quiet &= !self.write_mail(now);

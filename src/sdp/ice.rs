@@ -5,7 +5,7 @@
 //! RFC 8839 section 5.1 wants.
 
 use super::{Attribute, Media, Session};
-use crate::core::Redacted;
+use crate::core::{Redacted, Rng};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -168,6 +168,12 @@ impl Ice {
 }
 
 impl Credentials {
+    /// For one session: 48 and 192 bits.
+    pub fn draw(rng: &mut Rng) -> Credentials {
+        // Tokens are hexadecimal digits.
+        Credentials { ufrag: rng.token(6), pwd: Redacted::new(rng.token(24)) }
+    }
+
     fn read(ufrag: &str, pwd: &str) -> Option<Credentials> {
         let valid = is_ice(ufrag, 4, 256) && is_ice(pwd, 22, 256);
         valid.then(|| Credentials { ufrag: ufrag.to_owned(), pwd: Redacted::new(pwd.to_owned()) })

@@ -73,6 +73,8 @@ pub struct Agent {
     heard: Instant,
     /// What was told of the silence.
     told: Told,
+    /// When a check is due.
+    due: Option<Instant>,
     out: VecDeque<Output>,
 }
 
@@ -94,6 +96,7 @@ impl Agent {
             selected: None,
             heard: now,
             told: Told::Nothing,
+            due: None,
             out: VecDeque::new(),
         };
         agent.handle_timeout(now);
@@ -114,8 +117,7 @@ impl Agent {
             }
             let (kind, foundation) = (kind_of(candidate.kind), candidate.foundation.clone());
             let (priority, addr) = (candidate.priority, candidate.addr);
-            let parts =
-                is::Candidate::from_parts(foundation, 1, Protocol::Udp, priority, addr, kind, None, None, None);
+            let parts = is::Candidate::from_parts(foundation, 1, Protocol::Udp, priority, addr, kind, None, None, None);
             self.ice.add_remote_candidate(parts);
         }
         self.handle_timeout(now);
@@ -135,7 +137,6 @@ impl Agent {
     pub fn handle(&mut self, now: Instant, local: SocketAddr, from: SocketAddr, datagram: &[u8]) -> bool {
         let Ok(message) = StunMessage::parse(datagram) else { return false };
         let packet = StunPacket { proto: Protocol::Udp, source: from, destination: local, message };
-        // A request whose user name has no other end's part would not be attributed to anybody.
         if !self.ice.handle_packet(self.clocks.system(now), packet) {
             return false;
         }
@@ -147,7 +148,8 @@ impl Agent {
                 (self.heard, self.told) = (now, Told::Nothing);
             }
         }
-        self.drain(now);
+        // A nomination counts at once, and the check that it asks for leaves at once.
+        self.handle_timeout(now);
         true
     }
 
@@ -166,14 +168,13 @@ impl Agent {
     }
 
     /// When [`Agent::handle_timeout`] is due.
-    pub fn poll_timeout(&mut self) -> Option<Instant> {
-        let checks = self.ice.poll_timeout().map(|at| self.clocks.ours(at));
+    pub fn poll_timeout(&self) -> Option<Instant> {
         let silence = match self.told {
             Told::Nothing => Some(self.silence_due()),
             Told::Silent => Some(self.heard + CONSENT),
             Told::Expired => None,
         };
-        checks.into_iter().chain(silence).min()
+        self.due.into_iter().chain(silence).min()
     }
 
     /// The next thing to do.
@@ -205,6 +206,7 @@ impl Agent {
             let bytes = transmit.contents.to_vec();
             self.out.push_back(Output::Send(Datagram { local: transmit.source, to: transmit.destination, bytes }));
         }
+        self.due = self.ice.poll_timeout().map(|at| self.clocks.ours(at));
     }
 
     fn pair(&self, local: SocketAddr, remote: SocketAddr) -> Pair {
@@ -219,12 +221,7 @@ impl Agent {
 }
 
 /// How the other end is told of a candidate of ours; `same` others of its kind and family came before it.
-pub(super) fn describe(
-    kind: CandidateKind,
-    addr: SocketAddr,
-    base: SocketAddr,
-    same: usize,
-) -> Option<ice::Candidate> {
+pub(super) fn describe(kind: CandidateKind, addr: SocketAddr, base: SocketAddr, same: usize) -> Option<ice::Candidate> {
     let made = candidate(kind, addr, base)?;
     let line = made.to_sdp_string();
     let foundation = line.trim_start_matches("candidate:").split(' ').next()?.to_owned();

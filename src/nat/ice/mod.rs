@@ -23,8 +23,6 @@ pub use agent::{Agent, Output, Pair};
 pub use gather::{Gatherer, Local};
 pub use probe::{is_stun, mapped_address};
 
-use crate::core::{Redacted, Rng};
-use crate::sdp::ice::Credentials;
 use std::net::SocketAddr;
 
 /// The two clocks at one moment: the crate wants the system's, and reads none.
@@ -46,10 +44,15 @@ impl Clocks {
     }
 }
 
-/// Credentials for one session: 48 and 192 bits.
-pub fn credentials(rng: &mut Rng) -> Credentials {
-    // Tokens are hexadecimal digits.
-    Credentials { ufrag: rng.token(6), pwd: Redacted::new(rng.token(24)) }
+/// The way that a call's media take, for whoever carries its packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Address of the socket that they leave by.
+    pub socket: SocketAddr,
+    /// The other end's.
+    pub remote: SocketAddr,
+    /// Through a relay of ours: its address, and the channel that stands for `remote` (RFC 8656 section 12).
+    pub relay: Option<(SocketAddr, u16)>,
 }
 
 /// A datagram that leaves by one of our addresses: a socket's, or one of a relay's that is ours for a while.

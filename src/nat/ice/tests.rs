@@ -1,8 +1,8 @@
 //! Two agents, and a network between them that translates addresses or loses what it is told to.
 
 use super::*;
-use crate::core::Instant;
-use crate::sdp::ice::{CandidateKind, Ice};
+use crate::core::{Instant, Redacted, Rng};
+use crate::sdp::ice::{CandidateKind, Credentials, Ice};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn clocks() -> Clocks {
 }
 
 fn end(clocks: Clocks, seed: u64, controlling: bool, locals: &[(CandidateKind, &str, &str)]) -> End {
-    let credentials = credentials(&mut Rng::from_seed(seed));
+    let credentials = Credentials::draw(&mut Rng::from_seed(seed));
     let mut agent = Agent::new(clocks, Instant::ZERO, &credentials, controlling, seed);
     let mut made = Vec::new();
     for (n, (kind, addr, base)) in locals.iter().enumerate() {
@@ -100,7 +100,9 @@ const RELAY: CandidateKind = CandidateKind::Relayed;
 fn two_hosts_find_each_other_at_once() {
     let mut ends = pair(&[(HOST, "10.0.0.1:4000", "10.0.0.1:4000")], &[(HOST, "10.0.0.2:5000", "10.0.0.2:5000")]);
     run(&mut ends, &mut Instant::ZERO.clone(), MS * 100, &mut plain);
-    for (end, (local, remote)) in ends.iter().zip([("10.0.0.1:4000", "10.0.0.2:5000"), ("10.0.0.2:5000", "10.0.0.1:4000")]) {
+    for (end, (local, remote)) in
+        ends.iter().zip([("10.0.0.1:4000", "10.0.0.2:5000"), ("10.0.0.2:5000", "10.0.0.1:4000")])
+    {
         let pair = end.selected.last().expect("a way within 100 ms");
         assert_eq!((pair.local, pair.remote, pair.translated), (at(local), at(remote), false));
     }
@@ -155,7 +157,8 @@ fn behind(routers: &mut [Router; 2], relay: bool) -> [End; 2] {
     let server = at("198.51.100.1:3478");
     let (a, b) = ("192.168.1.2:4000", "192.168.2.2:5000");
     let mapped = [routers[0].out(at(a), server).to_string(), routers[1].out(at(b), server).to_string()];
-    let mut candidates = [vec![(HOST, a, a), (SRFLX, mapped[0].as_str(), a)], vec![(HOST, b, b), (SRFLX, mapped[1].as_str(), b)]];
+    let mut candidates =
+        [vec![(HOST, a, a), (SRFLX, mapped[0].as_str(), a)], vec![(HOST, b, b), (SRFLX, mapped[1].as_str(), b)]];
     if relay {
         candidates[0].push((RELAY, "198.51.100.1:50001", a));
         candidates[1].push((RELAY, "198.51.100.1:50002", b));
@@ -189,7 +192,9 @@ fn two_symmetric_ones_need_a_relay() {
     run(&mut ends, &mut now, MS * 3000, &mut |n, d| translate(&mut routers, n, d));
     for end in &ends {
         let pair = end.selected.last().expect("a way");
-        assert!(pair.local_kind == RELAY || pair.remote_kind == RELAY || pair.remote_kind == CandidateKind::PeerReflexive);
+        assert!(
+            pair.local_kind == RELAY || pair.remote_kind == RELAY || pair.remote_kind == CandidateKind::PeerReflexive
+        );
     }
     assert!(ends.iter().any(|e| e.selected.last().unwrap().local_kind == RELAY));
 }
