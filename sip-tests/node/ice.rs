@@ -49,7 +49,7 @@ fn two_nodes_find_the_way_between_them() {
 
 #[test]
 fn candidates_found_late_follow_the_answer() {
-    let mut world = ring(2, |config| config.nat.stun = vec![at(crate::world::STUN)]);
+    let mut world = ring(2, |config| config.nat.stun = vec![at(crate::world::media::STUN)]);
     world.call(0, "bob");
     world.until_voice(1, 1);
     world.run(Duration::from_secs(1));

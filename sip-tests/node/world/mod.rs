@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod ask;
-mod media;
+pub mod media;
 mod wire;
 
 pub const START: UnixTime = UnixTime(1_800_000_000);
