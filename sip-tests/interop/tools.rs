@@ -23,6 +23,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("sipp", "sip-tester"),
     ("sipsak", "sipsak"),
     ("tshark", "tshark"),
+    ("turnserver", "coturn"),
+    ("turnutils_uclient", "coturn"),
     ("dumpcap", "wireshark-common"),
 ];
 

@@ -22,6 +22,7 @@ mod people;
 mod phone_mode;
 mod phones;
 mod records;
+mod relays;
 mod requests;
 mod security;
 mod settings;

@@ -1,6 +1,6 @@
 //! The keys.
 
-use super::Bootstrap;
+use super::{Bootstrap, TurnServer};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -170,6 +170,28 @@ pub enum Strangers {
     Nobody,
 }
 
+/// Whether a node relays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Serve {
+    /// While it is a supernode.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+/// Whom a relay serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RelayFor {
+    /// All members of the overlay.
+    Members,
+    /// Its owner's devices.
+    Own,
+}
+
 keys! {
     user User "Who uses this device." {
         /// User name. In an office it stands in the certificate and need not be given.
@@ -258,6 +280,34 @@ keys! {
     nat Nat "Ways through NATs for the voice." {
         /// STUN servers, IP:PORT each, that tell this machine how it is seen from outside; the overlay's supernodes besides.
         stun: Vec<SocketAddr> = Vec::new();
+        /// TURN servers, USER:PASSWORD@IP:PORT each, that relay for this machine where nothing else works; the overlay's supernodes besides.
+        turn: Vec<TurnServer> = Vec::new();
+    }
+    relay Relay "STUN and TURN for members that cannot reach each other." {
+        /// auto: while this node is a supernode; on; off.
+        serve: Serve = Serve::Auto;
+        /// Where clients are served over UDP, TCP and TLS, IP:PORT. Empty: port 3478 of every interface, or the next free one.
+        #[with("optional")] listen: Option<SocketAddr> = None;
+        /// One more port for TCP and TLS, IP:PORT, for networks that let nothing else out: 0.0.0.0:443 where this program may bind it.
+        /// Empty: none.
+        #[with("optional")] tls_listen: Option<SocketAddr> = None;
+        /// A second UDP address of this machine, IP:PORT, by which clients find out how their NAT behaves (RFC 5780). Empty: only the
+        /// next port of the first one.
+        #[with("optional")] alternate: Option<SocketAddr> = None;
+        /// Who is relayed: members, or own (this user's devices).
+        whom: RelayFor = RelayFor::Members;
+        /// Peers that are forwarded to though they are not public, ADDRESS or ADDRESS/BITS. Members' own addresses need not stand here.
+        allow: Vec<String> = Vec::new();
+        /// Most that is relayed in all, kbit/s. 0: no ceiling.
+        max_kbps: u32 = 50000;
+        /// Most of one allocation, kbit/s. 0: no ceiling.
+        each_kbps: u32 = 8000;
+        /// Most allocations.
+        allocations: u32 = 500;
+        /// Most allocations of one user.
+        per_user: u32 = 16;
+        /// UDP ports of relayed addresses, FIRST-LAST.
+        #[with("port_range")] ports: (u16, u16) = (49152, 65535);
     }
     media Media "Voice." {
         /// UDP ports for RTP and RTCP, FIRST-LAST.

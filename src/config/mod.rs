@@ -4,11 +4,13 @@
 
 mod bootstrap;
 mod keys;
+mod turn;
 
 pub use bootstrap::{Bootstrap, BootstrapError, OVERLAY_PORT};
+pub use turn::TurnServer;
 pub use keys::{
-    Account, Config, Discover, Dns, Encryption, Ice, KEYS, Key, Log, MapPort, Media, Nat, Overlay, PhoneAuth, Sip,
-    Strangers, User,
+    Account, Config, Discover, Dns, Encryption, Ice, KEYS, Key, Log, MapPort, Media, Nat, Overlay, PhoneAuth, Relay,
+    RelayFor, Serve, Sip, Strangers, User,
 };
 
 use thiserror::Error;

@@ -8,6 +8,7 @@ use super::discovery;
 use super::disk::{self, DataDir};
 use super::dns::Dns;
 use super::media::{Engine, clock};
+use super::relay::Relays;
 use super::store::Records;
 use super::surroundings::Surroundings;
 use super::transport::{Credentials, Endpoint, Event as WireEvent};
@@ -55,6 +56,7 @@ pub struct Driver {
     pub(super) endpoint: Endpoint,
     pub(super) wire: mpsc::Receiver<WireEvent>,
     pub(super) voices: Voices,
+    pub(super) relays: Relays,
     pub(super) media: mpsc::Receiver<MediaInput>,
     pub(super) control: mpsc::Receiver<ControlRequest>,
     pub(super) surroundings: Surroundings,
@@ -139,6 +141,9 @@ impl Driver {
                 }
                 _ = clock_check.tick() => {
                     let (now, unix) = (clock::now(), unix_now());
+                    if let Some(figures) = self.relays.figures() {
+                        self.node.handle(now, Input::Relay(figures));
+                    }
                     if self.node.unix(now).secs().abs_diff(unix.secs()) > 2 {
                         self.node.handle(now, Input::Clock { unix });
                     }
@@ -153,6 +158,9 @@ impl Driver {
 
     fn on_control(&mut self, asked: ControlRequest) {
         let now = clock::now();
+        if let Some(figures) = self.relays.figures() {
+            self.node.handle(now, Input::Relay(figures));
+        }
         match asked {
             ControlRequest::Begin { request, command, replies } => {
                 self.waiting.insert(request, replies);
@@ -179,6 +187,11 @@ impl Driver {
                 Output::Media(command) => {
                     if let Some(answer) = self.voices.carry_out(command) {
                         self.node.handle(clock::now(), Input::Media(answer));
+                    }
+                }
+                Output::Relay(command) => {
+                    if let Some(answer) = self.relays.carry_out(unix_now(), command) {
+                        self.node.handle(clock::now(), Input::Relay(answer));
                     }
                 }
                 Output::Reply { request, result } => {

@@ -7,6 +7,7 @@ use super::disk::{self, DataDir, DiskError};
 use super::dns::Dns;
 use super::driver::{self, Driver, RunError, unix_now};
 use super::media::{EngineConfig, EngineError, clock};
+use super::relay::Relays;
 use super::store::Records;
 use super::surroundings::{Fixed, Surroundings};
 use super::transport::{self, BindError, Credentials, Endpoint, Event as WireEvent, Limits, Listen};
@@ -170,6 +171,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     delegate(identity.as_mut(), &accounts, &data, unix)?;
     let messages = messages(&data)?;
     let server = Server::bind(data.path())?;
+    let relays = Relays::new(&config).map_err(|what| setting(what, "write addresses such as 10.1.0.0/16"))?;
     let (endpoint, wire) = open(&config, identity.as_ref())?;
     let towards = config.overlay.bootstrap.iter().find_map(|b| match b {
         Bootstrap::Addr(addr) => Some(*addr),
@@ -211,6 +213,8 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     setup.system = Some(system_now());
     (setup.sip_listen, setup.overlay_listen) = (sip_listen, overlay_listen);
     (setup.also, setup.maps) = (place.also, maps);
+    // A credential is told over a link that proves who asks; in the clear laboratory there is none.
+    setup.relays = setup.identity.is_some() && !setup.config.overlay.lab_clear;
     (setup.accounts, setup.password, setup.known_peers) = (accounts, password, known_peers(&data)?);
     setup.messages = messages;
     let (reports, recorded) = mpsc::channel(64);
@@ -244,6 +248,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
         endpoint,
         wire,
         voices,
+        relays,
         media,
         control,
         surroundings,

@@ -5,9 +5,11 @@
 //! | [`scope`] | who can reach an address |
 //! | [`ice`] | the way that a call's media take |
 //! | [`portmap`] | PCP, NAT-PMP and UPnP IGD: asking the router for a port |
+//! | [`turn`] | TURN: a client, a relay's allocations, the table its packets go by |
 
 pub mod ice;
 pub mod portmap;
 mod scope;
+pub mod turn;
 
 pub use scope::{Scope, scope};

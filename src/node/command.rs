@@ -20,6 +20,7 @@ impl Node {
     pub(super) fn on_command(&mut self, now: Instant, request: RequestId, command: Command) {
         let answer = match command {
             Command::Status => Ok(Reply::Status(Box::new(self.status(now)))),
+            Command::Relays => return self.find_relays(now, Some(request)),
             Command::Peers => Ok(Reply::Peers { peers: self.peers() }),
             Command::Lookup { target, iterative } => return self.command_lookup(now, request, &target, iterative),
             Command::Call { target, play, record, duration } => {
@@ -191,6 +192,7 @@ impl Node {
                 advertised: self.overlay.as_ref().map(|_| locals.overlay),
             },
             reach: self.reach(),
+            relay: self.relay_status(),
             voice_engine: crate::media::codec::voice_engine().into(),
             link_security: if clear || self.overlay.is_none() { "none" } else { "tls1.3" }.into(),
             counters,

@@ -3,8 +3,9 @@
 //! [`Node::on_exchange`] (members) or in `on_stranger` (whoever shows no chain that holds).
 
 use super::detour::Sent;
+use super::relay::RELAY_TYPE;
 use super::{Node, Owner};
-use crate::core::{Flow, Instant};
+use crate::core::{Flow, Id, Instant};
 use crate::identity::login::{SHARE_TYPE, ShareAnswer};
 use crate::identity::{BOOK_TYPE, CERTIFY_TYPE, OWNER_TYPE, REVOCATIONS_TYPE};
 use crate::sip::msg::{HeaderName, Message, Method};
@@ -28,6 +29,8 @@ pub(super) enum Asked {
     Owner(Box<super::office::Owner>),
     /// Something about password log-ins.
     Login(super::login::LoginAsked),
+    /// A credential of a relay.
+    Relay { search: u64, peer: Id, sent: Instant },
 }
 
 /// Our requests that wait for an answer.
@@ -96,6 +99,7 @@ impl Node {
             Asked::Certificates(wanted) => self.on_certificates(now, *wanted, &answer),
             Asked::Book { to, rounds } => self.on_book_answered(now, &to, rounds, &answer),
             Asked::Owner(owner) => self.on_owner_answered(now, *owner, &answer),
+            Asked::Relay { search, peer, sent } => self.on_relay_answered(now, search, peer, sent, &answer),
             Asked::Login(asked) => {
                 let answer = if answer.status == 200 { ShareAnswer::decode(&answer.body).ok() } else { None };
                 self.on_share_answer(now, asked, answer);
@@ -122,6 +126,10 @@ impl Node {
         }
         if message.content_is(BOOK_TYPE) {
             self.on_book(now, tx, message, flow);
+            return true;
+        }
+        if message.content_is(RELAY_TYPE) {
+            self.on_relay_asked(now, tx, message, flow);
             return true;
         }
         if message.content_is(OWNER_TYPE) {

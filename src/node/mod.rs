@@ -39,6 +39,7 @@
 //! | `login` | password log-in: strangers who try, shares held for others, this user's own |
 //! | `pairing` | strangers who have a short code |
 //! | `settings` | contacts and settings, the same on all devices of the user |
+//! | `relay` | this node as a relay, and those of others |
 //! | `exchange` | what nodes ask each other beside overlay and calls |
 //! | `command` | what a person or a script asks |
 
@@ -72,6 +73,7 @@ mod people;
 mod publish;
 mod reach;
 mod receive;
+mod relay;
 mod ring;
 mod role;
 mod route;
@@ -81,6 +83,7 @@ mod strangers;
 mod vouch;
 mod ways;
 
+pub use relay::{Grant, RelayCommand, RelayFigures, RelayInput};
 pub use setup::Setup;
 
 use crate::config::Bootstrap;
@@ -216,6 +219,8 @@ pub enum Input {
     Media(MediaInput),
     /// From whoever keeps the records.
     Store(StoreInput),
+    /// From the relay's sockets.
+    Relay(RelayInput),
 }
 
 /// What becomes of [`Output::Store`].
@@ -393,6 +398,8 @@ pub enum Output {
     },
     /// For the media threads.
     Media(MediaCommand),
+    /// For the relay's sockets.
+    Relay(RelayCommand),
     /// The final answer to a command.
     Reply {
         /// Of [`Input::Command`].
@@ -466,6 +473,7 @@ pub struct Node {
     started: Instant,
     vouch: vouch::Vouching,
     exchanges: exchange::Exchanges,
+    relaying: relay::Relaying,
     mail: message::Mail,
     warnings: keep::Warnings,
     attach: attach::Attachments,
@@ -518,6 +526,7 @@ impl Node {
             started: now,
             vouch: vouch::Vouching::default(),
             exchanges: exchange::Exchanges::default(),
+            relaying: relay::Relaying::new(now, setup.relays),
             // Whoever starts a node has checked the file.
             mail: message::Mail::new(archive::Archive::read(&setup.messages).unwrap_or_default()),
             warnings: keep::Warnings::default(),
@@ -578,6 +587,7 @@ impl Node {
             Input::Answer { query, records } => self.on_answer(now, query, records),
             Input::Media(media) => self.on_media(now, media),
             Input::Store(store) => self.on_store(now, store),
+            Input::Relay(relay) => self.on_relay(now, relay),
         }
         self.settle(now);
     }
@@ -601,6 +611,7 @@ impl Node {
         self.login_timeout(now);
         self.settings_timeout(now);
         self.paths_timeout(now);
+        self.relay_timeout(now);
         self.settle(now);
     }
 
@@ -628,6 +639,7 @@ impl Node {
                 self.settings.next(),
                 self.strangers.next(),
                 self.paths.next(),
+                self.relaying.next(),
             ])
             .flatten()
             .min()

@@ -68,6 +68,8 @@ pub struct Setup {
     pub also: Vec<SocketAddr>,
     /// A router is asked for a port.
     pub maps: bool,
+    /// The driver can serve a relay.
+    pub relays: bool,
     /// The wall-clock time when the node is made.
     pub unix: UnixTime,
     /// `User-Agent`, `Server`.
@@ -109,6 +111,7 @@ impl Setup {
             overlay,
             also: Vec::new(),
             maps: false,
+            relays: false,
             unix,
             software: concat!("Chordial/", env!("CARGO_PKG_VERSION")).into(),
             system: None,

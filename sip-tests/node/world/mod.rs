@@ -1,13 +1,15 @@
 //! Nodes, raw ends and a network between them, on one clock that only events move.
 
 use bytes::Bytes;
-use chordial::config::Config;
+use chordial::config::{Config, Serve};
 use chordial::core::{ConnId, Flow, Id, Instant, Redacted, Rng, Transport, UnixTime};
 use chordial::identity::{
     DictionaryKey, Expect, Foreign, Identity, Proven, Revocations, Revoked, SignedEntry, TrustAnchor, Verified,
 };
 use chordial::node::control::{CallReport, Command, CommandError, Event, Reply, RequestId};
-use chordial::node::{Input, MediaCommand, MediaInput, Node, Output, Saved, Setup, StoreInput};
+use chordial::node::{
+    Input, MediaCommand, MediaInput, Node, Output, RelayCommand, RelayInput, Saved, Setup, StoreInput,
+};
 use chordial::overlay::{Batch, Change, Stored};
 use chordial::pbx::locate::{Record, RecordKind};
 use chordial::secure::Fingerprint;
@@ -294,6 +296,7 @@ impl World {
         let mut setup = Setup::new(h.config.clone(), h.identity.clone(), h.sip, h.overlay, unix);
         let entries = h.disk.records.iter().map(|((key, replica, _), e)| (*key, *replica, e.clone())).collect();
         setup.known_peers = known_peers;
+        setup.relays = setup.config.relay.serve == Serve::On;
         setup.messages = h.messages.clone();
         setup.stored = Some(Stored { entries, unix: h.disk.unix });
         (h.dead, h.stopped, h.wake) = (false, false, None);
@@ -357,6 +360,7 @@ impl World {
         let verified = identity.as_ref().map(|i| Arc::new(i.verified(unix).unwrap()));
         let anchor = identity.as_ref().map(|i| i.anchor.clone());
         let mut setup = Setup::new(config.clone(), identity.clone(), sip, overlay, unix);
+        setup.relays = setup.config.relay.serve == Serve::On;
         setup.password = password;
         setup.stored = Some(Stored::default());
         setup.voice_fingerprint = self.encrypts.then_some(Fingerprint([i as u8; 32]));
@@ -542,11 +546,23 @@ impl World {
                 self.hosts[host].saved.push(what);
             }
             Output::Store(batch) => self.keep(host, batch),
+            Output::Relay(command) => self.relay(host, command),
             Output::Resolve { name } => self.hosts[host].log.push(format!("resolve {name}")),
             Output::Stopped => {
                 self.hosts[host].log.push("stopped".into());
                 self.hosts[host].stopped = true;
             }
+        }
+    }
+
+    /// What the relay's sockets would say.
+    fn relay(&mut self, host: usize, command: RelayCommand) {
+        let h = &mut self.hosts[host];
+        h.log.push(format!("relay {command:?}"));
+        if matches!(command, RelayCommand::Start { .. }) {
+            let at = std::net::SocketAddr::new(h.overlay.ip(), 3478);
+            let open = RelayInput::Open { udp: vec![at], tcp: vec![at], certificate: [0; 32] };
+            self.at(self.now, Place::Node(host), Arrival::Node(Input::Relay(open)));
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::core::UnixTime;
 use crate::node::control::{
     CallReport, CallStatus, ContactStatus, DeviceStatus, LookupReport, MessageEntry, MessageState, OfficeDevice,
-    OfficeReport, PeerStatus, PhoneStatus, Reply, Status, StrangersReport,
+    OfficeReport, PeerStatus, PhoneStatus, RelayOffer, Reply, Status, StrangersReport,
 };
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -21,6 +21,10 @@ pub fn reply(reply: &Reply) -> String {
         Reply::Status(s) => status(s),
         Reply::Peers { peers } if peers.is_empty() => "no other peer is known".into(),
         Reply::Peers { peers } => table(peers.iter().map(peer_row)),
+        Reply::Relays { relays } if relays.is_empty() => {
+            "no relay is known; supernodes are asked, unless their owners switched it off".into()
+        }
+        Reply::Relays { relays } => table(relays.iter().map(relay_row)),
         Reply::Lookup(report) => lookup(report),
         Reply::Call(report) => call_line(report),
         Reply::Calls { calls, ended } => list_calls(calls, ended),
@@ -236,6 +240,18 @@ fn status(s: &Status) -> String {
         }
         row("records", o.records.to_string());
     }
+    if let Some(relay) = &s.relay {
+        let at = relay.udp.first().map_or("none".into(), |a| format!("{a} (UDP, TCP, TLS)"));
+        let also: String =
+            relay.tcp.iter().filter(|t| !relay.udp.contains(t)).map(|t| format!(", {t} (TCP, TLS)")).collect();
+        let carried = format!(
+            "{}; {} packets, {} bytes",
+            count(relay.allocations as usize, "allocation"),
+            relay.packets,
+            relay.bytes
+        );
+        row("relay", relay.why.clone().map_or(format!("{at}{also}; {carried}"), |why| format!("none: {why}")));
+    }
     let address = |a: Option<std::net::SocketAddr>| a.map_or("none".into(), |a| a.to_string());
     let mut listen = format!("sip {}", address(s.listen.sip));
     if s.listen.overlay.is_some() {
@@ -400,4 +416,12 @@ mod tests {
         let phone = status(&Status { role: "phone".into(), ..Default::default() });
         assert!(!phone.contains("overlay") && phone.contains("role    phone"), "{phone}");
     }
+}
+
+fn relay_row(r: &RelayOffer) -> [String; 5] {
+    let hosts: Vec<_> = r.hosts.iter().map(ToString::to_string).collect();
+    let streams: Vec<_> = r.streams.iter().map(ToString::to_string).collect();
+    let ports = format!("udp {} tcp,tls {}", r.udp, streams.join(","));
+    let state = format!("{:.1} ms, {} % taken, for {}", r.rtt_ms, r.load_percent, span(r.seconds));
+    [hosts.join(" "), ports, r.username.clone(), r.password.clone(), state]
 }

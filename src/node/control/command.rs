@@ -14,6 +14,8 @@ pub struct RequestId(pub u64);
 pub enum Command {
     /// Who, where and with whom this node is. Answered by [`Reply::Status`].
     Status,
+    /// Relays that grant this node a credential, the best one first. Answered by [`Reply::Relays`].
+    Relays,
     /// The peers that this node knows. Answered by [`Reply::Peers`].
     Peers,
     /// Where a user can be reached. Answered by [`Reply::Lookup`].

@@ -14,6 +14,11 @@ pub enum Reply {
         /// Nearest on the ring first.
         peers: Vec<PeerStatus>,
     },
+    /// To [`Command::Relays`].
+    Relays {
+        /// The best one first.
+        relays: Vec<RelayOffer>,
+    },
     /// To [`Command::Lookup`].
     Lookup(LookupReport),
     /// To [`Command::Call`].

@@ -66,6 +66,8 @@ pub enum Command {
     /// Names for TARGETs, the same on all your devices; and people of other overlays, by contact link.
     #[command(subcommand)]
     Contacts(Contacts),
+    /// Relays (STUN, TURN) that this device may use, with a credential for standard TURN clients; the best one first.
+    Relays,
     /// Who from other overlays is known here, who knocked, who is blocked.
     Strangers,
     /// Let TARGET ring no more: a contact, user@overlay, @overlay, or a key that `strangers` shows.
