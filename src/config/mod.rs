@@ -7,11 +7,11 @@ mod keys;
 mod turn;
 
 pub use bootstrap::{Bootstrap, BootstrapError, OVERLAY_PORT};
-pub use turn::TurnServer;
 pub use keys::{
     Account, Config, Discover, Dns, Encryption, Ice, KEYS, Key, Log, MapPort, Media, Nat, Overlay, PhoneAuth, Relay,
     RelayFor, Serve, Sip, Strangers, User,
 };
+pub use turn::TurnServer;
 
 use thiserror::Error;
 

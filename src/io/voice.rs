@@ -63,6 +63,10 @@ impl Voices {
                 let sent = self.engine.send(call.0, local, to, bytes);
                 sent.err().inspect(|e| tracing::debug!(%e, "a check was not sent")).and(None)
             }
+            MediaCommand::Take { call, from, bytes } => {
+                let taken = self.engine.take(call.0, from, bytes);
+                taken.err().inspect(|e| tracing::debug!(%e, "a packet of a relay was lost")).and(None)
+            }
             MediaCommand::Route { call, route } => {
                 tracing::info!(call = call.0, ?route, "the way of the voice");
                 let told = self.engine.route(call.0, route);

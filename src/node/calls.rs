@@ -183,7 +183,10 @@ impl Node {
                 ua::Output::SendDtmf { call, digit } => {
                     self.out.push_back(Output::Media(MediaCommand::Dtmf { call, digit }));
                 }
-                ua::Output::CloseMedia { call } => self.out.push_back(Output::Media(MediaCommand::Close { call })),
+                ua::Output::CloseMedia { call } => {
+                    self.end_path(now, call);
+                    self.out.push_back(Output::Media(MediaCommand::Close { call }));
+                }
                 ua::Output::Event { event } => self.on_ua_event(now, event),
             }
         }
@@ -246,7 +249,7 @@ impl Node {
         if let Some(path) = self.paths.describe(call) {
             report.path = path;
         }
-        self.close_path(call);
+        self.forget_path(call);
         self.calls.ended.push_front(report.clone());
         self.calls.ended.truncate(ENDED);
         match self.calls.commands.remove(&call) {

@@ -252,7 +252,7 @@ pub enum MediaInput {
         /// Further sockets of the call, on other addresses of this machine.
         also: Vec<SocketAddr>,
     },
-    /// A STUN message came to a socket of a call.
+    /// A STUN message, or one of a relay's channels, came to a socket of a call.
     Packet {
         /// Of which call.
         call: CallId,
@@ -309,6 +309,15 @@ pub enum MediaCommand {
         local: SocketAddr,
         /// Where to.
         to: SocketAddr,
+        /// All of it.
+        bytes: Vec<u8>,
+    },
+    /// A packet of the voice that came through a relay, and not by the channel of the call's way.
+    Take {
+        /// Of which call.
+        call: CallId,
+        /// The sender.
+        from: SocketAddr,
         /// All of it.
         bytes: Vec<u8>,
     },

@@ -356,6 +356,11 @@ impl Ua {
         self.calls.iter().map(|(id, call)| call.summary(*id, now)).collect()
     }
 
+    /// The call is not over.
+    pub fn is_under_way(&self, call: CallId) -> bool {
+        self.calls.get(&call).is_some_and(|c| !c.is_over())
+    }
+
     /// A request of [`Output::Request`] went out in this transaction.
     pub fn sent(&mut self, key: RequestKey, tx: ClientTxId) {
         if let RequestKey::Invite(call, leg) = key {

@@ -590,7 +590,7 @@ impl World {
                 assert!(h.open.contains(call), "{command:?} without sockets");
                 None
             }
-            MediaCommand::Send { .. } => None,
+            MediaCommand::Send { .. } | MediaCommand::Take { .. } => None,
         }
     }
 }

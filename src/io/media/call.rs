@@ -9,6 +9,8 @@ use crate::media::session::{Output, Session};
 use crate::nat::ice::{Route, is_stun};
 use crate::rtp::is_rtcp;
 use crate::secure::{Association, Fingerprint, Keys, State};
+use crate::stun::{channel_data, read_channel};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -128,6 +130,13 @@ impl Call {
         }
     }
 
+    /// A packet that came through a relay.
+    pub(super) fn take(&mut self, now: Instant, from: SocketAddr, bytes: &[u8], events: &mut Vec<Event>) {
+        if !is_stun(bytes) {
+            self.receive(now, Port::Rtp(self.rtp.local), from, bytes, events);
+        }
+    }
+
     /// Begins what was agreed on encryption; with ICE once there is a way.
     fn agree(&mut self, now: Instant, voice: &Voice, events: &mut Vec<Event>) {
         let Some(running) = &mut self.running else { return };
@@ -150,7 +159,15 @@ impl Call {
                 (std::iter::once(&self.rtp).chain(&self.also).find(|s| s.local == route.socket), route.remote)
             }
         };
-        if socket.is_none_or(|s| s.socket.try_send_to(bytes, to).is_err()) {
+        let framed = self.route.filter(|_| ice).and_then(|r| r.relay);
+        let (bytes, to) = match framed {
+            Some((server, channel)) => match channel_data(channel, bytes, false) {
+                Some(framed) => (Cow::Owned(framed), server),
+                None => return,
+            },
+            None => (Cow::Borrowed(bytes), to),
+        };
+        if socket.is_none_or(|s| s.socket.try_send_to(&bytes, to).is_err()) {
             self.socket_errors += 1;
         }
     }
@@ -324,8 +341,15 @@ impl Call {
         datagram: &[u8],
         events: &mut Vec<Event>,
     ) {
+        if let (Port::Rtp(_), Some((number, data)), Some(route)) = (port, read_channel(datagram), self.route)
+            && route.relay == Some((from, number))
+        {
+            if !is_stun(data) {
+                return self.receive(now, port, route.remote, data, events);
+            }
+        }
         if let Port::Rtp(local) = port
-            && is_stun(datagram)
+            && (is_stun(datagram) || read_channel(datagram).is_some())
         {
             // What does not fit into a frame's time comes again.
             if let Some(left) = self.reports.checked_sub(1) {

@@ -125,7 +125,7 @@ pub enum Event {
         /// How it went.
         stats: Box<CallStats>,
     },
-    /// A STUN message came.
+    /// A STUN message, or one of a relay's channels that is not the way's, came.
     Packet {
         /// Which call.
         call: u64,
@@ -272,6 +272,12 @@ impl Engine {
     pub fn send(&self, call: u64, local: SocketAddr, to: SocketAddr, bytes: Vec<u8>) -> Result<(), EngineError> {
         self.known(call)?;
         self.command(call, Command::Send { call, local, to, bytes })
+    }
+
+    /// Takes a packet of the voice in that came through a relay.
+    pub fn take(&self, call: u64, from: SocketAddr, bytes: Vec<u8>) -> Result<(), EngineError> {
+        self.known(call)?;
+        self.command(call, Command::Take { call, from, bytes })
     }
 
     /// Tells the way of a call's voice; none: nothing is sent.

@@ -35,6 +35,7 @@ pub(super) enum Command {
     Open { call: u64, sockets: Sockets },
     Start { call: u64, voice: Voice, source: Box<dyn Source>, sink: Box<dyn Sink>, rng: Rng },
     Send { call: u64, local: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
+    Take { call: u64, from: SocketAddr, bytes: Vec<u8> },
     Route { call: u64, route: Option<Route> },
     Update { call: u64, voice: Voice, rng: Rng },
     Mute { call: u64, muted: bool },
@@ -167,6 +168,9 @@ impl Loop {
                 self.with(call, |it| it.start(clock::now(), voice, source, sink, rng, &mut events));
             }
             Command::Send { call, local, to, bytes } => self.with(call, |it| it.send(local, to, &bytes)),
+            Command::Take { call, from, bytes } => {
+                self.with(call, |it| it.take(clock::now(), from, &bytes, &mut events));
+            }
             Command::Route { call, route } => self.with(call, |it| it.route(clock::now(), route, &mut events)),
             Command::Update { call, voice, rng } => {
                 self.with(call, |it| it.update(clock::now(), voice, rng, &mut events))

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `agent` | the checks, by the agent of the crate `is`; its clock is the system's, ours starts anywhere |
 //! | `gather` | addresses of ours as STUN servers see them |
+//! | `relay` | an address of a relay that is a call's for a while |
 //! | `probe` | the STUN messages that ICE sends besides its checks (RFC 8489) |
 //!
 //! One component: RTP and RTCP share it (RFC 5761). Every pair is checked from the start, none is frozen (one stream). The
@@ -16,12 +17,14 @@
 mod agent;
 mod gather;
 mod probe;
+mod relay;
 #[cfg(test)]
 mod tests;
 
 pub use agent::{Agent, Output, Pair};
 pub use gather::{Gatherer, Local};
 pub use probe::{is_stun, mapped_address};
+pub use relay::{Relay, RelayOutput, RelayServer};
 
 use std::net::SocketAddr;
 
