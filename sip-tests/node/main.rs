@@ -13,6 +13,7 @@ mod dialogs;
 mod disowned;
 mod election;
 mod forks;
+mod ice;
 mod joining;
 mod login;
 mod mailbox;

@@ -210,6 +210,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let dns = Dns::new(config.dns.server);
     let mut setup = Setup::new(config, identity, sip, overlay, unix);
     setup.voice_fingerprint = fingerprint;
+    setup.system = Some(system_now());
     (setup.sip_listen, setup.overlay_listen) = (sip_listen, overlay_listen);
     (setup.also, setup.maps) = (place.also, maps);
     // A credential is told over a link that proves who asks; in the clear laboratory there is none.
@@ -241,7 +242,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
         peer_id: Some(status.peer_id).filter(|id| !id.is_empty() && has_place),
     };
     let (asks, control) = mpsc::channel(64);
-    let voices = Voices::new(engine, source, sink);
+    let voices = Voices::new(engine, sip.ip(), source, sink);
     let waiting = BTreeMap::new();
     let driver = Driver {
         node,
@@ -261,6 +262,12 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
         unsaved: BTreeMap::new(),
     };
     Ok((driver, server, asks, ready))
+}
+
+/// The system's monotonic clock, for a library that wants it.
+#[allow(clippy::disallowed_methods, reason = "io is where clocks are read")]
+fn system_now() -> std::time::Instant {
+    std::time::Instant::now()
 }
 
 fn spec<T>(read: Result<T, String>) -> Result<T, LaunchError> {

@@ -16,6 +16,7 @@
 //! | `reach` | where this node can be reached, and what follows when it moves |
 //! | `discovery` | peers found on the local network: whom a peer that is alone joins |
 //! | `calls` | the user agent: targets, media, reports |
+//! | `paths` | the ways that calls' media take (ICE) |
 //! | `route` | the registrar and the proxy for standard phones |
 //! | `attach` | kept links: dials, signs of life, through whom this node and others are reached |
 //! | `detour` | the way of a request to a peer, and around whoever fails on it |
@@ -85,6 +86,7 @@ mod message;
 mod moving;
 mod office;
 mod pairing;
+mod paths;
 mod people;
 mod pins;
 mod publish;
@@ -282,6 +284,19 @@ pub enum MediaInput {
         call: CallId,
         /// Where.
         opened: MediaOpened,
+        /// Further sockets of the call, on other addresses of this machine.
+        also: Vec<SocketAddr>,
+    },
+    /// A STUN message, or one of a relay's channels, came to a socket of a call.
+    Packet {
+        /// Of which call.
+        call: CallId,
+        /// Address of the socket.
+        local: SocketAddr,
+        /// The sender.
+        from: SocketAddr,
+        /// All of it.
+        bytes: Vec<u8>,
     },
     /// They could not be, or the audio source or sink could not be opened.
     Failed {
@@ -309,7 +324,7 @@ pub enum MediaInput {
 /// What the media threads are asked.
 #[derive(Debug)]
 pub enum MediaCommand {
-    /// Take sockets.
+    /// Take sockets; for a call that has some, on the addresses that this machine has now, the old ones beside.
     Open {
         /// For which call.
         call: CallId,
@@ -320,6 +335,33 @@ pub enum MediaCommand {
         call: CallId,
         /// What was agreed.
         plan: Box<MediaPlan>,
+    },
+    /// Send a datagram that is no voice.
+    Send {
+        /// Of which call.
+        call: CallId,
+        /// By the socket with this address.
+        local: SocketAddr,
+        /// Where to.
+        to: SocketAddr,
+        /// All of it.
+        bytes: Vec<u8>,
+    },
+    /// A packet of the voice that came through a relay, and not by the channel of the call's way.
+    Take {
+        /// Of which call.
+        call: CallId,
+        /// The sender.
+        from: SocketAddr,
+        /// All of it.
+        bytes: Vec<u8>,
+    },
+    /// Voice takes this way from now on; none: it waits for one.
+    Route {
+        /// In which call, whose plan has ICE.
+        call: CallId,
+        /// Which way.
+        route: Option<crate::nat::ice::Route>,
     },
     /// Send a digit.
     Dtmf {
@@ -491,6 +533,9 @@ pub struct Node {
     ring: ring::Ring,
     calls: calls::Calls,
     twin: twin::Twin,
+    paths: paths::Paths,
+    /// When it was made: [`Setup::system`] is the other clock then.
+    started: Instant,
     vouch: vouch::Vouching,
     exchanges: exchange::Exchanges,
     relaying: relay::Relaying,
@@ -549,6 +594,8 @@ impl Node {
             ring: ring::Ring::new(&setup),
             calls: calls::Calls::default(),
             twin: twin::Twin::default(),
+            paths: paths::Paths::default(),
+            started: now,
             vouch: vouch::Vouching::default(),
             exchanges: exchange::Exchanges::default(),
             relaying: relay::Relaying::new(now, setup.relays),
@@ -643,6 +690,7 @@ impl Node {
         self.login_timeout(now);
         self.settings_timeout(now);
         self.lease_timeout(now);
+        self.paths_timeout(now);
         self.relay_timeout(now);
         self.settle(now);
     }
@@ -673,6 +721,7 @@ impl Node {
                 self.settings.next(),
                 self.leases.next(),
                 self.strangers.next(),
+                self.paths.next(),
                 self.relaying.next(),
             ])
             .flatten()
@@ -703,6 +752,7 @@ impl Node {
             let mut quiet = !self.settle_tx(now);
             quiet &= !self.settle_overlay(now);
             quiet &= !self.settle_ua(now);
+            quiet &= !self.settle_paths(now);
             quiet &= !self.settle_pbx(now);
             quiet &= !self.write_due(now);
             quiet &= !self.write_mail(now);

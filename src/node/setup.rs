@@ -3,7 +3,7 @@
 use super::Node;
 use super::flows::Locals;
 use crate::config::Config;
-use crate::config::{Encryption, PhoneAuth};
+use crate::config::{Encryption, Ice, PhoneAuth};
 use crate::core::{Id, Instant, Redacted, Rng, Transport, UnixTime};
 use crate::identity::{Acquaintances, Former, Identity, Merges, Revocations, Verifier};
 use crate::overlay::carry::{Carry, address_peer_id};
@@ -80,6 +80,8 @@ pub struct Setup {
     pub unix: UnixTime,
     /// `User-Agent`, `Server`.
     pub software: String,
+    /// The system's monotonic clock when the node is made: the ICE agent's library wants it. Without it calls have no ICE.
+    pub system: Option<std::time::Instant>,
     /// Of the DTLS certificate that the media threads show; none where voice is not encrypted.
     pub voice_fingerprint: Option<Fingerprint>,
 }
@@ -121,6 +123,7 @@ impl Setup {
             relays: false,
             unix,
             software: concat!("Chordial/", env!("CARGO_PKG_VERSION")).into(),
+            system: None,
             voice_fingerprint: None,
         }
     }
@@ -245,6 +248,7 @@ impl Setup {
                 .as_ref()
                 .zip(self.voice_fingerprint)
                 .map(|(identity, fingerprint)| VoiceKeys { device: identity.device.clone(), fingerprint }),
+            ice: if self.system.is_some() { self.config.media.ice } else { Ice::Off },
             encrypted_only: self.config.media.encryption == Encryption::Required,
         }
     }

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod ask;
+pub mod media;
 mod wire;
 
 pub const START: UnixTime = UnixTime(1_800_000_000);
@@ -164,6 +165,12 @@ pub struct World {
     pub rewrite: Box<Rewrite>,
     /// Hosts made from now on encrypt their calls: host N shows a certificate whose fingerprint is all N.
     pub encrypts: bool,
+    /// Hosts made from now on have ICE.
+    pub ice: bool,
+    /// Sockets of calls, and whose they are.
+    sockets: BTreeMap<SocketAddr, (usize, CallId)>,
+    /// Loses a datagram between sockets of calls when it says so.
+    pub media_lose: Box<Lose>,
     /// Who answers in the place of whoever is dialled.
     pub hijacked: BTreeMap<SocketAddr, SocketAddr>,
     /// Nobody answers questions to the DNS.
@@ -190,6 +197,9 @@ impl World {
             swallow: Box::new(|_| false),
             rewrite: Box::new(|_| None),
             encrypts: false,
+            ice: false,
+            sockets: BTreeMap::new(),
+            media_lose: Box::new(|_, _, _| false),
             hidden: BTreeSet::new(),
             far: BTreeMap::new(),
             hijacked: BTreeMap::new(),
@@ -364,6 +374,8 @@ impl World {
         setup.stored = Some(Stored::default());
         setup.voice_fingerprint = self.encrypts.then_some(Fingerprint([i as u8; 32]));
         setup.hosts = cache.to_vec();
+        // Only differences of it count.
+        setup.system = self.ice.then(std::time::Instant::now);
         setup.revocations = std::mem::take(&mut self.revocations);
         let node = Node::new(self.now, setup, self.rng.fork());
         Host {
@@ -511,6 +523,9 @@ impl World {
             }
             Output::Media(command) => {
                 self.hosts[host].log.push(format!("media {command:?}"));
+                if let MediaCommand::Send { local, to, bytes, .. } = &command {
+                    return self.media_datagram(*local, *to, bytes);
+                }
                 if let Some((late, input)) = self.media(host, &command) {
                     self.at(now + late, Place::Node(host), Arrival::Node(Input::Media(input)));
                 }
@@ -575,18 +590,21 @@ impl World {
             MediaCommand::Open { call } => {
                 h.open.insert(*call);
                 let rtp = SocketAddr::new(h.sip.ip(), 20_000 + (call.0 * 2) as u16);
+                self.sockets.insert(rtp, (host, *call));
                 let opened = MediaOpened { rtp, rtcp_port: rtp.port() + 1 };
-                Some((h.media_delay, MediaInput::Opened { call: *call, opened }))
+                Some((h.media_delay, MediaInput::Opened { call: *call, opened, also: Vec::new() }))
             }
             MediaCommand::Close { call } => {
                 let known = h.open.remove(call);
+                self.sockets.retain(|_, whose| *whose != (host, *call));
                 let stats = if known { STATS } else { MediaStats::default() };
                 Some((Duration::ZERO, MediaInput::Closed { call: *call, stats }))
             }
-            MediaCommand::Start { call, .. } | MediaCommand::Dtmf { call, .. } => {
+            MediaCommand::Start { call, .. } | MediaCommand::Dtmf { call, .. } | MediaCommand::Route { call, .. } => {
                 assert!(h.open.contains(call), "{command:?} without sockets");
                 None
             }
+            MediaCommand::Send { .. } | MediaCommand::Take { .. } => None,
         }
     }
 }

@@ -219,6 +219,9 @@ pub struct CallStatus {
     /// Protection of the voice as in [`CallReport::security`], once agreed.
     #[serde(default)]
     pub security: String,
+    /// The voice's way as in [`CallReport::path`], once agreed.
+    #[serde(default)]
+    pub path: String,
     /// Short fingerprint of the other end's user key, where that is what it is known by.
     #[serde(default)]
     pub key: String,
@@ -298,7 +301,7 @@ pub struct CallReport {
     pub jitter_ms: f64,
     /// Round trip by RTCP, milliseconds, where measured.
     pub rtt_ms: Option<f64>,
-    /// `direct`.
+    /// The voice's way: `direct`, `srflx` (direct, through a NAT) or `relay HOST`.
     pub path: String,
     /// Protection of the voice: `dtls-srtp` with keys that the other end's device signed for; `dtls-srtp-unverified` where nobody
     /// known signed; `none`.
