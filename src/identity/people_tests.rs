@@ -79,7 +79,6 @@ fn each_may_revoke_what_is_under_it() {
     assert_eq!(other.verify(&anna.anchor), Err(IdentityError::Issuer("revocation")));
     assert_eq!(root.verify(&anna.anchor), Ok(()));
     // It outlives the certificates of who said it.
-    let years = UnixTime(NOW.secs() + 20 * 365 * 86_400);
     assert_eq!(Revocation::sign(&anna, RevokedKey::Device, device, "", NOW).expect("may").verify(&anna.anchor), Ok(()));
 }
 

@@ -27,8 +27,8 @@
 use super::cbor::{Reader, Writer, canonical};
 use super::name::check_label;
 use super::{
-    Certificate, Claims, Identity, IdentityError, ItemId, KeyPair, MAX_KEPT, PublicKey, Purpose,
-    Reconciled, RecoverySheet, Successor, TrustAnchor, Verified, Word,
+    Certificate, Claims, Identity, IdentityError, ItemId, KeyPair, MAX_KEPT, PublicKey, Purpose, Reconciled,
+    RecoverySheet, Successor, TrustAnchor, Verified, Word,
 };
 use crate::core::UnixTime;
 use std::collections::{BTreeMap, BTreeSet};

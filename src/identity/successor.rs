@@ -91,7 +91,7 @@ impl Former {
         let anchor = read_anchor(&mut reader)?;
         let former = Former { anchor, statement: Revocation::decode(reader.bytes()?)? };
         canonical(bytes, &former.to_bytes(), FILE)?;
-        former.statement.verify(&former.anchor, former.statement.issued)?;
+        former.statement.verify(&former.anchor)?;
         match former.statement.what {
             RevokedKey::Office => Ok(former),
             _ => Err(IdentityError::Shape("office")),

@@ -111,7 +111,7 @@ mod tests {
         for statement in Revocation::of_enroller(sheet, key(rogue), &kept, "", NOW + DAY).expect("signs") {
             let read = Revocation::decode(&statement.encode()).expect("as written");
             assert_eq!(read, statement);
-            read.verify(&good.anchor, NOW + DAY).expect("the root's");
+            read.verify(&good.anchor).expect("the root's");
             set.note(read);
         }
     }
@@ -172,7 +172,7 @@ mod tests {
         // The root may name more later: statements add up.
         end(&good, &rogue, &sheet, &mut set, NOW + DAY + DAY);
         assert!(set.revoked().check(&late.verified(NOW + DAY).expect("holds")).is_ok());
-        let file = Revocations::from_bytes(&set.to_bytes(), &good.anchor, NOW + DAY).expect("own file");
+        let file = Revocations::from_bytes(&set.to_bytes(), &good.anchor).expect("own file");
         assert_eq!(file.revoked(), set.revoked());
     }
 
@@ -206,12 +206,12 @@ mod tests {
             let mut damaged = bytes.clone();
             let at = rng.below(damaged.len() as u64) as usize;
             damaged[at] ^= 1 << rng.below(8);
-            assert!(!Revocation::decode(&damaged).is_ok_and(|r| r.verify(&good.anchor, NOW).is_ok()));
+            assert!(!Revocation::decode(&damaged).is_ok_and(|r| r.verify(&good.anchor).is_ok()));
         }
         let many: BTreeSet<Word> = (0..2500_u32).map(|n| Word::digest("x", &n.to_be_bytes())).collect();
         let parts = Revocation::of_enroller(&sheet, key(&rogue), &many, "", NOW).expect("signs");
         assert_eq!(parts.iter().map(|p| p.kept.len()).collect::<Vec<_>>(), [1000, 1000, 500]);
-        let read = |p: &Revocation| Revocation::decode(&p.encode()).is_ok_and(|r| r.verify(&good.anchor, NOW).is_ok());
+        let read = |p: &Revocation| Revocation::decode(&p.encode()).is_ok_and(|r| r.verify(&good.anchor).is_ok());
         assert!(parts.iter().all(read));
     }
 }

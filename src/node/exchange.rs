@@ -3,8 +3,8 @@
 //! [`Node::on_exchange`] (members) or in `on_stranger` (whoever shows no chain that holds).
 
 use super::detour::Sent;
-use super::twin::TWIN_TYPE;
 use super::relay::RELAY_TYPE;
+use super::twin::TWIN_TYPE;
 use super::{Node, Owner};
 use crate::core::{Flow, Id, Instant};
 use crate::identity::login::{SHARE_TYPE, ShareAnswer};
