@@ -1,6 +1,6 @@
 //! Exchanges: what two nodes ask each other that is neither overlay nor call. Each is a `REGISTER` to the peer itself over a
-//! link, with a body of a type of its own, and a final answer with a body of the same type; a type is one row in
-//! [`Node::on_exchange`] (members) or in `on_stranger` (whoever shows no chain that holds).
+//! link, with a body of a type of its own, and a final answer with a body of the same type; a type is one row of
+//! [`ROWS`] (members) or in `on_stranger` (whoever shows no chain that holds).
 
 use super::detour::Sent;
 use super::relay::RELAY_TYPE;
@@ -44,6 +44,21 @@ pub(super) enum Asked {
     /// A credential of a relay.
     Relay { search: u64, peer: Id, sent: Instant },
 }
+
+/// What takes a member's request of one type.
+type On = fn(&mut Node, Instant, ServerTxId, &Message, Flow);
+
+/// Every type and who takes it.
+const ROWS: [(&str, On); 8] = [
+    (SHARE_TYPE, Node::on_share_request),
+    (REVOCATIONS_TYPE, Node::on_revocations),
+    (CERTIFY_TYPE, Node::on_certify),
+    (BOOK_TYPE, Node::on_book),
+    (TWIN_TYPE, Node::on_twin_asked),
+    (PHONE_TYPE, Node::on_phone_word),
+    (RELAY_TYPE, Node::on_relay_asked),
+    (OWNER_TYPE, |node, now, tx, message, _| node.on_owner(now, tx, message)),
+];
 
 /// Our requests that wait for an answer.
 #[derive(Debug, Default)]
@@ -129,39 +144,11 @@ impl Node {
         if *message.method() != Method::Register {
             return false;
         }
-        if message.content_is(SHARE_TYPE) {
-            self.on_share_request(now, tx, message, flow);
-            return true;
-        }
-        if message.content_is(REVOCATIONS_TYPE) {
-            self.on_revocations(now, tx, message, flow);
-            return true;
-        }
-        if message.content_is(CERTIFY_TYPE) {
-            self.on_certify(now, tx, message, flow);
-            return true;
-        }
-        if message.content_is(BOOK_TYPE) {
-            self.on_book(now, tx, message, flow);
-            return true;
-        }
-        if message.content_is(TWIN_TYPE) {
-            self.on_twin_asked(now, tx, message, flow);
-            return true;
-        }
-        if message.content_is(PHONE_TYPE) {
-            self.on_phone_word(now, tx, message, flow);
-            return true;
-        }
-        if message.content_is(RELAY_TYPE) {
-            self.on_relay_asked(now, tx, message, flow);
-            return true;
-        }
-        if message.content_is(OWNER_TYPE) {
-            self.on_owner(now, tx, message);
-            return true;
-        }
-        false
+        let Some((_, on)) = ROWS.iter().find(|(content_type, _)| message.content_is(content_type)) else {
+            return false;
+        };
+        on(self, now, tx, message, flow);
+        true
     }
 
     /// Answers an exchange.

@@ -295,10 +295,7 @@ impl Ua {
         };
         let (call_id, tag) = (ack.call_id().unwrap_or_default(), ack.to_tag().unwrap_or_default());
         let described = Described { role: Role::Answer, call_id, tag };
-        let agreed = agreed.and_then(|agreed| {
-            let secured = self.secured(now, &agreed, described).map_err(str::to_owned)?;
-            Ok((agreed, secured))
-        });
+        let agreed = agreed.and_then(|agreed| self.with_keys(now, agreed, described));
         match agreed {
             Ok((agreed, secured)) => {
                 self.start_media(id, agreed, secured);

@@ -198,6 +198,17 @@ impl Ua {
         LocalMedia { rtcp_mux: true, ice: Some(ice), ..local }
     }
 
+    /// What was agreed, with what was agreed about encryption.
+    pub(super) fn with_keys(
+        &self,
+        now: Instant,
+        agreed: Agreed,
+        described: Described<'_>,
+    ) -> Result<(Agreed, Option<Secured>), String> {
+        let secured = self.secured(now, &agreed, described).map_err(str::to_owned)?;
+        Ok((agreed, secured))
+    }
+
     /// What was agreed about encryption; `described` is the other end's description. An error when there has to be some and is
     /// none, or when the fingerprint or the signature for it is not what it should be.
     pub(super) fn secured(

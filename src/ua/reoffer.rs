@@ -135,10 +135,7 @@ impl Ua {
         talk.local = Some(offer);
         let (call_id, tag) = (invite.call_id().unwrap_or_default(), invite.from_tag().unwrap_or_default());
         let described = Described { role: Role::Answer, call_id, tag };
-        let agreed = agreed.and_then(|agreed| {
-            let secured = self.secured(now, &agreed, described).map_err(str::to_owned)?;
-            Ok((agreed, secured))
-        });
+        let agreed = agreed.and_then(|agreed| self.with_keys(now, agreed, described));
         match agreed {
             Ok((agreed, secured)) => {
                 self.calls.entry(id).and_modify(|c| c.ice.local = ice);
