@@ -5,7 +5,11 @@
 // Tests stand outside the program: they read clocks and wait.
 #![allow(clippy::disallowed_methods)]
 
+mod calls;
 mod client;
+#[path = "../interop/process.rs"]
+#[allow(dead_code)]
+mod process;
 mod relay;
 #[path = "../interop/tools.rs"]
 #[allow(dead_code)]

@@ -1,6 +1,6 @@
 //! The keys.
 
-use super::Bootstrap;
+use super::{Bootstrap, TurnServer};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -144,6 +144,18 @@ pub enum Encryption {
     Off,
 }
 
+/// Whether calls look for the best way between both ends (ICE).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ice {
+    /// Offered always, used where the other end has it.
+    Auto,
+    /// Calls whose other end has none are refused.
+    On,
+    /// Neither offered nor accepted: voice goes to the address that descriptions name.
+    Off,
+}
+
 /// Who from outside the overlay may ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -265,6 +277,12 @@ keys! {
         /// The resolver that is asked, IP:PORT. Empty: those of this machine.
         #[with("optional")] server: Option<SocketAddr> = None, flag "dns";
     }
+    nat Nat "Ways through NATs for the voice." {
+        /// STUN servers, IP:PORT each, that tell this machine how it is seen from outside; the overlay's supernodes besides.
+        stun: Vec<SocketAddr> = Vec::new();
+        /// TURN servers, USER:PASSWORD@IP:PORT each, that relay for this machine where nothing else works; the overlay's supernodes besides.
+        turn: Vec<TurnServer> = Vec::new();
+    }
     relay Relay "STUN and TURN for members that cannot reach each other." {
         /// auto: while this node is a supernode; on; off.
         serve: Serve = Serve::Auto;
@@ -299,6 +317,9 @@ keys! {
         /// preferred, required or off: DTLS-SRTP between programs like this one. With required, calls with standard phones and
         /// others that cannot are refused.
         encryption: Encryption = Encryption::Preferred, flag "encryption";
+        /// auto, on or off: ICE, which finds a way for the voice through NATs. auto: used where the other end has it, as every program
+        /// like this one does. on: calls with others are refused.
+        ice: Ice = Ice::Auto, flag "ice";
         /// auto, device, device:NAME, wav:FILE, tone or null. auto: the default microphone, silence where there is no sound
         /// server. NAME: part of a name or description as `chordial audio` lists them.
         audio_in: String = "auto".into(), flag "audio-in";

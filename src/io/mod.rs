@@ -5,6 +5,7 @@ pub mod discovery;
 pub mod disk;
 pub mod dns;
 pub mod driver;
+pub mod family;
 pub mod launch;
 pub mod login;
 mod machine;

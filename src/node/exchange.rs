@@ -4,14 +4,16 @@
 
 use super::detour::Sent;
 use super::relay::RELAY_TYPE;
+use super::twin::TWIN_TYPE;
 use super::{Node, Owner};
 use crate::core::{Flow, Id, Instant};
 use crate::identity::login::{SHARE_TYPE, ShareAnswer};
-use crate::identity::{BOOK_TYPE, CERTIFY_TYPE, OWNER_TYPE, REVOCATIONS_TYPE};
+use crate::identity::{BOOK_TYPE, CERTIFY_TYPE, InviteCode, OWNER_TYPE, PHONE_TYPE, REVOCATIONS_TYPE, TrustAnchor};
 use crate::sip::msg::{HeaderName, Message, Method};
 use crate::sip::tx::ServerTxId;
 use crate::ua::Hop;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 
 /// Most exchanges of ours under way at once.
 const UNDER_WAY: usize = 512;
@@ -27,6 +29,16 @@ pub(super) enum Asked {
     Book { to: Hop, rounds: u8 },
     /// Another device to become an enroller.
     Owner(Box<super::office::Owner>),
+    /// Whether another program than this one holds this device's key.
+    Twin,
+    /// Another office to take this one in.
+    Offer { request: super::RequestId, code: InviteCode, office: TrustAnchor, flow: Flow },
+    /// The same for this device.
+    Move { office: TrustAnchor, flow: Flow },
+    /// Somebody who may have been of this office.
+    Seek { flow: Flow, round: u8, rest: VecDeque<SocketAddr> },
+    /// A further adapter of a phone.
+    Share(Box<super::adapters::Sharing>),
     /// Something about password log-ins.
     Login(super::login::LoginAsked),
     /// A credential of a relay.
@@ -99,6 +111,11 @@ impl Node {
             Asked::Certificates(wanted) => self.on_certificates(now, *wanted, &answer),
             Asked::Book { to, rounds } => self.on_book_answered(now, &to, rounds, &answer),
             Asked::Owner(owner) => self.on_owner_answered(now, *owner, &answer),
+            Asked::Twin => self.on_twin_answered(&answer),
+            Asked::Offer { request, code, office, flow } => self.on_terms(now, (request, code, office, flow), &answer),
+            Asked::Move { office, flow } => self.on_move_answered(now, &office, flow, &answer),
+            Asked::Seek { flow, round, rest } => self.on_successor_told(now, (flow, round, rest), &answer),
+            Asked::Share(sharing) => self.on_shared(now, *sharing, &answer),
             Asked::Relay { search, peer, sent } => self.on_relay_answered(now, search, peer, sent, &answer),
             Asked::Login(asked) => {
                 let answer = if answer.status == 200 { ShareAnswer::decode(&answer.body).ok() } else { None };
@@ -126,6 +143,14 @@ impl Node {
         }
         if message.content_is(BOOK_TYPE) {
             self.on_book(now, tx, message, flow);
+            return true;
+        }
+        if message.content_is(TWIN_TYPE) {
+            self.on_twin_asked(now, tx, message, flow);
+            return true;
+        }
+        if message.content_is(PHONE_TYPE) {
+            self.on_phone_word(now, tx, message, flow);
             return true;
         }
         if message.content_is(RELAY_TYPE) {

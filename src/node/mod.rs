@@ -16,6 +16,7 @@
 //! | `reach` | where this node can be reached, and what follows when it moves |
 //! | `discovery` | peers found on the local network: whom a peer that is alone joins |
 //! | `calls` | the user agent: targets, media, reports |
+//! | `paths` | the ways that calls' media take (ICE) |
 //! | `route` | the registrar and the proxy for standard phones |
 //! | `attach` | kept links: dials, signs of life, through whom this node and others are reached |
 //! | `detour` | the way of a request to a peer, and around whoever fails on it |
@@ -23,16 +24,24 @@
 //! | `vouch` | whether a peer may speak for the caller that a request names |
 //! | `foreign` | callers and callees of other overlays: their links, their proofs |
 //! | `strangers` | who from outside may ring, who knocked, who is blocked |
+//! | `pins` | whose key is meant by a name that any key may claim, and who calls by which |
+//! | `introduce` | one user's word to another about a third one's key |
 //! | `ways` | the way to a target that no address names: a contact's supernodes, a domain's records |
 //! | `enrol` | invites, and strangers who redeem them |
 //! | `people` | revocations: kept, told on, compared before anybody is let in |
 //! | `certify` | certificates asked of enrollers, and what enrollers grant |
+//! | `adapters` | phones that several devices serve |
 //! | `office` | an administrator's commands, and the book shared among enrollers |
+//! | `disown` | the root revokes an enroller |
+//! | `merging` | one office taken into another, by their administrators |
+//! | `moving` | this device goes over to the office that its own continues as |
 //! | `devices` | the devices of this node's user |
 //! | `message` | messages that go out |
 //! | `deliver` | messages that come in, for the user here and for phones |
 //! | `mailbox` | messages that wait in the overlay for somebody who is absent |
 //! | `fetch` | what waits there for whom this node serves |
+//! | `lease` | what this node wants to be the only one for |
+//! | `blob`, `blob_read` | what is too large for a record: written and read chunk by chunk |
 //! | `history` | messages as a person lists, reads and deletes them |
 //! | `archive` | what is kept of messages over a restart |
 //! | `login` | password log-in: strangers who try, shares held for others, this user's own |
@@ -40,10 +49,14 @@
 //! | `settings` | contacts and settings, the same on all devices of the user |
 //! | `relay` | this node as a relay, and those of others |
 //! | `exchange` | what nodes ask each other beside overlay and calls |
+//! | `hex` | bytes as digits |
 //! | `command` | what a person or a script asks |
 
+mod adapters;
 mod archive;
 mod attach;
+mod blob;
+mod blob_read;
 mod calls;
 mod certify;
 mod command;
@@ -52,22 +65,30 @@ mod deliver;
 mod detour;
 mod devices;
 mod discovery;
+mod disown;
 mod enrol;
 mod exchange;
 mod fetch;
 mod flows;
 mod foreign;
+mod hex;
 mod history;
 mod host_cache;
+mod introduce;
 mod join;
 mod keep;
+mod lease;
 mod login;
 mod lookup;
 mod mailbox;
+mod merging;
 mod message;
+mod moving;
 mod office;
 mod pairing;
+mod paths;
 mod people;
+mod pins;
 mod publish;
 mod reach;
 mod receive;
@@ -78,15 +99,17 @@ mod route;
 mod settings;
 mod setup;
 mod strangers;
+mod twin;
 mod vouch;
 mod ways;
 
+pub use blob_read::BlobRead;
 pub use relay::{Grant, RelayCommand, RelayFigures, RelayInput};
 pub use setup::Setup;
 
 use crate::config::Bootstrap;
 use crate::core::{ConnId, Flow, Id, Instant, Rng, TimerQueue, Transport, UnixTime};
-use crate::identity::{Expect, Identity, Proven, Revoked};
+use crate::identity::{ChunkHash, Expect, Identity, Proven, Revoked};
 use crate::nat::portmap::Mapping;
 use crate::overlay::Overlay;
 use crate::overlay::carry::Carry;
@@ -221,13 +244,27 @@ pub enum Input {
     Relay(RelayInput),
 }
 
-/// What becomes of [`Output::Store`].
+/// What becomes of [`Output::Store`] and [`Output::Save`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreInput {
     /// Every batch up to this one is on the disk.
     Flushed {
         /// [`Batch::number`](crate::overlay::Batch::number).
         upto: u64,
+    },
+    /// A file of [`Output::Save`] could not be written; the driver has it in memory and tries again until it can.
+    Unsaved {
+        /// Why, for a person.
+        why: String,
+    },
+    /// All files are written again.
+    Saved,
+    /// What was asked for by [`Output::LoadChunk`].
+    Loaded {
+        /// Which chunk.
+        hash: ChunkHash,
+        /// What lies there, whole or not.
+        bytes: Option<Bytes>,
     },
     /// The disk does not take them; it is tried again until it does.
     Failing {
@@ -247,6 +284,19 @@ pub enum MediaInput {
         call: CallId,
         /// Where.
         opened: MediaOpened,
+        /// Further sockets of the call, on other addresses of this machine.
+        also: Vec<SocketAddr>,
+    },
+    /// A STUN message, or one of a relay's channels, came to a socket of a call.
+    Packet {
+        /// Of which call.
+        call: CallId,
+        /// Address of the socket.
+        local: SocketAddr,
+        /// The sender.
+        from: SocketAddr,
+        /// All of it.
+        bytes: Vec<u8>,
     },
     /// They could not be, or the audio source or sink could not be opened.
     Failed {
@@ -274,7 +324,7 @@ pub enum MediaInput {
 /// What the media threads are asked.
 #[derive(Debug)]
 pub enum MediaCommand {
-    /// Take sockets.
+    /// Take sockets; for a call that has some, on the addresses that this machine has now, the old ones beside.
     Open {
         /// For which call.
         call: CallId,
@@ -285,6 +335,33 @@ pub enum MediaCommand {
         call: CallId,
         /// What was agreed.
         plan: Box<MediaPlan>,
+    },
+    /// Send a datagram that is no voice.
+    Send {
+        /// Of which call.
+        call: CallId,
+        /// By the socket with this address.
+        local: SocketAddr,
+        /// Where to.
+        to: SocketAddr,
+        /// All of it.
+        bytes: Vec<u8>,
+    },
+    /// A packet of the voice that came through a relay, and not by the channel of the call's way.
+    Take {
+        /// Of which call.
+        call: CallId,
+        /// The sender.
+        from: SocketAddr,
+        /// All of it.
+        bytes: Vec<u8>,
+    },
+    /// Voice takes this way from now on; none: it waits for one.
+    Route {
+        /// In which call, whose plan has ICE.
+        call: CallId,
+        /// Which way.
+        route: Option<crate::nat::ice::Route>,
     },
     /// Send a digit.
     Dtmf {
@@ -301,7 +378,7 @@ pub enum MediaCommand {
 }
 
 /// What is to be kept over a restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Saved {
     /// Keys, chain, and an enroller's book: secret.
     Identity,
@@ -321,6 +398,10 @@ pub enum Saved {
     Attempts,
     /// Contacts and keys of other overlays, and who may not ring.
     Foreign,
+    /// The office that this device has come from, and where that continues.
+    Former,
+    /// Offices that this administrator's device takes in.
+    Merges,
 }
 
 /// What is to be done outside.
@@ -390,6 +471,11 @@ pub enum Output {
     },
     /// Keep these records over a restart and report it ([`Input::Store`]).
     Store(crate::overlay::Batch),
+    /// Read a chunk that was kept and report it ([`StoreInput::Loaded`]).
+    LoadChunk {
+        /// Which.
+        hash: ChunkHash,
+    },
     /// Look this name up, by SRV or as a host, and report [`Input::Resolved`].
     Resolve {
         /// As the user wrote it.
@@ -401,6 +487,17 @@ pub enum Output {
     Identity(Box<Identity>),
     /// The node has left the ring and is done.
     Stopped,
+}
+
+impl From<Wire> for Output {
+    fn from(wire: Wire) -> Output {
+        match wire {
+            Wire::Datagram { flow, bytes } => Output::Datagram { flow, bytes },
+            Wire::Connect { conn, transport, remote, expect } => Output::Connect { conn, transport, remote, expect },
+            Wire::Write { conn, bytes } => Output::Write { conn, bytes },
+            Wire::Close { conn } => Output::Close { conn },
+        }
+    }
 }
 
 /// Who waits for the answer to a request of ours.
@@ -435,6 +532,10 @@ pub struct Node {
     unheard: TimerQueue<ClientTxId>,
     ring: ring::Ring,
     calls: calls::Calls,
+    twin: twin::Twin,
+    paths: paths::Paths,
+    /// When it was made: [`Setup::system`] is the other clock then.
+    started: Instant,
     vouch: vouch::Vouching,
     exchanges: exchange::Exchanges,
     relaying: relay::Relaying,
@@ -445,12 +546,18 @@ pub struct Node {
     people: people::People,
     certifying: certify::Certifying,
     office: office::Office,
+    /// When further adapters of phones are told what they have to know.
+    sharing_due: Option<Instant>,
+    merging: merging::Merging,
+    moving: moving::Moving,
     login: login::Login,
     settings: settings::Synced,
     pairing: Option<pairing::Pairing>,
     reach: reach::Reach,
     strangers: strangers::Strangers,
     ways: ways::Ways,
+    leases: lease::Wanted,
+    blobs: blob::Blobs,
     wire: Vec<Wire>,
     out: VecDeque<Output>,
     counters: BTreeMap<&'static str, u64>,
@@ -473,7 +580,7 @@ impl Node {
             clock: (now, setup.unix),
             identity: setup.identity.clone(),
             tx: tx::Layer::new(rng.fork(), tx::Config::default()),
-            flows: Flows::new(setup.locals()),
+            flows: Flows::new(setup.locals(), setup.first_connection),
             overlay: parts.overlay,
             carry: parts.carry,
             ua: parts.ua,
@@ -486,6 +593,9 @@ impl Node {
             unheard: TimerQueue::new(),
             ring: ring::Ring::new(&setup),
             calls: calls::Calls::default(),
+            twin: twin::Twin::default(),
+            paths: paths::Paths::default(),
+            started: now,
             vouch: vouch::Vouching::default(),
             exchanges: exchange::Exchanges::default(),
             relaying: relay::Relaying::new(now, setup.relays),
@@ -497,12 +607,17 @@ impl Node {
             people: people::People::new(std::mem::take(&mut setup.revocations)),
             certifying: certify::Certifying::default(),
             office: office::Office::default(),
+            sharing_due: Some(now),
+            merging: merging::Merging::new(std::mem::take(&mut setup.merges)),
+            moving: moving::Moving::default(),
             login: login::Login::new(setup.shares.as_deref(), setup.attempts.as_deref()),
             pairing: None,
             settings: settings::Synced::new(setup.settings.as_deref()),
             reach: reach::Reach::default(),
             strangers: strangers::Strangers::new(std::mem::take(&mut setup.acquaintances)),
             ways: ways::Ways::default(),
+            leases: lease::Wanted::default(),
+            blobs: blob::Blobs::default(),
             wire: Vec::new(),
             out: VecDeque::new(),
             counters: BTreeMap::new(),
@@ -569,9 +684,13 @@ impl Node {
         self.people_timeout(now);
         self.certify_timeout(now);
         self.office_timeout(now);
+        self.sharing_timeout(now);
+        self.moving_timeout(now);
         self.on_mail_timeout(now);
         self.login_timeout(now);
         self.settings_timeout(now);
+        self.lease_timeout(now);
+        self.paths_timeout(now);
         self.relay_timeout(now);
         self.settle(now);
     }
@@ -595,27 +714,36 @@ impl Node {
                 self.next_people_timeout(),
                 self.next_certify_timeout(),
                 self.next_office_timeout(),
+                self.next_sharing(),
+                self.next_moving(),
                 self.next_mail_timeout(),
                 self.next_login(),
                 self.settings.next(),
+                self.leases.next(),
                 self.strangers.next(),
+                self.paths.next(),
                 self.relaying.next(),
             ])
             .flatten()
             .min()
     }
 
-    /// The wall-clock time at `now`.
-    pub fn unix(&self, now: Instant) -> UnixTime {
+    /// What this machine's clock shows at `now`.
+    pub fn wall(&self, now: Instant) -> UnixTime {
         self.clock.1 + now.since(self.clock.0)
+    }
+
+    /// The time that this node goes by: its neighbours' where they agree on another than this machine's clock shows.
+    pub fn unix(&self, now: Instant) -> UnixTime {
+        self.overlay.as_ref().map_or_else(|| self.wall(now), |o| o.unix(now))
     }
 
     fn set_clock(&mut self, now: Instant, unix: UnixTime) {
         self.clock = (now, unix);
-        self.ua.set_clock(now, unix);
         if let Some(overlay) = self.overlay.as_mut() {
             overlay.handle(now, crate::overlay::Input::Clock { unix });
         }
+        self.ua.set_clock(now, self.unix(now));
     }
 
     /// Lets the machines answer each other until none has anything to say.
@@ -624,10 +752,12 @@ impl Node {
             let mut quiet = !self.settle_tx(now);
             quiet &= !self.settle_overlay(now);
             quiet &= !self.settle_ua(now);
+            quiet &= !self.settle_paths(now);
             quiet &= !self.settle_pbx(now);
             quiet &= !self.write_due(now);
             quiet &= !self.write_mail(now);
             quiet &= !self.leave_when_done(now);
+            quiet &= !self.arrive(now);
             if quiet {
                 break;
             }
@@ -636,19 +766,15 @@ impl Node {
             self.out.push_back(Output::Save { what: Saved::Messages, bytes: Bytes::from(file) });
         }
         for wire in std::mem::take(&mut self.wire) {
-            self.out.push_back(match wire {
-                Wire::Datagram { flow, bytes } => Output::Datagram { flow, bytes },
-                Wire::Connect { conn, transport, remote, expect } => {
-                    Output::Connect { conn, transport, remote, expect }
-                }
-                Wire::Write { conn, bytes } => Output::Write { conn, bytes },
-                Wire::Close { conn } => Output::Close { conn },
-            });
+            self.out.push_back(wire.into());
         }
     }
 
     fn on_connected(&mut self, now: Instant, conn: ConnId, peer: Proven) {
         if self.flows.is_abroad(conn) {
+            if self.errand_open(now, conn, &peer) {
+                return;
+            }
             return self.on_way_open(now, conn, peer);
         }
         if peer.member().is_some_and(|member| self.people.revoked.check(member).is_err()) {
@@ -674,6 +800,7 @@ impl Node {
         self.race_gone(now, conn);
         self.link_gone();
         self.strangers.silent.cancel(&conn);
+        self.errand_failed(now, conn);
         self.on_way_failed(now, conn, why.unwrap_or("the connection was closed"));
         self.tx.flow_failed(flow);
         self.registrar.flow_closed(conn);

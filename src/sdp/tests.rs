@@ -25,6 +25,7 @@ fn local(addr: &str) -> LocalMedia {
         version: 1,
         direction: Direction::SendRecv,
         keys: None,
+        ice: None,
     }
 }
 

@@ -348,6 +348,7 @@ impl World {
             | Output::Resolve { .. }
             | Output::Query { .. }
             | Output::Store(_)
+            | Output::LoadChunk { .. }
             | Output::Revoked(_)
             | Output::Identity(_)
             | Output::Stopped => {}

@@ -57,6 +57,8 @@ pub enum Reply {
         /// By key.
         devices: Vec<DeviceStatus>,
     },
+    /// To [`Command::OfficeMerge`] with a code.
+    Merge(Box<MergeReport>),
     /// To [`Command::OfficeUsers`].
     Office(Box<OfficeReport>),
     /// To [`Command::Pair`].

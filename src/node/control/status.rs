@@ -219,6 +219,31 @@ pub struct CallStatus {
     /// Protection of the voice as in [`CallReport::security`], once agreed.
     #[serde(default)]
     pub security: String,
+    /// The voice's way as in [`CallReport::path`], once agreed.
+    #[serde(default)]
+    pub path: String,
+    /// Short fingerprint of the other end's user key, where that is what it is known by.
+    #[serde(default)]
+    pub key: String,
+    /// How that key stands: `contact`, `known`, `new-key`, `changed`.
+    #[serde(default)]
+    pub standing: String,
+}
+
+/// One of the keys that claim a name.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct ClaimStatus {
+    /// The name with the key's fingerprint, as it is shown.
+    pub name: String,
+    /// What `call` and `message` take for this one.
+    pub target: String,
+    /// The fingerprint: short, or in full where two begin alike.
+    pub key: String,
+    /// `own`, `contact`, `known`, `new-key`, `changed`, `blocked`; empty in an office.
+    pub standing: String,
+    /// Names of the contacts who have introduced this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub introduced_by: Vec<String>,
 }
 
 /// To `lookup`.
@@ -240,6 +265,9 @@ pub struct LookupReport {
     pub mode: String,
     /// Different user keys that claim this name; more than 1 only in an open overlay.
     pub claims: u32,
+    /// These keys.
+    #[serde(default)]
+    pub keys: Vec<ClaimStatus>,
 }
 
 /// How a call went.
@@ -273,7 +301,7 @@ pub struct CallReport {
     pub jitter_ms: f64,
     /// Round trip by RTCP, milliseconds, where measured.
     pub rtt_ms: Option<f64>,
-    /// `direct`.
+    /// The voice's way: `direct`, `srflx` (direct, through a NAT) or `relay HOST`.
     pub path: String,
     /// Protection of the voice: `dtls-srtp` with keys that the other end's device signed for; `dtls-srtp-unverified` where nobody
     /// known signed; `none`.
@@ -291,4 +319,7 @@ pub struct PhoneStatus {
     pub label: String,
     /// Contacts registered now.
     pub contacts: Vec<String>,
+    /// Whose further devices serve it too: `USER/KEY`.
+    #[serde(default)]
+    pub also: Vec<String>,
 }

@@ -316,6 +316,7 @@ impl Node {
         let offers = search.found.iter().map(|f| f.offer(now)).collect();
         self.relaying.best = search.found;
         self.relaying.best.truncate(KEEP);
+        self.relays_for_calls(now);
         if let Some(request) = search.request {
             self.reply(request, Ok(Reply::Relays { relays: offers }));
         }

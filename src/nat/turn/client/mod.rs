@@ -316,6 +316,11 @@ impl Client {
         self.out.pop()
     }
 
+    /// The channel that stands for `peer`, once it is acknowledged.
+    pub fn channel(&self, peer: SocketAddr) -> Option<u16> {
+        self.channels.get(&peer).filter(|b| b.live).map(|b| b.number)
+    }
+
     /// The relay.
     pub fn server(&self) -> SocketAddr {
         self.config.server
