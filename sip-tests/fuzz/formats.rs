@@ -283,7 +283,7 @@ fn stun_and_a_relay() {
     let read = feed("stun", &seeds, |bytes| {
         let mut framer = stun::Framer::default();
         framer.push(bytes);
-        while let Ok(Some(_)) = framer.next() {}
+        while let Ok(Some(_)) = framer.next_message() {}
         let _ = (stun::classify(bytes), stun::read_send(bytes), stun::read_channel(bytes));
         stun::Parsed::read(bytes).is_ok()
     });

@@ -143,7 +143,7 @@ impl Framer {
     ///
     /// # Errors
     /// The stream carries something else.
-    pub fn next(&mut self) -> Result<Option<&[u8]>, StreamFault> {
+    pub fn next_message(&mut self) -> Result<Option<&[u8]>, StreamFault> {
         let rest = &self.buffer[self.read..];
         let Some(&[first, _, l0, l1]) = rest.get(..4) else { return Ok(None) };
         let length = usize::from(u16::from_be_bytes([l0, l1]));

@@ -162,7 +162,7 @@ fn a_stream_is_cut_where_its_messages_end() {
         let (mut framer, mut got) = (Framer::default(), Vec::new());
         for piece in stream.chunks(step) {
             framer.push(piece);
-            while let Some(message) = framer.next().unwrap() {
+            while let Some(message) = framer.next_message().unwrap() {
                 got.push(message.to_vec());
             }
         }
@@ -172,10 +172,10 @@ fn a_stream_is_cut_where_its_messages_end() {
     }
     let mut framer = Framer::default();
     framer.push(b"\x16\x03\x01\x02\x00");
-    assert_eq!(framer.next(), Err(StreamFault));
+    assert_eq!(framer.next_message(), Err(StreamFault));
     let mut framer = Framer::default();
     framer.push(&[0, 1, 0, 8, 0, 0, 0, 0, 0]);
-    assert_eq!(framer.next(), Err(StreamFault));
+    assert_eq!(framer.next_message(), Err(StreamFault));
 }
 
 /// RFC 8489 appendix B.1, with its erratum 6268.

@@ -402,6 +402,14 @@ pub fn table<const N: usize>(rows: impl IntoIterator<Item = [String; N]>) -> Str
     text
 }
 
+fn relay_row(r: &RelayOffer) -> [String; 5] {
+    let hosts: Vec<_> = r.hosts.iter().map(ToString::to_string).collect();
+    let streams: Vec<_> = r.streams.iter().map(ToString::to_string).collect();
+    let ports = format!("udp {} tcp,tls {}", r.udp, streams.join(","));
+    let state = format!("{:.1} ms, {} % taken, for {}", r.rtt_ms, r.load_percent, span(r.seconds));
+    [hosts.join(" "), ports, r.username.clone(), r.password.clone(), state]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -459,12 +467,4 @@ mod tests {
         let phone = status(&Status { role: "phone".into(), ..Default::default() });
         assert!(!phone.contains("overlay") && phone.contains("role    phone"), "{phone}");
     }
-}
-
-fn relay_row(r: &RelayOffer) -> [String; 5] {
-    let hosts: Vec<_> = r.hosts.iter().map(ToString::to_string).collect();
-    let streams: Vec<_> = r.streams.iter().map(ToString::to_string).collect();
-    let ports = format!("udp {} tcp,tls {}", r.udp, streams.join(","));
-    let state = format!("{:.1} ms, {} % taken, for {}", r.rtt_ms, r.load_percent, span(r.seconds));
-    [hosts.join(" "), ports, r.username.clone(), r.password.clone(), state]
 }

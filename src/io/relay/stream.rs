@@ -173,7 +173,7 @@ async fn reading(mut stream: impl AsyncRead + Unpin, path: Path, packets: &Handl
         patience = IDLE;
         framer.push(&buffer[..read]);
         loop {
-            match framer.next() {
+            match framer.next_message() {
                 Ok(Some(message)) => {
                     let bytes = Bytes::copy_from_slice(message);
                     if !told(packets, Tell::Message { path, bytes }).await {

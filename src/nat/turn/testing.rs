@@ -54,7 +54,7 @@ impl Relay {
     }
 
     /// A datagram or message from a client.
-    pub fn from_client(&mut self, now: Instant, path: Path, bytes: &[u8]) {
+    pub fn hear_client(&mut self, now: Instant, path: Path, bytes: &[u8]) {
         match self.table.from_client(now, &path, bytes) {
             Way::Control => {
                 self.server.handle(now, Input::Message { path, bytes });
@@ -64,7 +64,7 @@ impl Relay {
         }
     }
 
-    pub fn from_peer(&mut self, now: Instant, relayed: SocketAddr, from: SocketAddr, bytes: &[u8]) {
+    pub fn hear_peer(&mut self, now: Instant, relayed: SocketAddr, from: SocketAddr, bytes: &[u8]) {
         let socket = *self.open.iter().find(|(_, a)| **a == relayed).expect("no such relayed address").0;
         match self.table.from_peer(now, socket, from, bytes) {
             Way::Control => panic!("control from a peer"),
@@ -146,7 +146,7 @@ pub fn exchange(now: Instant, client: &mut Client, relay: &mut Relay, path: Path
         while let Some(output) = client.poll_output() {
             busy = true;
             match output {
-                client::Output::Transmit(bytes) => relay.from_client(now, path, &bytes),
+                client::Output::Transmit(bytes) => relay.hear_client(now, path, &bytes),
                 other => seen.push(other),
             }
         }

@@ -206,7 +206,7 @@ impl Client {
                 let mut framer = std::mem::take(&mut self.framer);
                 framer.push(bytes);
                 loop {
-                    match framer.next() {
+                    match framer.next_message() {
                         Ok(Some(message)) => self.on_message(now, message),
                         Ok(None) => break,
                         Err(_) => return self.fail(Fault::Nonsense),

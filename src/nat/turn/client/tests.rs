@@ -32,7 +32,7 @@ fn it_is_kept_for_hours_over_stale_nonces() {
         assert!(seen.is_empty(), "{seen:?}");
         relay.timeout(due);
     }
-    relay.from_peer(end, at, peer, b"still");
+    relay.hear_peer(end, at, peer, b"still");
     assert_eq!(exchange(end, &mut ann, &mut relay, path(ANN)), [Output::Data { peer, bytes: b"still".to_vec() }]);
     assert_eq!(relay.server.allocations(), 1);
 }
@@ -58,7 +58,7 @@ fn a_silent_server_is_given_up_after_the_rfcs_time() {
 fn what_is_not_signed_is_not_believed() {
     let (mut relay, mut ann) = (relay(), client(NOW, "ann", Transport::Udp, None));
     let first = transmits(&mut ann);
-    relay.from_client(NOW, path(ANN), &first[0]);
+    relay.hear_client(NOW, path(ANN), &first[0]);
     let (_, challenge) = relay.answers.pop().unwrap();
     ann.handle(NOW, Input::Datagram(&challenge));
     let second = transmits(&mut ann);
@@ -71,7 +71,7 @@ fn what_is_not_signed_is_not_believed() {
     ann.handle(NOW, Input::Datagram(&forged.encode(stun::Seal::default())));
     assert_eq!((ann.poll_output(), ann.dropped()), (None, 1));
     // The true one still counts.
-    relay.from_client(NOW, path(ANN), &second[0]);
+    relay.hear_client(NOW, path(ANN), &second[0]);
     let (_, answer) = relay.answers.pop().unwrap();
     ann.handle(NOW, Input::Datagram(&answer));
     assert!(matches!(ann.poll_output(), Some(Output::Allocated { .. })));
@@ -96,7 +96,7 @@ fn hostile_answers_do_no_harm() {
     let requests = transmits(&mut ann);
     let mut rng = Rng::from_seed(4);
     for request in &requests {
-        relay.from_client(NOW, path(ANN), request);
+        relay.hear_client(NOW, path(ANN), request);
     }
     let answers: Vec<_> = relay.answers.drain(..).map(|(_, b)| b).collect();
     for _ in 0..5_000 {

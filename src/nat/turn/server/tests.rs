@@ -27,7 +27,7 @@ fn request(method: Method, who: &str, from: &str, fill: impl FnOnce(&mut Message
 }
 
 fn ask(relay: &mut Relay, from: &str, bytes: &[u8]) -> Message {
-    relay.from_client(NOW, path(from), bytes);
+    relay.hear_client(NOW, path(from), bytes);
     let (_, answer) = relay.answers.pop().expect("no answer");
     Parsed::read(&answer).unwrap().message
 }
@@ -55,14 +55,14 @@ fn a_packet_goes_there_and_back() {
     ann.send(NOW, peer, b"two");
     exchange(NOW, &mut ann, &mut relay, path(ANN));
     assert_eq!(relay.sent.last(), Some(&(at[0], peer, b"two".to_vec())));
-    relay.from_peer(NOW, at[0], peer, b"back");
+    relay.hear_peer(NOW, at[0], peer, b"back");
     // By the channel that was bound meanwhile.
     assert_eq!(relay.answers[0].1[0], 0x40);
     let seen = exchange(NOW, &mut ann, &mut relay, path(ANN));
     assert_eq!(seen, [Seen::Data { peer, bytes: b"back".to_vec() }]);
     // Another port of the same address has a permission and no channel; another address has none.
-    relay.from_peer(NOW, at[0], "9.9.9.9:6000".parse().unwrap(), b"other");
-    relay.from_peer(NOW, at[0], "9.9.9.8:5000".parse().unwrap(), b"stranger");
+    relay.hear_peer(NOW, at[0], "9.9.9.9:6000".parse().unwrap(), b"other");
+    relay.hear_peer(NOW, at[0], "9.9.9.8:5000".parse().unwrap(), b"stranger");
     let seen = exchange(NOW, &mut ann, &mut relay, path(ANN));
     assert_eq!(seen, [Seen::Data { peer: "9.9.9.9:6000".parse().unwrap(), bytes: b"other".to_vec() }]);
     assert_eq!(relay.table.carried().refused, 1);
@@ -134,7 +134,7 @@ fn forbidden_peers() {
     assert_eq!(code(&mut relay, ANN, &both), 403);
     let mut send = Vec::new();
     crate::stun::write_data(&mut send, true, &[0; 12], "9.9.9.9:1".parse().unwrap(), b"x").unwrap();
-    relay.from_client(NOW, path(ANN), &send);
+    relay.hear_client(NOW, path(ANN), &send);
     assert!(relay.sent.is_empty() && relay.server.counters().forbidden > 10);
     // A member's proven address is let through.
     let lifetime = Duration::from_secs(60);
@@ -273,10 +273,10 @@ fn what_is_not_renewed_ends() {
     ann.create_permission(NOW, peer);
     exchange(NOW, &mut ann, &mut relay, path(ANN));
     relay.timeout(after(299));
-    relay.from_peer(after(299), at, peer, b"in time");
+    relay.hear_peer(after(299), at, peer, b"in time");
     assert_eq!(relay.answers.len(), 1);
     relay.timeout(after(301));
-    relay.from_peer(after(301), at, peer, b"too late");
+    relay.hear_peer(after(301), at, peer, b"too late");
     assert_eq!(relay.answers.len(), 1);
     relay.timeout(after(601));
     assert_eq!((relay.server.allocations(), relay.open.len()), (0, 0));
@@ -404,13 +404,13 @@ fn a_source_that_proves_nothing_gets_few_answers() {
     let mut relay = relay();
     let bare = Message::new(Class::Request, Method::ALLOCATE, [1; 12]).encode(Seal::default());
     for i in 0..10_000u64 {
-        relay.from_client(NOW + Duration::from_micros(i * 100), path(ANN), &bare);
+        relay.hear_client(NOW + Duration::from_micros(i * 100), path(ANN), &bare);
     }
     assert!(relay.answers.len() <= 260, "{}", relay.answers.len());
     assert!(relay.server.counters().spared >= 9_700);
     // Another network is not hindered.
     let before = relay.answers.len();
-    relay.from_client(NOW, path("198.18.7.7:9"), &bare);
+    relay.hear_client(NOW, path("198.18.7.7:9"), &bare);
     assert_eq!(relay.answers.len(), before + 1);
 }
 
@@ -425,7 +425,7 @@ fn binding_and_behaviour() {
     assert_eq!(answer.get::<OtherAddress>().unwrap().address(), face(3479));
     let mut change = plain.clone();
     change.push_raw(crate::stun::raw::CHANGE_REQUEST, &[0, 0, 0, 2]);
-    relay.from_client(NOW, path(ANN), &change.encode(Seal::default()));
+    relay.hear_client(NOW, path(ANN), &change.encode(Seal::default()));
     let (from, bytes) = relay.answers.pop().unwrap();
     assert!(matches!(from, Path::Datagram { socket: 1, .. }), "{from:?}");
     assert_eq!(Parsed::read(&bytes).unwrap().message.get::<ResponseOrigin>().unwrap().address(), face(3479));
@@ -448,7 +448,7 @@ fn a_hostile_client_gets_nowhere() {
             bytes[at] = rng.next_u32() as u8;
         }
         bytes.truncate(rng.below(bytes.len() as u64 * 4).min(good.len() as u64) as usize);
-        relay.from_client(NOW, path(ANN), &bytes);
+        relay.hear_client(NOW, path(ANN), &bytes);
         relay.answers.clear();
     }
     assert_eq!((relay.server.allocations(), relay.sent.len()), (1, 0));
