@@ -15,3 +15,4 @@ mod relay;
 #[allow(dead_code)]
 mod tools;
 mod uclient;
+mod webrtc_ice;

@@ -202,7 +202,9 @@ impl Node {
         {
             return session.agent.add_remote(now, &plan.remote.candidates);
         }
-        let agent = Agent::new(clocks, now, &plan.local, plan.controlling, self.rng.next_u64());
+        // One that is lite never controls (RFC 8445 section 6.1.1).
+        let controlling = plan.controlling || plan.remote.lite;
+        let agent = Agent::new(clocks, now, &plan.local, controlling, self.rng.next_u64());
         let (local, remote) = (plan.local.clone(), plan.remote.credentials.clone());
         let mut session = Session { agent, local, remote, added: 0 };
         session.add_found(now, &path.gatherer);

@@ -164,7 +164,9 @@ fn usable(all: &[IpAddr]) -> Vec<IpAddr> {
         Scope::Public => Some(0),
         Scope::Private => Some(1),
         Scope::Carrier => Some(2),
-        Scope::Link | Scope::Loopback | Scope::Special => None,
+        // Of no network that we know of, and given to this machine all the same: a laboratory.
+        Scope::Special => Some(3),
+        Scope::Link | Scope::Loopback => None,
     };
     let mut found: Vec<_> = all.iter().copied().filter(|ip| kind(ip).is_some()).collect();
     found.sort_by_key(|ip| (ip.is_ipv6(), kind(ip), *ip));

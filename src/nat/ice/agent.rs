@@ -111,7 +111,9 @@ impl Agent {
 
     /// Candidates that the other end has told later.
     pub fn add_remote(&mut self, now: Instant, candidates: &[ice::Candidate]) {
-        for candidate in candidates {
+        // Nobody else's description leads to this machine's own services.
+        let near = self.ice.local_candidates().any(|c| is_loopback(c.addr()));
+        for candidate in candidates.iter().filter(|c| near || !is_loopback(c.addr)) {
             if self.ice.remote_candidates().count() >= CANDIDATES {
                 break;
             }
@@ -228,6 +230,10 @@ pub(super) fn describe(kind: CandidateKind, addr: SocketAddr, base: SocketAddr, 
     // Type preference, local preference, component (RFC 8445 section 5.1.2.1): the middle is what the agent will count by.
     let priority = made.prio() & 0xff00_00ff | is::default_local_preference(&made, same) << 8;
     Some(ice::Candidate { foundation, priority, addr, kind })
+}
+
+pub(super) fn is_loopback(addr: SocketAddr) -> bool {
+    addr.ip().to_canonical().is_loopback()
 }
 
 fn candidate(kind: CandidateKind, addr: SocketAddr, base: SocketAddr) -> Option<is::Candidate> {

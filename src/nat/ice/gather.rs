@@ -60,7 +60,9 @@ impl Gatherer {
 
     /// A relay's address that is ours for a while, had by the socket `base`; false when it is known.
     pub fn add_relayed(&mut self, addr: SocketAddr, base: SocketAddr) -> bool {
-        self.add(CandidateKind::Relayed, addr, base)
+        // A relay's own loopback is of no use to the other end.
+        let usable = agent::is_loopback(base) || !agent::is_loopback(addr);
+        usable && self.add(CandidateKind::Relayed, addr, base)
     }
 
     /// A socket, or a relay's address, is there no more.

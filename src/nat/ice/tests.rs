@@ -248,6 +248,22 @@ fn nobody_without_the_password_gets_an_answer() {
 }
 
 #[test]
+fn nobodys_description_leads_to_our_own_loopback() {
+    let mut ends = pair(&[(HOST, "10.0.0.1:4000", "10.0.0.1:4000")], &[(HOST, "127.0.0.1:22", "127.0.0.1:22")]);
+    let mapped = ice_candidate("1 1 UDP 2130706431 ::ffff:127.0.0.1 22 typ host");
+    ends[0].agent.add_remote(Instant::ZERO, &mapped);
+    while let Some(output) = ends[0].agent.poll_output() {
+        assert!(!matches!(&output, Output::Send(_)), "{output:?}");
+    }
+    let mut gatherer = Gatherer::default();
+    assert!(!gatherer.add_relayed(at("127.0.0.1:50000"), at("10.0.0.1:4000")));
+}
+
+fn ice_candidate(line: &str) -> Vec<crate::sdp::ice::Candidate> {
+    crate::sdp::ice::Candidate::parse(line).into_iter().collect()
+}
+
+#[test]
 fn a_socket_is_told_how_it_is_seen() {
     let mut gatherer = Gatherer::default();
     let mut rng = Rng::from_seed(3);
