@@ -50,6 +50,7 @@
 //! | `relay` | this node as a relay, and those of others |
 //! | `exchange` | what nodes ask each other beside overlay and calls |
 //! | `hex` | bytes as digits |
+//! | `input`, `output` | what comes in, what is wanted done |
 //! | `command` | what a person or a script asks |
 
 mod adapters;
@@ -74,6 +75,7 @@ mod foreign;
 mod hex;
 mod history;
 mod host_cache;
+mod input;
 mod introduce;
 mod join;
 mod keep;
@@ -85,6 +87,7 @@ mod merging;
 mod message;
 mod moving;
 mod office;
+mod output;
 mod pairing;
 mod paths;
 mod people;
@@ -104,401 +107,26 @@ mod vouch;
 mod ways;
 
 pub use blob_read::BlobRead;
+pub use input::{Input, MediaInput, StoreInput};
+pub use output::{MediaCommand, Output, Saved};
 pub use relay::{Grant, RelayCommand, RelayFigures, RelayInput};
 pub use setup::Setup;
 
-use crate::config::Bootstrap;
-use crate::core::{ConnId, Flow, Id, Instant, Rng, TimerQueue, Transport, UnixTime};
-use crate::identity::{ChunkHash, Expect, Identity, Proven, Revoked};
-use crate::nat::portmap::Mapping;
+use crate::core::{ConnId, Flow, Instant, Rng, TimerQueue, UnixTime};
+use crate::identity::{Identity, Proven};
 use crate::overlay::Overlay;
 use crate::overlay::carry::Carry;
 use crate::pbx::Domain;
-use crate::pbx::locate::{Question, Record};
 use crate::pbx::registrar::Registrar;
 use crate::pbx::router::{BranchId, Router};
 use crate::sip::msg::Message;
 use crate::sip::tx::{self, ClientTxId};
-use crate::ua::{CallId, MediaOpened, MediaPlan, MediaStats, Ua};
+use crate::ua::Ua;
 use bytes::Bytes;
-use control::{Command, CommandError, Event, Reply, RequestId};
+use control::{CommandError, Event, Reply, RequestId};
 use flows::{Flows, Wire};
 use publish::Publisher;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
-use std::sync::Arc;
-
-/// What comes from outside.
-#[derive(Debug)]
-pub enum Input {
-    /// A datagram arrived.
-    Datagram {
-        /// Our socket and the sender.
-        flow: Flow,
-        /// All of it.
-        bytes: Bytes,
-    },
-    /// A connection was accepted; its number has the highest bit set.
-    Accepted {
-        /// With its number.
-        flow: Flow,
-        /// Who proved to be at the other end of a link.
-        peer: Proven,
-    },
-    /// A connection of [`Output::Connect`] is open.
-    Connected {
-        /// Which.
-        conn: ConnId,
-        /// Who proved to be at the other end of a link.
-        peer: Proven,
-    },
-    /// A connection of [`Output::Connect`] could not be opened.
-    ConnectFailed {
-        /// Which.
-        conn: ConnId,
-        /// Why, for the log.
-        why: String,
-    },
-    /// One message arrived on a connection.
-    Frame {
-        /// Which.
-        conn: ConnId,
-        /// The message.
-        bytes: Bytes,
-    },
-    /// A connection was closed, by either end.
-    Closed {
-        /// Which.
-        conn: ConnId,
-    },
-    /// The wall clock, at the start and when it jumps.
-    Clock {
-        /// Now.
-        unix: UnixTime,
-    },
-    /// Somebody asks something.
-    Command {
-        /// Comes back with the answer.
-        request: RequestId,
-        /// What.
-        command: Command,
-    },
-    /// Whoever asked has gone; a call that they placed ends.
-    Abort {
-        /// Of [`Input::Command`].
-        request: RequestId,
-    },
-    /// A hint: a peer of this overlay is said to be at this address. Any number of times; whether it is one is
-    /// proven by its link.
-    Found {
-        /// Overlay address.
-        addr: SocketAddr,
-        /// Peer-ID, as it says.
-        id: Id,
-    },
-    /// The other end has answered a keep-alive (RFC 5626 section 3.5.1).
-    Pong {
-        /// On which connection.
-        conn: ConnId,
-    },
-    /// What this machine can bear, at the start and now and then.
-    Facts(crate::overlay::tier::Facts),
-    /// The answer to [`Output::Resolve`].
-    Resolved {
-        /// What was asked.
-        name: Bootstrap,
-        /// Overlay addresses, the preferred one first; or why there are none, for a person.
-        found: Result<Vec<SocketAddr>, String>,
-    },
-    /// A router opened a port to the overlay socket, or another one than before.
-    Mapped {
-        /// Which.
-        mapping: Mapping,
-    },
-    /// No router does, or none any more.
-    Unmapped {
-        /// Why, for a person.
-        why: String,
-    },
-    /// This machine has other addresses than before. Ports stay.
-    Moved {
-        /// Where standard phones are told to reach this node.
-        sip: SocketAddr,
-        /// Where peers are.
-        overlay: SocketAddr,
-        /// Where peers may reach it beside that: [`Setup::also`].
-        also: Vec<SocketAddr>,
-    },
-    /// The answer to [`Output::Query`].
-    Answer {
-        /// Its number.
-        query: u64,
-        /// What was found, empty where nothing is there; none where nobody answered.
-        records: Option<Vec<Record>>,
-    },
-    /// From the media threads.
-    Media(MediaInput),
-    /// From whoever keeps the records.
-    Store(StoreInput),
-    /// From the relay's sockets.
-    Relay(RelayInput),
-}
-
-/// What becomes of [`Output::Store`] and [`Output::Save`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoreInput {
-    /// Every batch up to this one is on the disk.
-    Flushed {
-        /// [`Batch::number`](crate::overlay::Batch::number).
-        upto: u64,
-    },
-    /// A file of [`Output::Save`] could not be written; the driver has it in memory and tries again until it can.
-    Unsaved {
-        /// Why, for a person.
-        why: String,
-    },
-    /// All files are written again.
-    Saved,
-    /// What was asked for by [`Output::LoadChunk`].
-    Loaded {
-        /// Which chunk.
-        hash: ChunkHash,
-        /// What lies there, whole or not.
-        bytes: Option<Bytes>,
-    },
-    /// The disk does not take them; it is tried again until it does.
-    Failing {
-        /// Every batch up to this one is held in memory only.
-        upto: u64,
-        /// Why, for a person.
-        why: String,
-    },
-}
-
-/// What the media threads say.
-#[derive(Debug)]
-pub enum MediaInput {
-    /// Sockets were taken for a call.
-    Opened {
-        /// Which call.
-        call: CallId,
-        /// Where.
-        opened: MediaOpened,
-        /// Further sockets of the call, on other addresses of this machine.
-        also: Vec<SocketAddr>,
-    },
-    /// A STUN message, or one of a relay's channels, came to a socket of a call.
-    Packet {
-        /// Of which call.
-        call: CallId,
-        /// Address of the socket.
-        local: SocketAddr,
-        /// The sender.
-        from: SocketAddr,
-        /// All of it.
-        bytes: Vec<u8>,
-    },
-    /// They could not be, or the audio source or sink could not be opened.
-    Failed {
-        /// Which call.
-        call: CallId,
-        /// Why, for a person.
-        why: String,
-    },
-    /// A digit was heard.
-    Dtmf {
-        /// In which call.
-        call: CallId,
-        /// `0-9`, `*`, `#`, `A-D`.
-        digit: char,
-    },
-    /// Sockets were closed; the last figures.
-    Closed {
-        /// Which call.
-        call: CallId,
-        /// All packets counted.
-        stats: MediaStats,
-    },
-}
-
-/// What the media threads are asked.
-#[derive(Debug)]
-pub enum MediaCommand {
-    /// Take sockets; for a call that has some, on the addresses that this machine has now, the old ones beside.
-    Open {
-        /// For which call.
-        call: CallId,
-    },
-    /// Let voice flow by this plan; again when it changes.
-    Start {
-        /// In which call.
-        call: CallId,
-        /// What was agreed.
-        plan: Box<MediaPlan>,
-    },
-    /// Send a datagram that is no voice.
-    Send {
-        /// Of which call.
-        call: CallId,
-        /// By the socket with this address.
-        local: SocketAddr,
-        /// Where to.
-        to: SocketAddr,
-        /// All of it.
-        bytes: Vec<u8>,
-    },
-    /// A packet of the voice that came through a relay, and not by the channel of the call's way.
-    Take {
-        /// Of which call.
-        call: CallId,
-        /// The sender.
-        from: SocketAddr,
-        /// All of it.
-        bytes: Vec<u8>,
-    },
-    /// Voice takes this way from now on; none: it waits for one.
-    Route {
-        /// In which call, whose plan has ICE.
-        call: CallId,
-        /// Which way.
-        route: Option<crate::nat::ice::Route>,
-    },
-    /// Send a digit.
-    Dtmf {
-        /// In which call.
-        call: CallId,
-        /// `0-9`, `*`, `#`, `A-D`.
-        digit: char,
-    },
-    /// Close sockets and report.
-    Close {
-        /// Of which call.
-        call: CallId,
-    },
-}
-
-/// What is to be kept over a restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Saved {
-    /// Keys, chain, and an enroller's book: secret.
-    Identity,
-    /// Accounts of standard phones: digest secrets.
-    Phones,
-    /// The host cache: supernodes to join by, in CBOR.
-    Hosts,
-    /// What is revoked.
-    Revocations,
-    /// Messages: what was received and sent, what waits.
-    Messages,
-    /// The user's contacts and settings: private.
-    Settings,
-    /// Keys of password shares held for others: secret.
-    Shares,
-    /// How often passwords were tried.
-    Attempts,
-    /// Contacts and keys of other overlays, and who may not ring.
-    Foreign,
-    /// The office that this device has come from, and where that continues.
-    Former,
-    /// Offices that this administrator's device takes in.
-    Merges,
-}
-
-/// What is to be done outside.
-#[derive(Debug)]
-pub enum Output {
-    /// Send a datagram.
-    Datagram {
-        /// From our socket to the other end.
-        flow: Flow,
-        /// All of it.
-        bytes: Bytes,
-    },
-    /// Open a connection and report it.
-    Connect {
-        /// Its number from now on.
-        conn: ConnId,
-        /// TCP in clear, or TLS for a link.
-        transport: Transport,
-        /// Where to.
-        remote: SocketAddr,
-        /// Who must be there.
-        expect: Expect,
-    },
-    /// Write a message on a connection.
-    Write {
-        /// Which.
-        conn: ConnId,
-        /// The message.
-        bytes: Bytes,
-    },
-    /// Close a connection.
-    Close {
-        /// Which.
-        conn: ConnId,
-    },
-    /// Ask the DNS; [`Input::Answer`] brings the answer, once and in any case.
-    Query {
-        /// Comes back.
-        query: u64,
-        /// What.
-        question: Question,
-    },
-    /// For the media threads.
-    Media(MediaCommand),
-    /// For the relay's sockets.
-    Relay(RelayCommand),
-    /// The final answer to a command.
-    Reply {
-        /// Of [`Input::Command`].
-        request: RequestId,
-        /// Answer or failure.
-        result: Result<Reply, CommandError>,
-    },
-    /// Something happened: for whoever asked, or for everybody.
-    Event {
-        /// Whose command it belongs to.
-        request: Option<RequestId>,
-        /// What.
-        event: Event,
-    },
-    /// Keep this over a restart, before anything that follows is sent.
-    Save {
-        /// What it is.
-        what: Saved,
-        /// The whole new content.
-        bytes: Bytes,
-    },
-    /// Keep these records over a restart and report it ([`Input::Store`]).
-    Store(crate::overlay::Batch),
-    /// Read a chunk that was kept and report it ([`StoreInput::Loaded`]).
-    LoadChunk {
-        /// Which.
-        hash: ChunkHash,
-    },
-    /// Look this name up, by SRV or as a host, and report [`Input::Resolved`].
-    Resolve {
-        /// As the user wrote it.
-        name: Bootstrap,
-    },
-    /// Links refuse these keys from now on.
-    Revoked(Arc<Revoked>),
-    /// Links show this identity from now on.
-    Identity(Box<Identity>),
-    /// The node has left the ring and is done.
-    Stopped,
-}
-
-impl From<Wire> for Output {
-    fn from(wire: Wire) -> Output {
-        match wire {
-            Wire::Datagram { flow, bytes } => Output::Datagram { flow, bytes },
-            Wire::Connect { conn, transport, remote, expect } => Output::Connect { conn, transport, remote, expect },
-            Wire::Write { conn, bytes } => Output::Write { conn, bytes },
-            Wire::Close { conn } => Output::Close { conn },
-        }
-    }
-}
 
 /// Who waits for the answer to a request of ours.
 #[derive(Debug, Clone, Copy)]
