@@ -374,8 +374,7 @@ impl World {
         setup.stored = Some(Stored::default());
         setup.voice_fingerprint = self.encrypts.then_some(Fingerprint([i as u8; 32]));
         setup.hosts = cache.to_vec();
-        // Only differences of it count.
-        setup.system = self.ice.then(std::time::Instant::now);
+        setup.system = self.ice.then(media::some_moment);
         setup.revocations = std::mem::take(&mut self.revocations);
         let node = Node::new(self.now, setup, self.rng.fork());
         Host {

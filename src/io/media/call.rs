@@ -343,10 +343,9 @@ impl Call {
     ) {
         if let (Port::Rtp(_), Some((number, data)), Some(route)) = (port, read_channel(datagram), self.route)
             && route.relay == Some((from, number))
+            && !is_stun(data)
         {
-            if !is_stun(data) {
-                return self.receive(now, port, route.remote, data, events);
-            }
+            return self.receive(now, port, route.remote, data, events);
         }
         if let Port::Rtp(local) = port
             && (is_stun(datagram) || read_channel(datagram).is_some())

@@ -44,29 +44,27 @@ fn described(end: &End) -> Ice {
     Ice { credentials: end.credentials.clone(), lite: false, trickle: true, candidates }
 }
 
-/// Carries datagrams for so long. `net` says where one to an address arrives and under which sender's address; none: lost.
-fn run(
-    ends: &mut [End; 2],
-    now: &mut Instant,
-    time: Duration,
-    net: &mut dyn FnMut(usize, &Datagram) -> Option<(SocketAddr, SocketAddr)>,
-) {
+/// Under which sender's address a datagram of an end arrives, and where; none: it is lost.
+type Net<'a> = dyn FnMut(usize, &Datagram) -> Option<(SocketAddr, SocketAddr)> + 'a;
+
+/// Carries datagrams for so long.
+fn run(ends: &mut [End; 2], now: &mut Instant, time: Duration, net: &mut Net) {
     let mut wire: VecDeque<(Instant, usize, SocketAddr, SocketAddr, Vec<u8>)> = VecDeque::new();
     let until = *now + time;
     while *now < until {
-        for n in 0..2 {
-            if ends[n].agent.poll_timeout().is_some_and(|due| due <= *now) {
-                ends[n].agent.handle_timeout(*now);
+        for (n, end) in ends.iter_mut().enumerate() {
+            if end.agent.poll_timeout().is_some_and(|due| due <= *now) {
+                end.agent.handle_timeout(*now);
             }
-            while let Some(output) = ends[n].agent.poll_output() {
+            while let Some(output) = end.agent.poll_output() {
                 match output {
                     Output::Send(datagram) => {
                         if let Some((from, to)) = net(n, &datagram) {
                             wire.push_back((*now + MS * 5, 1 - n, to, from, datagram.bytes));
                         }
                     }
-                    Output::Selected(pair) => ends[n].selected.push(pair),
-                    other => ends[n].events.push(other),
+                    Output::Selected(pair) => end.selected.push(pair),
+                    other => end.events.push(other),
                 }
             }
         }
