@@ -95,6 +95,25 @@ impl Lan {
         outcome
     }
 
+    /// Runs a command on machine `n` that reads a password; what it printed with `--json`, or its error.
+    #[allow(dead_code)]
+    pub fn try_typed(&self, n: usize, name: &str, args: &[&str], password: &str) -> Result<Value, String> {
+        let typed = self.dir.path().join(unique("typed"));
+        std::fs::write(&typed, format!("{password}\n")).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "in=$1; shift; exec ip netns exec \"$@\" < $in", "sh"]).arg(typed).arg(self.name(n));
+        command.arg(env!("CARGO_BIN_EXE_chordial")).args(args).arg("--json").arg("--data").arg(self.data(name));
+        let outcome = run(&unique(name), &mut command, self.dir.path(), DEADLINE);
+        let line = outcome.stdout.lines().rev().find(|l| !l.trim().is_empty()).filter(|_| outcome.ok());
+        serde_json::from_str(line.unwrap_or_default()).map_err(|_| outcome.stderr)
+    }
+
+    /// The same for one that must succeed.
+    #[allow(dead_code)]
+    pub fn typed(&self, n: usize, name: &str, args: &[&str], password: &str) -> Value {
+        self.try_typed(n, name, args, password).unwrap_or_else(|e| panic!("{args:?}: {e}"))
+    }
+
     #[allow(dead_code)] // for the tests of a cut network alone
     /// Cuts the network in two without a word to anybody: machines below `at`, and the others.
     pub fn cut(&self, at: usize) {
@@ -204,7 +223,7 @@ pub fn one_ring(machines: &[Machine]) {
     });
 }
 
-fn may_make() -> Result<(), String> {
+pub fn may_make() -> Result<(), String> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:")).map_or("0", str::trim);
     let capable = u64::from_str_radix(effective, 16).is_ok_and(|bits| bits >> 21 & 1 == 1);

@@ -1,7 +1,7 @@
 //! Peers that find each other on one local network without being told of each other: real `chordial` processes, each in a
 //! network namespace of its own, joined by a bridge. The network has no router, so nothing leaves it.
 //!
-//! Here are also: what happens when mDNS is filtered, when a machine's address changes, when a name's address does, and when a router
+//! Here are also: machines that join by digits, password or link (`first`), what happens when mDNS is filtered, when a machine's address changes, when a name's address does, and when a router
 //! opens a port.
 //!
 //! Needs root and iproute2, some of it nftables and miniupnpd (Debian: miniupnpd-nftables). Where they are missing the test says `SKIPPED` on standard error and returns; with
@@ -10,6 +10,7 @@
 // Tests stand outside the program: they read clocks and wait.
 #![allow(clippy::disallowed_methods)]
 
+mod first;
 mod lan;
 mod moving;
 mod multicast;

@@ -11,7 +11,7 @@ fn seconds(n: u64) -> Duration {
 
 /// A second device of the same user, signed by the user's key, at another place on the ring. The first device's file is
 /// rewritten with the new key and chain: `[1, device seed, user seed, chain, ..]`.
-fn second_device(first: &Identity, world: &mut World) -> Identity {
+pub fn second_device(first: &Identity, world: &mut World) -> Identity {
     let bytes = first.to_bytes().reveal().to_vec();
     let (device, user) = (4..36, 38..70);
     let user_key = KeyPair::from_seed(bytes[user.clone()].try_into().unwrap());

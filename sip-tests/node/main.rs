@@ -6,21 +6,27 @@
 mod raw;
 mod world;
 
+mod adapters;
 mod between;
 mod calls;
 mod dialogs;
+mod disowned;
 mod election;
 mod forks;
+mod ice;
 mod joining;
 mod login;
 mod mailbox;
+mod merging;
 mod messages;
 mod moving;
+mod open;
 mod pairing;
 mod people;
 mod phone_mode;
 mod phones;
 mod records;
+mod relays;
 mod requests;
 mod security;
 mod settings;

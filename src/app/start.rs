@@ -6,10 +6,10 @@ use super::cli::{
     ArchiveArgs, CreateArgs, JoinArgs, RecoverArgs, SimArgs, StartArgs, addresses, asked, out, password, spinner, table,
 };
 use crate::config::{Config, ConfigError};
-use crate::identity::ShortCode;
+use crate::identity::{ContactLink, LINK_SCHEME, ShortCode};
 use crate::io::disk::{self, DataDir, Lock};
 use crate::io::media::clock;
-use crate::io::{launch, office, pairing};
+use crate::io::{family, launch, office, pairing};
 use crate::node::control::{CommandError, Event};
 use crate::sim;
 use serde_json::json;
@@ -94,9 +94,29 @@ fn said(event: &Event) -> String {
         Event::Registered { aor } => format!("{aor} is registered"),
         Event::RegistrationFailed { aor, status, why } => format!("{aor} is not registered: {status} {why}"),
         Event::Warning { what, next } => format!("warning: {what}; {next}"),
-        Event::Incoming { call, from } => format!("call {call}: {from} calls; chordial answer {call} takes it"),
+        Event::Incoming { call, from, key, standing } => {
+            let who = match standing.as_str() {
+                "" => String::new(),
+                "changed" => format!(" by ANOTHER KEY ({key}) than the one that is known,"),
+                "new-key" => format!(" by a new key ({key}),"),
+                word => format!(" ({key}, {word})"),
+            };
+            format!("call {call}: {from}{who} calls; chordial answer {call} takes it")
+        }
+        Event::Introduced { name, aor, key, by, known } if known.is_empty() => {
+            format!("{by} introduces {name}, {aor}, key {key}; chordial contacts accept {key} takes them up")
+        }
+        Event::Introduced { aor, key, by, known, .. } => {
+            format!("{by} says that {aor} has the key {key}, AND {known} IS KNOWN HERE; ask them")
+        }
         Event::Revoked { name, key } if name.is_empty() => format!("{key} is revoked and counts no more"),
         Event::Revoked { name, key } => format!("{name} ({key}) is revoked and counts no more"),
+        Event::OfficeMerged { office, users, renamed } => {
+            format!("the office {office} is merged into this one: {users} users{}", super::cli::renamed(renamed))
+        }
+        Event::OfficeContinues { office, user } => {
+            format!("this device is of the office {office} from now on, as {user}")
+        }
         Event::Knocked { aor, key, changed: false } => {
             format!("{aor} (key {key}) knocked; chordial contacts accept {aor} lets them ring")
         }
@@ -229,7 +249,13 @@ pub fn restore(data: &Path, args: &ArchiveArgs, json: bool) -> Result<(), Failur
 pub fn join_office(data: &Path, args: &JoinArgs, json: bool) -> Result<(), Failure> {
     let data = DataDir::open(data)?;
     let _lock = data.lock()?;
+    let is_link =
+        |code: &str| code.trim().get(..LINK_SCHEME.len()).is_some_and(|s| s.eq_ignore_ascii_case(LINK_SCHEME));
     let joined = match (&args.code, &args.via) {
+        (Some(link), _) if is_link(link) => {
+            let wrong = |fault| Failure::said(format!("the link cannot be read: {fault}"), "copy it again");
+            family::join(&data, ContactLink::parse(link).map_err(wrong)?, &args.name)
+        }
         (Some(code), None) if ShortCode::parse(code).is_none() => office::join(&data, code, &args.label),
         (code, via) => {
             let via = via.as_deref().map(addresses).transpose()?.unwrap_or_default();
@@ -251,7 +277,7 @@ pub fn join_office(data: &Path, args: &JoinArgs, json: bool) -> Result<(), Failu
     if json {
         out(&json!({ "joined": identity.overlay(), "aor": identity.aor() }).to_string());
     } else {
-        let kind = if identity.is_of_an_office() { "office" } else { "overlay" };
+        let kind = if identity.is_of_an_office() { "office" } else { "family" };
         out(&format!("joined the {kind} {} as {}; now: chordial start", identity.overlay(), identity.aor()));
     }
     Ok(())

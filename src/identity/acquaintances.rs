@@ -1,15 +1,18 @@
-//! Whom this device knows in other overlays: contacts with their keys, keys met before, tokens given out, who knocked
-//! and who is blocked.
+//! Whom this device knows by key, in other overlays and in an open one of its own: contacts, keys met before, tokens given
+//! out, who knocked, who is blocked, and whom contacts have introduced.
 //!
-//! On disk: `[1, [contact...], [token...], [known...], [knock...], [blocked...]]`; contact `[name, AOR, root, key, [address...],
+//! On disk: `[1, [contact...], [token...], [known...], [knock...], [blocked...]]`, or with 2 in front, `introducer | null` at the end of each
+//! contact and `[introduced...]` at the end of all, where anybody was introduced; contact `[name, AOR, root, key, [address...],
 //! token | null]`, token `[secret, once, last second]`, known `[AOR, root, key]`, knock `[AOR, root, key, time, times, changed]`,
-//! blocked `[AOR, null]`, `[overlay, null]` or `["", key]`; a root is `null` (open) or its fingerprint.
-//! Every list is bounded; known keys and knocks give up the oldest, the others refuse one more.
+//! blocked `[AOR, null]`, `[overlay, null]` or `["", key]`, introduced `[AOR, root, key, name, [address...], AOR, root, key, time]`, the
+//! second three being the introducer's; a root is `null` (open) or its fingerprint.
+//! Every list is bounded; known keys give up the one met longest ago, knocks and introductions the oldest, the others refuse one more.
 
 use super::cbor::{Reader, Writer, canonical};
 use super::contact::{read_addrs, write_addrs};
+use super::introduced::{Introduced, MAX_INTRODUCTIONS};
 use super::{
-    CallProof, IdentityError, KeyFingerprint, RingToken, Root, RootFingerprint, Said, canonical_overlay,
+    CallProof, IdentityError, KeyFingerprint, KeyHint, RingToken, Root, RootFingerprint, Said, canonical_overlay,
     canonical_user, split_aor,
 };
 use crate::core::UnixTime;
@@ -42,6 +45,8 @@ pub struct Contact {
     pub addrs: Vec<SocketAddr>,
     /// Their word that we may ring, until they know us.
     pub token: Option<RingToken>,
+    /// AOR of the contact who introduced them; empty where nobody did.
+    pub by: String,
 }
 
 /// A key met before.
@@ -143,6 +148,7 @@ pub struct Acquaintances {
     known: Vec<Known>,
     knocks: Vec<Knock>,
     blocked: Vec<Block>,
+    pub(super) introductions: Vec<Introduced>,
 }
 
 impl Acquaintances {
@@ -164,6 +170,7 @@ impl Acquaintances {
             return Err(FullError::Full);
         }
         self.knocks.retain(|k| k.who.aor != contact.aor);
+        self.introductions.retain(|i| i.who.aor != contact.aor);
         self.contacts.push(contact);
         Ok(())
     }
@@ -178,7 +185,7 @@ impl Acquaintances {
         let numbered = (2..=MAX_CONTACTS + 2).map(|n| format!("{user}{n}"));
         let name = std::iter::once(user.clone()).chain(numbered).find(free).unwrap_or(user);
         let Known { aor, root, key } = who;
-        self.add(Contact { name: name.clone(), aor, root, key, addrs: Vec::new(), token: None })?;
+        self.add(Contact { name: name.clone(), aor, root, key, addrs: Vec::new(), token: None, by: String::new() })?;
         Ok(name)
     }
 
@@ -243,12 +250,30 @@ impl Acquaintances {
         }
     }
 
-    /// Remembers a key that was met; true when that is news. The key of somebody known already is left alone.
+    /// The token of a contact's link is needed no more: they have been talked to. True where there was one.
+    pub fn spend_token(&mut self, who: &Known) -> bool {
+        let contact = self.contacts.iter_mut().find(|c| c.aor == who.aor && c.root == who.root && c.key == who.key);
+        contact.is_some_and(|c| c.token.take().is_some())
+    }
+
+    /// True for a key that is blocked itself.
+    pub fn is_blocked_key(&self, key: &KeyFingerprint) -> bool {
+        self.blocked.iter().any(|block| matches!(block, Block::Key(blocked) if blocked == key))
+    }
+
+    /// Remembers a key that was met; true when that is news, also that it was met later than others. The key of somebody
+    /// known already is left alone.
     pub fn remember(&mut self, who: &Known) -> bool {
+        if let Some(at) = self.known.iter().position(|k| k == who) {
+            let last = at + 1 == self.known.len();
+            self.known[at..].rotate_left(1);
+            return !last;
+        }
         if self.person(&who.aor).is_some() {
             return false;
         }
         if self.known.len() >= MAX_KNOWN {
+            // Contacts stand in a list of their own, and stay.
             self.known.remove(0);
         }
         self.known.push(who.clone());
@@ -276,8 +301,7 @@ impl Acquaintances {
     /// Takes up the one who knocked: by AOR, or by the short fingerprint of the key where several use one. A changed key
     /// takes the place of the one known before. The contact's name; `None` where nobody, or more than one, is meant.
     pub fn accept(&mut self, who: &str, name: Option<&str>) -> Option<Result<String, FullError>> {
-        let meant: Vec<_> =
-            self.knocks.iter().filter(|k| k.who.key.to_string() == who || is_named(&k.who.aor, who)).collect();
+        let meant: Vec<_> = self.knocks.iter().filter(|k| is_meant(&k.who, who)).collect();
         let [knock] = meant[..] else { return None };
         let who = knock.who.clone();
         let before = self.contacts.iter().find(|c| c.aor == who.aor).cloned();
@@ -290,7 +314,8 @@ impl Acquaintances {
                 let name =
                     name.map_or_else(|| before.as_ref().map_or(String::new(), |b| b.name.clone()), str::to_owned);
                 let addrs = before.as_ref().map(|b| b.addrs.clone()).unwrap_or_default();
-                self.add(Contact { name: name.clone(), aor, root, key, addrs, token: None }).map(|()| name)
+                self.add(Contact { name: name.clone(), aor, root, key, addrs, token: None, by: String::new() })
+                    .map(|()| name)
             }
         };
         if added.is_err() {
@@ -356,11 +381,14 @@ impl Acquaintances {
     /// `Malformed`, `NotCanonical`.
     pub fn from_bytes(bytes: &[u8]) -> Result<Acquaintances, IdentityError> {
         let mut reader = Reader::new(bytes, WHAT);
-        reader.array(6)?;
-        reader.version(1)?;
+        let version = reader.list(7)?.saturating_sub(5);
+        reader.version(version as u64)?;
+        if !(1..=2).contains(&version) {
+            return Err(IdentityError::Malformed(WHAT));
+        }
         let mut all = Acquaintances::default();
         for _ in 0..reader.list(MAX_CONTACTS as u64)? {
-            reader.array(6)?;
+            reader.array(5 + version as u64)?;
             let name = canonical_user(reader.text()?)?;
             let Known { aor, root, key } = read_known(&mut reader)?;
             let addrs = read_addrs(&mut reader, MAX_ADDRS)?;
@@ -368,7 +396,8 @@ impl Acquaintances {
                 true => None,
                 false => Some(RingToken::from_secret(reader.exact()?)),
             };
-            all.contacts.push(Contact { name, aor, root, key, addrs, token });
+            let by = if version == 2 && !reader.is_null() { reader.text()?.to_owned() } else { String::new() };
+            all.contacts.push(Contact { name, aor, root, key, addrs, token, by });
         }
         for _ in 0..reader.list(MAX_TOKENS as u64)? {
             reader.array(3)?;
@@ -395,22 +424,34 @@ impl Acquaintances {
                 true => Block::Overlay(text),
             });
         }
+        if version == 2 {
+            for _ in 0..reader.list(MAX_INTRODUCTIONS as u64)? {
+                all.introductions.push(Introduced::read(&mut reader)?);
+            }
+        }
         canonical(bytes, &all.to_bytes(), WHAT)?;
         Ok(all)
     }
 
     /// The file. It holds tokens: whoever writes it makes it readable by its owner alone.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut writer = Writer::array(6);
-        writer.uint(1).nested(self.contacts.len());
+        let any = !self.introductions.is_empty() || self.contacts.iter().any(|c| !c.by.is_empty());
+        let version = if any { 2 } else { 1 };
+        let mut writer = Writer::array(5 + version);
+        writer.uint(version as u64).nested(self.contacts.len());
         for c in &self.contacts {
-            writer.nested(6).text(&c.name);
+            writer.nested(5 + version).text(&c.name);
             write_known(&mut writer, &c.aor, c.root, c.key);
             write_addrs(&mut writer, &c.addrs);
             match &c.token {
                 Some(token) => writer.bytes(token.secret()),
                 None => writer.null(),
             };
+            match (version, c.by.as_str()) {
+                (1, _) => {}
+                (_, "") => drop(writer.null()),
+                (_, by) => drop(writer.text(by)),
+            }
         }
         writer.nested(self.given.len());
         for g in &self.given {
@@ -435,16 +476,25 @@ impl Acquaintances {
                 Block::Key(key) => writer.text("").bytes(&key.0),
             };
         }
+        if version == 2 {
+            writer.nested(self.introductions.len());
+            self.introductions.iter().for_each(|i| i.write(&mut writer));
+        }
         writer.finish()
     }
 }
 
 /// `sip:bob@other` or the same without `sip:`, in any case.
-fn is_named(aor: &str, name: &str) -> bool {
+pub(super) fn is_named(aor: &str, name: &str) -> bool {
     aor.eq_ignore_ascii_case(name) || aor.strip_prefix("sip:").is_some_and(|rest| rest.eq_ignore_ascii_case(name))
 }
 
-fn write_known(writer: &mut Writer, aor: &str, root: Root, key: KeyFingerprint) {
+/// Meant by an address, or by the fingerprint of the key.
+pub(super) fn is_meant(who: &Known, text: &str) -> bool {
+    is_named(&who.aor, text) || KeyHint::parse(text).is_some_and(|hint| hint.fits(&who.key))
+}
+
+pub(super) fn write_known(writer: &mut Writer, aor: &str, root: Root, key: KeyFingerprint) {
     writer.text(aor);
     match root {
         Root::Office(root) => writer.bytes(&root.0),
@@ -453,7 +503,7 @@ fn write_known(writer: &mut Writer, aor: &str, root: Root, key: KeyFingerprint) 
     writer.bytes(&key.0);
 }
 
-fn read_known(reader: &mut Reader<'_>) -> Result<Known, IdentityError> {
+pub(super) fn read_known(reader: &mut Reader<'_>) -> Result<Known, IdentityError> {
     let aor = reader.text()?.to_owned();
     let (_, overlay) = split_aor(&aor).ok_or(IdentityError::Malformed(WHAT))?;
     canonical_overlay(overlay)?;
@@ -468,6 +518,7 @@ fn read_known(reader: &mut Reader<'_>) -> Result<Known, IdentityError> {
 mod tests {
     use super::*;
     use crate::core::Rng;
+    use crate::identity::{Introduction, damage::damaged};
 
     const NOW: UnixTime = UnixTime(1_800_000_000);
 
@@ -477,7 +528,32 @@ mod tests {
 
     fn contact(name: &str, aor: &str, n: u8) -> Contact {
         let Known { aor, root, key } = who(aor, n);
-        Contact { name: name.into(), aor, root, key, addrs: vec!["192.0.2.1:5061".parse().expect("v4")], token: None }
+        Contact {
+            name: name.into(),
+            aor,
+            root,
+            key,
+            addrs: vec!["192.0.2.1:5061".parse().expect("v4")],
+            token: None,
+            by: String::new(),
+        }
+    }
+
+    /// Somebody, and an introduction by a contact.
+    fn introduced() -> Acquaintances {
+        let mut all = some();
+        let said = Introduction {
+            to: "sip:me@d".into(),
+            who: who("sip:ida@d", 5),
+            name: "ida".into(),
+            addrs: vec!["[2001:db8::1]:5061".parse().expect("v6")],
+            issued: NOW,
+            withdrawn: false,
+        };
+        all.hear(&said, &who("sip:bob@b.office", 1), NOW);
+        all.hear(&Introduction { who: who("sip:joe@d", 4), ..said }, &who("sip:bob@b.office", 1), NOW);
+        assert_eq!(all.accept_introduced("joe@d", None, NOW), Some(Ok("ida".into())));
+        all
     }
 
     fn some() -> Acquaintances {
@@ -547,24 +623,31 @@ mod tests {
             all.remember(&who(&format!("sip:u{n}@d"), 4));
         }
         assert_eq!(all.known().count(), MAX_KNOWN);
+        // Who was met again stays; who was met longest ago goes.
+        assert!(all.remember(&who("sip:u1@d", 4)) && !all.remember(&who("sip:u1@d", 4)));
+        assert!(all.remember(&who("sip:new@d", 4)));
+        assert!(all.person("sip:u1@d").is_some() && all.person("sip:u2@d").is_none());
     }
 
     #[test]
     fn written_read_and_damaged() {
-        let all = some();
+        for all in [some(), introduced()] {
+            read_back(&all);
+        }
+        assert_eq!(
+            (some().to_bytes()[..2].to_vec(), introduced().to_bytes()[..2].to_vec()),
+            (vec![0x86, 1], vec![0x87, 2])
+        );
+    }
+
+    fn read_back(all: &Acquaintances) {
         let bytes = all.to_bytes();
-        assert_eq!(Acquaintances::from_bytes(&bytes), Ok(all.clone()));
+        assert_eq!(Acquaintances::from_bytes(&bytes).as_ref(), Ok(all));
         let rng = &mut Rng::from_seed(8);
         for _ in 0..20_000 {
-            let mut bytes = bytes.clone();
-            let at = rng.below(bytes.len() as u64) as usize;
-            match rng.below(3) {
-                0 => bytes[at] ^= 1 << rng.below(8),
-                1 => bytes.truncate(at),
-                _ => bytes.insert(at, rng.next_u32() as u8),
-            }
+            let bytes = damaged(&bytes, rng);
             if let Ok(read) = Acquaintances::from_bytes(&bytes) {
-                assert_ne!(read, all);
+                assert_ne!(&read, all);
             }
         }
     }

@@ -2,11 +2,11 @@
 //! told.
 //!
 //! `kind and number of addresses (4 bits each) | secret (10) | fingerprint (16) | addresses`, the kind being 1 for an office's
-//! invite (fingerprint of the root) or 2 for a further device (fingerprint of the user's key), an address `4` or `6`, the IP
+//! invite (fingerprint of the root), 2 for a further device (fingerprint of the user's key) or 3 for a whole office (fingerprint of the root), an address `4` or `6`, the IP
 //! address and the port; as text by base32 groups. With one IPv4 address: 15 groups.
 
 use super::armour::{armour, unarmour};
-use super::contact::{addr_bytes, read_addr};
+use super::contact::{read_tagged_addrs, tagged_addrs};
 use super::{EnrolError, PublicKey};
 use crate::core::{Redacted, Rng};
 use std::net::SocketAddr;
@@ -24,6 +24,8 @@ pub enum CodeKind {
     Invite = 1,
     /// A user's: makes a further device of that user.
     Device = 2,
+    /// An enroller's: takes another office in.
+    Merge = 3,
 }
 
 /// 128 bits of BLAKE3 of an office's root key (or of a user's): nobody makes another key with the same.
@@ -70,10 +72,7 @@ impl InviteCode {
         let mut bytes = vec![(self.kind as u8) << 4 | self.addrs.len() as u8];
         bytes.extend_from_slice(self.secret.reveal());
         bytes.extend_from_slice(&self.root.0);
-        for addr in &self.addrs {
-            bytes.push(if addr.is_ipv4() { 4 } else { 6 });
-            bytes.extend_from_slice(&addr_bytes(addr));
-        }
+        bytes.extend(tagged_addrs(&self.addrs));
         armour(&bytes)
     }
 
@@ -107,28 +106,18 @@ impl InviteCode {
     fn read(bytes: &[u8]) -> Option<InviteCode> {
         let (head, rest) = bytes.split_first()?;
         let (secret, rest) = rest.split_first_chunk::<SECRET>()?;
-        let (root, mut rest) = rest.split_first_chunk::<FINGERPRINT>()?;
+        let (root, rest) = rest.split_first_chunk::<FINGERPRINT>()?;
         let count = usize::from(head & 15);
         let kind = match head >> 4 {
             1 => CodeKind::Invite,
             2 => CodeKind::Device,
+            3 => CodeKind::Merge,
             _ => return None,
         };
         if count > MAX_CODE_ADDRS {
             return None;
         }
-        let mut addrs = Vec::new();
-        for _ in 0..count {
-            let (family, after) = rest.split_first()?;
-            let len = match family {
-                4 => 6,
-                6 => 18,
-                _ => return None,
-            };
-            let (addr, after) = after.split_at_checked(len)?;
-            addrs.push(read_addr(addr)?);
-            rest = after;
-        }
+        let (addrs, rest) = read_tagged_addrs(rest, count)?;
         rest.is_empty().then(|| InviteCode {
             kind,
             secret: Redacted::new(*secret),

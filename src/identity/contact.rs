@@ -99,6 +99,29 @@ pub(super) fn addr_bytes(addr: &SocketAddr) -> Vec<u8> {
     bytes
 }
 
+/// Addresses one after the other, each with `4` or `6` in front, as codes and links have them.
+pub(super) fn tagged_addrs(addrs: &[SocketAddr]) -> Vec<u8> {
+    let one = |addr: &SocketAddr| [vec![if addr.is_ipv4() { 4 } else { 6 }], addr_bytes(addr)].concat();
+    addrs.iter().flat_map(one).collect()
+}
+
+/// Reads `count` of these; they and what follows.
+pub(super) fn read_tagged_addrs(mut rest: &[u8], count: usize) -> Option<(Vec<SocketAddr>, &[u8])> {
+    let mut addrs = Vec::new();
+    for _ in 0..count {
+        let (family, after) = rest.split_first()?;
+        let len = match family {
+            4 => 6,
+            6 => 18,
+            _ => return None,
+        };
+        let (addr, after) = after.split_at_checked(len)?;
+        addrs.push(read_addr(addr)?);
+        rest = after;
+    }
+    Some((addrs, rest))
+}
+
 pub(super) fn read_addr(bytes: &[u8]) -> Option<SocketAddr> {
     let (ip, port) = bytes.split_last_chunk::<2>()?;
     let ip = match ip.len() {

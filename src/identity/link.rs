@@ -7,7 +7,7 @@
 //! It is not signed: whoever hands it over vouches for it, as with a business card.
 
 use super::armour::{armour, unarmour};
-use super::contact::{addr_bytes, read_addr};
+use super::contact::{read_tagged_addrs, tagged_addrs};
 use super::{EnrolError, KeyFingerprint, Root, RootFingerprint, split_aor};
 use crate::core::{Redacted, Rng};
 use std::net::SocketAddr;
@@ -82,10 +82,7 @@ impl ContactLink {
             flags |= WITH_TOKEN;
             bytes.extend_from_slice(token.secret());
         }
-        for addr in addrs {
-            bytes.push(if addr.is_ipv4() { 4 } else { 6 });
-            bytes.extend_from_slice(&addr_bytes(addr));
-        }
+        bytes.extend(tagged_addrs(addrs));
         bytes.extend_from_slice(self.aor.strip_prefix("sip:").unwrap_or(&self.aor).as_bytes());
         bytes.splice(0..0, [VERSION << 4 | addrs.len() as u8, flags]);
         format!("{LINK_SCHEME}{}", armour(&bytes))
@@ -119,18 +116,7 @@ impl ContactLink {
             let (bytes, after) = rest.split_first_chunk::<TOKEN>()?;
             (token, rest) = (Some(RingToken::from_secret(*bytes)), after);
         }
-        let mut addrs = Vec::new();
-        for _ in 0..count {
-            let (family, after) = rest.split_first()?;
-            let len = match family {
-                4 => 6,
-                6 => 18,
-                _ => return None,
-            };
-            let (addr, after) = after.split_at_checked(len)?;
-            addrs.push(read_addr(addr)?);
-            rest = after;
-        }
+        let (addrs, rest) = read_tagged_addrs(rest, count)?;
         let aor = format!("sip:{}", std::str::from_utf8(rest).ok()?);
         split_aor(&aor)?;
         Some(ContactLink { aor, user_key: KeyFingerprint(*user_key), root, addrs, token })
@@ -140,6 +126,7 @@ impl ContactLink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::damage::damaged;
 
     fn links() -> Vec<ContactLink> {
         let addrs: Vec<SocketAddr> =
@@ -182,13 +169,7 @@ mod tests {
             let text = link.text();
             let bytes = unarmour(&text["chordial:".len()..]).expect("own");
             for _ in 0..2000 {
-                let mut bytes = bytes.clone();
-                let at = rng.below(bytes.len() as u64) as usize;
-                match rng.below(3) {
-                    0 => bytes[at] ^= 1 << rng.below(8),
-                    1 => bytes.truncate(at),
-                    _ => bytes.insert(at, rng.next_u32() as u8),
-                }
+                let bytes = damaged(&bytes, &mut rng);
                 if let Some(read) = ContactLink::read(&bytes) {
                     assert_ne!(read, link);
                     assert_eq!(ContactLink::parse(&read.text()), Ok(read));

@@ -2,9 +2,10 @@
 
 use super::detour::Sent;
 use super::lookup::Found;
+use super::pins::{Party, named, standing_word};
 use super::{MediaCommand, MediaInput, Node, Output, Owner};
 use crate::core::Instant;
-use crate::identity::{PublicKey, split_aor};
+use crate::identity::{Choice, KeyHint, PublicKey, split_aor};
 use crate::node::control::{CallReport, CallStatus, CommandError, Event, Reply, RequestId};
 use crate::pbx::Target as Place;
 use crate::pbx::router::QueryId;
@@ -23,9 +24,11 @@ pub(super) struct Calls {
     commands: BTreeMap<CallId, RequestId>,
     hops: BTreeMap<CallId, u32>,
     /// The user key that the caller has named, where several claim the callee's name.
-    chosen: BTreeMap<CallId, String>,
+    chosen: BTreeMap<CallId, KeyHint>,
     /// The same of a phone's request in the proxy.
-    pub chosen_by_phone: BTreeMap<QueryId, String>,
+    pub chosen_by_phone: BTreeMap<QueryId, KeyHint>,
+    /// The other end, where it is known by its key.
+    pub parties: BTreeMap<CallId, Party>,
     /// Of a call that was placed: the devices that the callee is known by.
     pub(super) devices: BTreeMap<CallId, BTreeSet<PublicKey>>,
     /// How a call's voice is protected, once that is agreed.
@@ -37,7 +40,7 @@ pub(super) struct Calls {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Callee {
     /// A user of this overlay, and the fingerprint of the user's key where one was named.
-    Aor { aor: String, claim: Option<String> },
+    Aor { aor: String, claim: Option<KeyHint> },
     /// Any other SIP URI.
     Outside(Uri),
 }
@@ -47,11 +50,18 @@ impl Node {
     /// `~fingerprint` after the user where several claim the name.
     pub(super) fn callee(&self, target: &str) -> Result<Callee, CommandError> {
         let target = target.trim();
-        let named = self.contact(target).map(str::to_owned);
-        let target = named.as_deref().unwrap_or(target);
+        let contact = self.contact(target).map(str::to_owned);
+        let target = contact.as_deref().unwrap_or(target);
         // A contact's name goes before a user's: whoever took it up has chosen it.
-        if let Some(uri) = self.strangers.known.contact(target).and_then(|c| Uri::parse(&c.aor).ok()) {
-            return Ok(Callee::Outside(uri));
+        if let Some(contact) = self.strangers.known.contact(target)
+            && let Ok(uri) = Uri::parse(&contact.aor)
+        {
+            return Ok(match split_aor(&contact.aor) {
+                Some((_, overlay)) if overlay == self.domain.overlay() && self.overlay.is_some() => {
+                    Callee::Aor { aor: contact.aor.clone(), claim: None }
+                }
+                _ => Callee::Outside(uri),
+            });
         }
         let wrong = |what: &str| {
             CommandError::new(
@@ -68,8 +78,7 @@ impl Node {
         let uri = Uri::parse(&text).map_err(|_| wrong("not an address"))?;
         match self.domain.callee_of(&uri) {
             Some(user) if self.overlay.is_some() => {
-                let (user, claim) = claimed(&user);
-                let claim = claim.map(str::to_owned);
+                let (user, claim) = named(&user).ok_or_else(|| wrong("no fingerprint of a key stands behind the ~"))?;
                 let user = crate::identity::canonical_user(user).map_err(|_| wrong("not a user name"))?;
                 Ok(Callee::Aor { aor: self.domain.aor(&user), claim })
             }
@@ -110,30 +119,30 @@ impl Node {
 
     pub(super) fn on_callee_found(&mut self, now: Instant, call: CallId, aor: &str, found: &Found, hops: u32) {
         self.calls.hops.insert(call, hops);
-        self.calls.devices.insert(call, found.devices.clone());
-        let chosen = self.calls.chosen.get(&call);
-        if found.claims.len() > 1 && chosen.is_none() {
-            let user = split_aor(aor).map_or(aor, |(user, _)| user);
-            let names: Vec<_> = found.claims.iter().map(|c| format!("{user}~{c}")).collect();
-            return self.ua.give_up(
-                now,
-                call,
-                300,
-                format!("several claim this name; call one of {}", names.join(", ")),
-            );
+        let choice = self.choose(now, aor, &found.claims, self.calls.chosen.get(&call));
+        if let Some(doubt) = self.doubt(now, aor, &choice) {
+            self.note_changed(now, aor, &choice);
+            let status = if matches!(choice, Choice::Unclear(_)) { 404 } else { 300 };
+            return self.ua.give_up(now, call, status, doubt);
         }
         let user = split_aor(aor).map(|(user, _)| user);
-        let peers = found.peers.iter().filter(|(_, claim)| chosen.is_none_or(|c| c == claim));
+        let key = if let Choice::Key(key) = choice { Some(key) } else { None };
+        self.calls.devices.insert(call, found.devices_of(key));
+        if let Some(party) = key.and_then(|key| self.party(aor, key)) {
+            self.calls.parties.insert(call, party);
+        }
+        let peers = found.peers.iter().filter(|(_, claim)| Some(*claim) == key);
         let mut targets: Vec<_> = peers
             .map(|(peer, _)| Target {
                 uri: self.contact_uri(user, peer),
                 hop: Hop::Peer { id: peer.id, addr: peer.addr },
             })
             .collect();
-        targets.extend(self.registrar.targets(now, user.unwrap_or_default()).into_iter().map(|candidate| {
-            let uri = candidate.target.uri().to_owned();
-            Target { hop: hop_of(&candidate.target), uri }
-        }));
+        // A phone here, unless somebody else of that name is meant.
+        let own = user.and_then(|user| self.own_key(now, user));
+        if key.is_none() || own.is_none() || key == own {
+            targets.extend(self.phone_targets(now, user.unwrap_or_default()));
+        }
         if targets.is_empty() {
             return self.ua.give_up(now, call, 404, format!("{aor} is not registered"));
         }
@@ -152,7 +161,8 @@ impl Node {
                 {
                     self.ua.on_failure(now, key, 513);
                 }
-                ua::Output::Request { key, message, hop } => {
+                ua::Output::Request { key, mut message, hop } => {
+                    self.show_token(now, &mut message);
                     let hop = self.hop_in_dialog(&message, hop);
                     if let Some(uri) = self.needs_way(&hop) {
                         let branch = tx::new_branch(&mut self.rng);
@@ -179,10 +189,14 @@ impl Node {
                 }
                 ua::Output::OpenMedia { call } => self.out.push_back(Output::Media(MediaCommand::Open { call })),
                 ua::Output::StartMedia { call, caller, plan } => self.start_voice(now, call, caller.as_deref(), plan),
+                ua::Output::Candidates { call, candidates } => self.on_remote_candidates(now, call, &candidates),
                 ua::Output::SendDtmf { call, digit } => {
                     self.out.push_back(Output::Media(MediaCommand::Dtmf { call, digit }));
                 }
-                ua::Output::CloseMedia { call } => self.out.push_back(Output::Media(MediaCommand::Close { call })),
+                ua::Output::CloseMedia { call } => {
+                    self.end_path(now, call);
+                    self.out.push_back(Output::Media(MediaCommand::Close { call }));
+                }
                 ua::Output::Event { event } => self.on_ua_event(now, event),
             }
         }
@@ -208,15 +222,20 @@ impl Node {
             Some(_) => "dtls-srtp-unverified",
         };
         self.calls.security.insert(call, security);
+        self.agree_path(now, call, plan.ice.as_ref());
         self.out.push_back(Output::Media(MediaCommand::Start { call, plan }));
     }
 
     fn on_ua_event(&mut self, now: Instant, event: UaEvent) {
         let of = |calls: &Calls, call: &CallId| calls.commands.get(call).copied();
         match event {
-            UaEvent::Incoming { call, from } => self.event(None, Event::Incoming { call: call.0, from }),
+            UaEvent::Incoming { call, from } => {
+                let (key, standing) = shown(self.caller(call).as_ref());
+                self.event(None, Event::Incoming { call: call.0, from, key, standing });
+            }
             UaEvent::Ringing { call } => self.event(of(&self.calls, &call), Event::Ringing { call: call.0 }),
             UaEvent::Answered { call, setup, codec } => {
+                self.met_in_call(call);
                 let setup_ms = setup.as_secs_f64() * 1000.0;
                 self.event(of(&self.calls, &call), Event::Answered { call: call.0, setup_ms, codec });
             }
@@ -239,8 +258,13 @@ impl Node {
         let hops = self.calls.hops.remove(&call).unwrap_or(0);
         self.calls.chosen.remove(&call);
         self.calls.devices.remove(&call);
+        self.calls.parties.remove(&call);
         let security = self.calls.security.remove(&call).unwrap_or("none");
-        let report = CallReport { security: security.into(), ..call_report(call, report, hops) };
+        let mut report = CallReport { security: security.into(), ..call_report(call, report, hops) };
+        if let Some(path) = self.paths.describe(call) {
+            report.path = path;
+        }
+        self.forget_path(call);
         self.calls.ended.push_front(report.clone());
         self.calls.ended.truncate(ENDED);
         match self.calls.commands.remove(&call) {
@@ -251,7 +275,11 @@ impl Node {
 
     pub(super) fn on_media(&mut self, now: Instant, input: MediaInput) {
         match input {
-            MediaInput::Opened { call, opened } => self.ua.media_opened(now, call, opened),
+            MediaInput::Opened { call, opened, also } => {
+                self.open_path(now, call, opened, &also);
+                self.ua.media_opened(now, call, opened);
+            }
+            MediaInput::Packet { call, local, from, bytes } => self.on_path_packet(now, call, local, from, &bytes),
             MediaInput::Failed { call, why } => self.ua.media_failed(now, call, &why),
             MediaInput::Dtmf { call, digit } => {
                 let request = self.calls.commands.get(&call).copied();
@@ -272,7 +300,15 @@ impl Node {
     pub(super) fn call_statuses(&self, now: Instant) -> Vec<CallStatus> {
         let alive = self.ua.summaries(now).into_iter().filter(|s| s.state != State::Over);
         let security = |call: &CallId| self.calls.security.get(call).copied().unwrap_or_default().to_owned();
-        alive.map(|s| CallStatus { security: security(&s.call), ..call_status(s) }).collect()
+        let path = |s: &Summary| {
+            let agreed = if s.codec.is_empty() { String::new() } else { "direct".to_owned() };
+            self.paths.describe(s.call).unwrap_or(agreed)
+        };
+        let with_key = |s: Summary| {
+            let (key, standing) = shown(self.calls.parties.get(&s.call));
+            CallStatus { security: security(&s.call), path: path(&s), key, standing, ..call_status(s) }
+        };
+        alive.map(with_key).collect()
     }
 }
 
@@ -282,6 +318,11 @@ pub(super) fn claimed(user: &str) -> (&str, Option<&str>) {
         Some((user, claim)) => (user, Some(claim)),
         None => (user, None),
     }
+}
+
+/// The short fingerprint of the other end's key and how it stands; empty where it is not known by a key.
+fn shown(party: Option<&Party>) -> (String, String) {
+    party.map_or_else(Default::default, |p| (p.who.key.to_string(), standing_word(p.standing).to_owned()))
 }
 
 /// The way to a place that the registrar or the proxy names.
@@ -321,7 +362,7 @@ fn call_status(s: Summary) -> CallStatus {
         state: state.into(),
         talk_s: s.talk.as_secs_f64(),
         codec: s.codec,
-        security: String::new(),
+        ..CallStatus::default()
     }
 }
 

@@ -10,9 +10,12 @@ use super::archive::{Admit, LIFE};
 use super::control::{Event, MessageState};
 use super::history::entry_of;
 use super::message::{Out, Outcome, PHONE_PATIENCE, PURPOSE, Source};
+use super::pins::standing_word;
 use super::{calls::Callee, message::Due};
 use crate::core::{Instant, limits};
-use crate::identity::{Letter, LetterId, MAX_TEXT, SignedLetter, Verified, canonical_user, open};
+use crate::identity::{
+    Letter, LetterId, MAX_TEXT, PublicKey, SignedIntroduction, SignedLetter, Standing, Verified, canonical_user, open,
+};
 use crate::pbx::Origin;
 use crate::sip::msg::{HeaderName, Message, Uri};
 use crate::sip::tx::ServerTxId;
@@ -65,9 +68,8 @@ impl Node {
             return false;
         }
         let Some(called) = self.domain.callee_of(&uri) else { return false };
-        let (user, claim) = super::calls::claimed(&called);
+        let Some((user, claim)) = super::pins::named(&called) else { return false };
         let Ok(user) = canonical_user(user) else { return false };
-        let claim = claim.map(str::to_owned);
         let here = self.is_own(&user) || self.has_phone(now, &user);
         let from_phone = match origin {
             Origin::Phone { user } => Some(user.clone()),
@@ -111,7 +113,7 @@ impl Node {
             Err(refused) => self.refuse_message(now, tx, request, refused),
             Ok(Content::Text(text)) if text.len() <= MAX_TEXT => {
                 let letter = self.plain_letter(now, request, self.ua.profile().aor.clone(), text);
-                self.deliver_here(&letter, false, String::new());
+                self.deliver_here(now, &letter, false, None);
                 self.answer(now, tx, request, 200, "OK");
             }
             Ok(Content::Text(_)) => self.answer(now, tx, request, 413, "Request Entity Too Large"),
@@ -132,7 +134,7 @@ impl Node {
 
     fn on_plain_message(&mut self, now: Instant, tx: ServerTxId, request: &Message, user: &str, text: String) {
         let letter = self.plain_letter(now, request, self.domain.aor(user), text);
-        self.deliver(now, user, &letter, false, String::new(), Waiter::Request(tx, Box::new(request.clone())));
+        self.deliver(now, user, &letter, false, None, Waiter::Request(tx, Box::new(request.clone())));
     }
 
     fn on_sealed_message(&mut self, now: Instant, tx: ServerTxId, request: &Message, user: &str, sealed: &[u8]) {
@@ -159,7 +161,7 @@ impl Node {
         match self.mail.archive.admit(&letter, &sender.device, unix) {
             Admit::New => {
                 let waiter = Waiter::Request(tx, Box::new(request.clone()));
-                self.deliver(now, user, &letter, true, sender.user_key.to_string(), waiter);
+                self.deliver(now, user, &letter, true, Some(sender.user_key), waiter);
             }
             Admit::Repeated => {
                 self.count("messages that were here before");
@@ -192,12 +194,16 @@ impl Node {
         user: &str,
         letter: &Letter,
         sealed: bool,
-        verified: String,
+        by: Option<PublicKey>,
         waiter: Waiter,
     ) {
+        if self.writer(&letter.from, by.as_ref()).is_some_and(|p| p.standing == Standing::Blocked) {
+            self.count("messages of the blocked declined");
+            return self.tell_waiter(now, &letter.id, waiter, &Outcome::Failed(603, "Decline".into()));
+        }
         let phone = self.has_phone(now, user);
         if self.is_own(user) {
-            self.deliver_here(letter, sealed, verified);
+            self.deliver_here(now, letter, sealed, by);
             if phone {
                 self.deliver_to_phone(now, user, letter, None);
             }
@@ -207,9 +213,18 @@ impl Node {
     }
 
     /// Shows a message to this node's own user.
-    pub(super) fn deliver_here(&mut self, letter: &Letter, sealed: bool, verified: String) {
+    pub(super) fn deliver_here(&mut self, now: Instant, letter: &Letter, sealed: bool, by: Option<PublicKey>) {
+        if let Some(by) = by.filter(|_| SignedIntroduction::is_one(&letter.text)) {
+            return self.on_introduction(now, letter, &by);
+        }
         let mut entry = entry_of(letter, "in", MessageState::Unread, sealed);
-        entry.verified = verified;
+        entry.verified = by.map(|key| key.to_string()).unwrap_or_default();
+        if let Some(party) = self.writer(&letter.from, by.as_ref()) {
+            entry.standing = standing_word(party.standing).into();
+            if party.standing == Standing::Changed {
+                self.note_knock(now, party.who, true);
+            }
+        }
         entry.number = self.mail.archive.add(entry.clone());
         self.event(None, Event::Message { message: Box::new(entry) });
     }

@@ -111,8 +111,7 @@ impl Node {
         }
         match self.mail.archive.admit(&letter, &sender.device, unix) {
             Admit::New => {
-                let verified = sender.user_key.to_string();
-                self.deliver(now, user, &letter, true, verified, Waiter::Mailbox);
+                self.deliver(now, user, &letter, true, Some(sender.user_key), Waiter::Mailbox);
                 if own {
                     self.acknowledge(now, aor, &id);
                 }

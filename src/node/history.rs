@@ -72,10 +72,11 @@ pub(super) fn entry_of(letter: &Letter, direction: &str, state: MessageState, se
         from: letter.from.clone(),
         to: letter.to.clone(),
         sent: letter.sent().secs(),
-        text: letter.text.clone(),
+        text: super::introduce::shown(&letter.text).unwrap_or_else(|| letter.text.clone()),
         state,
         sealed,
         verified: String::new(),
+        standing: String::new(),
         status: 0,
         reason: String::new(),
     }

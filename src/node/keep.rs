@@ -19,6 +19,8 @@ const MOST: usize = 32;
 pub(super) enum About {
     /// The disk takes no records.
     Disk,
+    /// The disk takes no files.
+    Files,
     /// The file of records was damaged.
     Damage,
     /// A chunk on the disk was damaged.
@@ -71,6 +73,12 @@ impl Node {
 
     pub(super) fn on_store(&mut self, now: Instant, input: StoreInput) {
         let upto = match input {
+            StoreInput::Unsaved { why } => {
+                let what = format!("what has changed is in memory only: {why}");
+                let next = "make room on the disk of the data directory; it is tried again by itself";
+                return self.warn(About::Files, what, next);
+            }
+            StoreInput::Saved => return self.settled(&About::Files),
             StoreInput::Flushed { upto } => {
                 self.settled(&About::Disk);
                 upto
@@ -95,7 +103,8 @@ impl Node {
         self.warn(About::Chunk, what, "look after the disk");
     }
 
-    pub(super) fn on_clock_off(&mut self, seconds: Option<i64>) {
+    pub(super) fn on_clock_off(&mut self, now: Instant, seconds: Option<i64>) {
+        self.ua.set_clock(now, self.unix(now));
         let Some(seconds) = seconds else { return self.settled(&About::Clock) };
         let by = match seconds.unsigned_abs() {
             s if s >= 172_800 => format!("{} days", s / 86_400),
@@ -133,7 +142,7 @@ impl Node {
         self.warn(About::Copy(aor), what, "tell its owner; the copy has to be enrolled as a device of its own");
     }
 
-    fn told_of_copy(&mut self, aor: &str, device: PublicKey) {
+    pub(super) fn told_of_copy(&mut self, aor: &str, device: PublicKey) {
         let what =
             format!("another program writes {aor} with this device's key {device}: a copy of this data directory runs");
         let next = "stop one of the two and enrol it as a device of its own in an empty data directory";

@@ -8,8 +8,8 @@ use super::ring::State;
 use super::settings::SettingsOp;
 use crate::core::Instant;
 use crate::identity::{
-    ContactBody, DictionaryKey, Entry, EntryKind, LetterId, PublicKey, RecoverySheet, SignedEntry, resource_key,
-    split_aor,
+    ContactBody, DictionaryKey, Entry, EntryKind, KeyFingerprint, LetterId, PublicKey, RecoverySheet, SignedEntry,
+    resource_key, split_aor,
 };
 use crate::node::control::{CommandError, Event, LookupReport, Reply, RequestId};
 use crate::overlay::{self, Command, Mode, OpId, PeerRef, PutError, Trace};
@@ -66,6 +66,8 @@ pub(super) enum Op {
         user: String,
         sheet: Box<RecoverySheet>,
     },
+    /// A device that is to serve a phone too.
+    Share(Box<super::adapters::Sharing>),
     /// The recipient of a message that is being sent.
     Letter {
         sending: u64,
@@ -113,11 +115,18 @@ enum Written {
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Found {
     /// One a device, with the fingerprint of its user's key; this node's own entry is left out.
-    pub peers: Vec<(PeerRef, String)>,
+    pub peers: Vec<(PeerRef, KeyFingerprint)>,
     /// Fingerprints of the user keys that claim the name.
-    pub claims: BTreeSet<String>,
-    /// The devices that signed.
-    pub devices: BTreeSet<PublicKey>,
+    pub claims: BTreeSet<KeyFingerprint>,
+    /// The devices that signed, each with its user's key.
+    pub devices: BTreeSet<(PublicKey, KeyFingerprint)>,
+}
+
+impl Found {
+    /// The devices that signed as this user; without one, none of somebody else's.
+    pub fn devices_of(&self, key: Option<KeyFingerprint>) -> BTreeSet<PublicKey> {
+        self.devices.iter().filter(|(_, of)| Some(*of) == key).map(|(device, _)| *device).collect()
+    }
 }
 
 impl Node {
@@ -173,7 +182,7 @@ impl Node {
         let found = self.found(entries);
         match self.ring.ops.remove(&op) {
             Some(Op::Lookup { request, aor }) => {
-                let report = self.lookup_report(aor, entries, &found, trace);
+                let report = self.lookup_report(now, aor, entries, &found, trace);
                 self.reply(request, Ok(Reply::Lookup(report)));
             }
             Some(Op::Call { call, aor }) => self.on_callee_found(now, call, &aor, &found, u32::from(trace.hops)),
@@ -201,6 +210,7 @@ impl Node {
             Op::Refer { tx, message } => self.on_refer(now, tx, &message, entries),
             Op::Books => self.on_books(now, entries),
             Op::Devices { request, remove } => self.on_devices(now, request, remove, entries),
+            Op::Share(sharing) => self.on_adapter_found(now, *sharing, entries),
             Op::Owner { request, user, sheet } => self.on_owner_found(now, request, user, *sheet, entries),
             _ => {}
         }
@@ -242,19 +252,27 @@ impl Node {
         for entry in entries.iter().filter(|e| e.entry().kind == EntryKind::Contact) {
             let Ok(body) = ContactBody::decode(&entry.entry().body) else { continue };
             let Some(addr) = body.addrs.first().copied() else { continue };
-            let Some(claim) = entry.chain().user_key().map(|key| key.to_string()) else { continue };
+            let user = split_aor(&entry.entry().aor).map_or("", |(user, _)| user);
+            let Some(claim) = entry.chain().claimant(user).map(|key| KeyFingerprint::of(&key)) else { continue };
             if Some(body.peer_id) != own {
                 let via = body.via.iter().filter(|(id, _)| *id != body.peer_id);
                 self.attach.learn(body.peer_id, via.map(|(id, addr)| PeerRef { id: *id, addr: *addr }).collect());
-                found.peers.push((PeerRef { id: body.peer_id, addr }, claim.clone()));
+                found.peers.push((PeerRef { id: body.peer_id, addr }, claim));
             }
             found.claims.insert(claim);
-            found.devices.insert(entry.entry().device);
+            found.devices.insert((entry.entry().device, claim));
         }
         found
     }
 
-    fn lookup_report(&self, aor: String, entries: &[SignedEntry], found: &Found, trace: &Trace) -> LookupReport {
+    fn lookup_report(
+        &self,
+        now: Instant,
+        aor: String,
+        entries: &[SignedEntry],
+        found: &Found,
+        trace: &Trace,
+    ) -> LookupReport {
         let contacts = entries.iter().filter(|e| e.entry().kind == EntryKind::Contact);
         let bodies = contacts.filter_map(|e| ContactBody::decode(&e.entry().body).ok());
         let user = split_aor(&aor).map_or("", |(user, _)| user);
@@ -263,6 +281,7 @@ impl Node {
             .collect();
         LookupReport {
             found: !contacts.is_empty(),
+            keys: self.claims_report(now, &aor, &found.claims),
             aor,
             contacts,
             hops: u32::from(trace.hops),

@@ -6,15 +6,17 @@
 //!
 //! Delivered means that a device of the recipient has it (200), waits that somebody keeps it for them (202).
 
-use super::archive::{Archive, LIFE, Waits, hex};
+use super::archive::{Archive, LIFE, Waits};
 use super::calls::{Callee, hop_of};
 use super::control::{CommandError, MessageState, Reply, RequestId};
+use super::hex::hex;
 use super::history::entry_of;
+use super::pins::Party;
 use super::{Node, mailbox};
 use crate::core::{Instant, TimerQueue};
 use crate::identity::{
-    ContactBody, DeviceBody, EntryKind, Letter, LetterId, MAX_RECIPIENTS, MAX_TEXT, PublicKey, SignedEntry,
-    SignedLetter, seal, split_aor,
+    Choice, ContactBody, DeviceBody, EntryKind, KeyFingerprint, KeyHint, Letter, LetterId, MAX_RECIPIENTS, MAX_TEXT,
+    PublicKey, SignedEntry, SignedLetter, seal, split_aor,
 };
 use crate::overlay::PeerRef;
 use crate::sip::msg::{Message, Uri};
@@ -44,7 +46,9 @@ pub(super) struct Sending {
     source: Source,
     pub letter: Letter,
     /// The user key that was named, where several claim the recipient's name.
-    claim: Option<String>,
+    claim: Option<KeyHint>,
+    /// Whose devices it goes to, where that goes by the key.
+    party: Option<Party>,
     /// Devices of the recipient.
     devices: BTreeSet<PublicKey>,
     /// Those that have it, or will never take it.
@@ -146,6 +150,7 @@ impl Node {
             source,
             letter,
             claim,
+            party: None,
             devices: BTreeSet::new(),
             taken: BTreeSet::new(),
             keepers: BTreeSet::new(),
@@ -198,20 +203,24 @@ impl Node {
     pub(super) fn on_recipient_found(&mut self, now: Instant, id: u64, entries: &[SignedEntry]) {
         let Some(sending) = self.mail.sendings.get(&id) else { return };
         let (aor, claim) = (sending.letter.to.clone(), sending.claim.clone());
-        let devices = match devices_of(entries, claim.as_deref()) {
-            Ok(devices) => devices,
-            Err(claims) => {
-                let user = split_aor(&aor).map_or(aor.as_str(), |(user, _)| user);
-                let names: Vec<_> = claims.iter().map(|c| format!("{user}~{c}")).collect();
-                let why = format!("several claim this name; write to one of {}", names.join(", "));
-                return self.finish_sending(now, id, Outcome::Failed(300, why));
-            }
-        };
-        self.deliver_local(now, id);
+        let devices = devices_in(entries);
+        let claims = devices.values().map(|(_, key)| *key).collect();
+        let choice = self.choose(now, &aor, &claims, claim.as_ref());
+        if let Some(doubt) = self.doubt(now, &aor, &choice) {
+            self.note_changed(now, &aor, &choice);
+            return self.finish_sending(now, id, Outcome::Failed(300, doubt));
+        }
+        let key = if let Choice::Key(key) = choice { Some(key) } else { None };
+        let own_key = split_aor(&aor).and_then(|(user, _)| self.own_key(now, user));
+        if key.is_none() || own_key.is_none() || key == own_key {
+            self.deliver_local(now, id);
+        }
+        let party = key.and_then(|key| self.party(&aor, key));
+        let devices = devices.into_iter().filter(|(_, (_, of))| Some(*of) == key).map(|(d, (place, _))| (d, place));
         let own = self.identity.as_ref().map(|i| i.device_key());
-        let devices: BTreeMap<_, _> =
-            devices.into_iter().filter(|(d, _)| Some(*d) != own).take(MAX_RECIPIENTS).collect();
+        let devices: BTreeMap<_, _> = devices.filter(|(d, _)| Some(*d) != own).take(MAX_RECIPIENTS).collect();
         let Some(sending) = self.mail.sendings.get_mut(&id) else { return };
+        sending.party = party;
         sending.devices = devices.keys().copied().collect();
         if !devices.is_empty() {
             match self.sealed_letter(now, id, &devices) {
@@ -274,8 +283,8 @@ impl Node {
         let from_here = matches!(sending.source, Source::Command(_));
         let Some((user, _)) = split_aor(&letter.to) else { return };
         if self.is_own(user) && !from_here {
-            let by = self.identity.as_ref().and_then(|i| i.chain.user_key()).map(|k| k.to_string());
-            self.deliver_here(&letter, true, by.unwrap_or_default());
+            let by = self.identity.as_ref().and_then(|i| i.chain.user_key());
+            self.deliver_here(now, &letter, true, by);
             if let Some(sending) = self.mail.sendings.get_mut(&id) {
                 sending.delivered = true;
             }
@@ -388,6 +397,9 @@ impl Node {
             Outcome::Failed(status, why) => (MessageState::Failed, *status, why.clone()),
         };
         let letter = &sending.letter;
+        if let (Some(party), Outcome::Delivered, Source::Command(_)) = (&sending.party, &outcome, &sending.source) {
+            self.met(&party.who, false);
+        }
         match sending.source {
             Source::Command(request) => {
                 let known = self.mail.archive.set_state(&letter.id.to_string(), state, status, &why);
@@ -432,34 +444,27 @@ impl Node {
     }
 }
 
-/// The devices that a record names, each with its place where that is known; or the fingerprints of the keys that claim the
-/// name, where there are several and none was chosen.
-fn devices_of(
-    entries: &[SignedEntry],
-    claim: Option<&str>,
-) -> Result<BTreeMap<PublicKey, Option<PeerRef>>, BTreeSet<String>> {
-    let mut claims = BTreeSet::new();
-    let mut devices: BTreeMap<PublicKey, Option<PeerRef>> = BTreeMap::new();
+/// The devices that a record names, each with its place where that is known, and with the key of its user.
+fn devices_in(entries: &[SignedEntry]) -> BTreeMap<PublicKey, (Option<PeerRef>, KeyFingerprint)> {
+    let mut devices = BTreeMap::new();
     let place = |body: &ContactBody| Some(PeerRef { id: body.peer_id, addr: *body.addrs.first()? });
     for entry in entries {
-        let (said, user) = (entry.entry(), entry.chain().user_key());
+        let said = entry.entry();
+        let user = entry.chain().claimant(split_aor(&said.aor).map_or("", |(user, _)| user));
         let place = match said.kind {
             EntryKind::Contact => ContactBody::decode(&said.body).ok().map(|body| place(&body)),
             EntryKind::DEVICE => DeviceBody::decode(&said.body).ok().map(|body| place(&body.contact)),
             _ => None,
         };
         let (Some(place), Some(user)) = (place, user) else { continue };
-        let user = user.to_string();
-        if claim.is_none_or(|c| c == user) {
-            // Where it is now goes before where it was.
-            let known = devices.entry(said.device).or_insert(place);
-            if said.kind == EntryKind::Contact {
-                *known = place;
-            }
+        let found = (place, KeyFingerprint::of(&user));
+        // Where it is now goes before where it was.
+        let known = devices.entry(said.device).or_insert(found);
+        if said.kind == EntryKind::Contact {
+            *known = found;
         }
-        claims.insert(user);
     }
-    if claims.len() > 1 && claim.is_none() { Err(claims) } else { Ok(devices) }
+    devices
 }
 
 /// A refusal that a later attempt would meet again.

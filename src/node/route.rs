@@ -1,12 +1,13 @@
 //! The registrar and the proxy in the node: who answers a request, and where the proxy's questions are answered.
 
-use super::calls::{claimed, hop_of};
+use super::calls::hop_of;
 use super::detour::Sent;
 use super::lookup::Found;
+use super::pins::named;
 use super::receive::INTERNAL;
 use super::{Node, Owner};
 use crate::core::{Flow, Instant, Transport};
-use crate::identity::{PROOF_HEADER, split_aor};
+use crate::identity::{Choice, PROOF_HEADER, split_aor, told_apart};
 use crate::overlay::PeerRef;
 use crate::pbx::policy::{self, Origin};
 use crate::pbx::registrar;
@@ -146,7 +147,9 @@ impl Node {
     fn on_router_output(&mut self, now: Instant, output: Output) {
         match output {
             Output::Resolve { query, user, scope, .. } => {
-                let (user, claim) = claimed(&user);
+                let Some((user, claim)) = named(&user) else {
+                    return self.router.resolved(now, query, Resolution::NotFound);
+                };
                 let local = self.local_candidates(now, user);
                 // A peer or phone that asks here for somebody who hangs here does not need the ring.
                 if scope == Scope::Here || self.ring.state() != super::ring::State::In {
@@ -158,7 +161,7 @@ impl Node {
                     return self.router.resolved(now, query, found);
                 }
                 if let Some(claim) = claim {
-                    self.calls.chosen_by_phone.insert(query, claim.to_owned());
+                    self.calls.chosen_by_phone.insert(query, claim);
                 }
                 self.lookup_for_route(now, query, self.domain.aor(user));
             }
@@ -211,13 +214,22 @@ impl Node {
     pub(super) fn on_route_found(&mut self, now: Instant, query: QueryId, aor: &str, found: &Found) {
         let user = split_aor(aor).map_or("", |(user, _)| user);
         let chosen = self.calls.chosen_by_phone.remove(&query);
-        if found.claims.len() > 1 && chosen.is_none() {
-            let names = found.claims.iter().map(|c| format!("sip:{user}~{c}@{}", self.domain.overlay()));
-            return self.router.resolved(now, query, Resolution::Ambiguous(names.collect()));
-        }
-        let mut candidates = self.local_candidates(now, user);
+        let key = match self.choose(now, aor, &found.claims, chosen.as_ref()) {
+            Choice::Nobody => None,
+            Choice::Key(key) => Some(key),
+            Choice::Several(claims) | Choice::Changed { claims, .. } | Choice::Unclear(claims) => {
+                let name = |key| format!("sip:{user}~{}@{}", told_apart(key, &claims), self.domain.overlay());
+                let names = claims.iter().map(name).collect();
+                return self.router.resolved(now, query, Resolution::Ambiguous(names));
+            }
+        };
+        let own = self.own_key(now, user);
+        let mut candidates = match key.is_none() || own.is_none() || key == own {
+            true => self.local_candidates(now, user),
+            false => Vec::new(),
+        };
         let uri = |peer: &PeerRef| self.contact_uri(Some(user), peer);
-        let peers = found.peers.iter().filter(|(_, claim)| chosen.as_ref().is_none_or(|c| c == claim));
+        let peers = found.peers.iter().filter(|(_, claim)| Some(*claim) == key);
         let peers = peers.map(|(p, _)| Target::Peer { uri: uri(p), id: p.id, addr: p.addr }.into());
         candidates.extend(peers);
         let known = !found.claims.is_empty() || self.registrar.hosts(user);

@@ -7,11 +7,12 @@
 use super::Node;
 use super::control::{CommandError, ContactStatus, Event, KnockStatus, Reply, RingRight, StrangersReport};
 use super::foreign::{known, plain_aor, proven};
+use super::pins::Party;
 use crate::config::{PhoneAuth, Strangers as Policy};
 use crate::core::{ConnId, Flow, Instant, TimerQueue, subscriber};
 use crate::identity::{
-    Acquaintances, Block, Contact, ContactLink, Foreign, FullError, KeyFingerprint, Known, RingToken, Root, Side,
-    canonical_overlay, split_aor,
+    Acquaintances, Block, Contact, ContactLink, Foreign, FullError, KeyFingerprint, KeyHint, Known, RingToken, Root,
+    Side, canonical_overlay, split_aor,
 };
 use crate::node::{Output, Saved};
 use crate::pbx::policy::{Reception, receive};
@@ -116,7 +117,7 @@ impl Node {
         }
         let Ok(from) = message.from() else { return true };
         if self.domain.covers(&from.uri) {
-            return true;
+            return !link || self.is_welcome_member(now, tx, message);
         }
         let policy = self.setup.config.user.strangers;
         if !link {
@@ -152,10 +153,11 @@ impl Node {
             self.answer(now, tx, message, 403, "The proof is for another callee");
             return false;
         }
-        // Whose signature on the keys of the voice counts.
-        self.vouch.let_in(message, BTreeSet::from([foreign.verified.device]));
         let who = known(&ends.caller, &foreign);
         let standing = self.strangers.known.standing(&who);
+        // Whose signature on the keys of the voice counts.
+        let party = Some(Party { who: who.clone(), standing });
+        self.vouch.let_in(message, BTreeSet::from([foreign.verified.device]), party);
         let stands = receive(policy, standing, false);
         // A token is spent only where it is needed.
         let token = stands == Reception::Knock && self.strangers.known.redeem(&proof, &ends.said(Side::Caller), unix);
@@ -233,7 +235,12 @@ impl Node {
     }
 
     /// Takes up whoever a link or a knock names.
-    pub(super) fn contact_accept(&mut self, what: &str, name: Option<&str>) -> Result<Reply, CommandError> {
+    pub(super) fn contact_accept(
+        &mut self,
+        now: Instant,
+        what: &str,
+        name: Option<&str>,
+    ) -> Result<Reply, CommandError> {
         let refused = |fault: FullError| {
             let next = match &fault {
                 FullError::OtherKey { aor, .. } => {
@@ -253,11 +260,12 @@ impl Node {
                 let own = self.identity.as_ref().map(|i| (i.overlay().to_owned(), Root::of(&i.anchor)));
                 let theirs = split_aor(&link.aor).map(|(_, overlay)| (overlay.to_owned(), link.root));
                 let theirs_name = theirs.as_ref().map(|(overlay, _)| overlay.as_str());
-                if own == theirs {
+                let itself = self.identity.as_ref().is_some_and(|i| i.aor() == link.aor);
+                if own == theirs && (itself || !self.is_open()) {
                     let what = format!("{} is of this overlay", link.aor);
                     return Err(CommandError::new(what, format!("no link is needed: chordial call {}", link.aor)));
                 }
-                if theirs_name == Some(self.domain.overlay()) {
+                if own != theirs && theirs_name == Some(self.domain.overlay()) {
                     let what =
                         format!("{}: another overlay of the same name as this one cannot be told apart", link.aor);
                     return Err(CommandError::new(what, "one of the two needs another name"));
@@ -267,12 +275,20 @@ impl Node {
                     None => split_aor(&link.aor).map_or("", |(user, _)| user).to_owned(),
                 };
                 let ContactLink { aor, user_key, root, addrs, token } = link;
-                let contact = Contact { name: name.clone(), aor: aor.clone(), root, key: user_key, addrs, token };
+                let contact = Contact {
+                    name: name.clone(),
+                    aor: aor.clone(),
+                    root,
+                    key: user_key,
+                    addrs,
+                    token,
+                    by: String::new(),
+                };
                 self.is_free(&name)?;
                 self.strangers.known.add(contact).map_err(refused)?;
                 (name, aor)
             }
-            Err(fault) => match self.strangers.known.accept(what, name) {
+            Err(fault) => match self.accepted(now, what, name)? {
                 Some(Ok(name)) => {
                     let aor = self.strangers.known.contact(&name).map_or(String::new(), |c| c.aor.clone());
                     (name, aor)
@@ -323,9 +339,11 @@ impl Node {
             Block::Aor(_) | Block::Overlay(_) => None,
         });
         let all: Vec<(String, KeyFingerprint)> = keys.chain(blocked).collect();
-        let by_key: Vec<_> =
-            all.iter().filter(|(_, key)| key.to_string() == target).map(|(_, k)| Block::Key(*k)).collect();
+        let hint = KeyHint::parse(target);
+        let by_key: BTreeSet<_> =
+            all.iter().map(|(_, k)| *k).filter(|k| hint.as_ref().is_some_and(|h| h.fits(k))).collect();
         if !by_key.is_empty() {
+            let by_key: Vec<_> = by_key.into_iter().map(Block::Key).collect();
             return Some(by_key);
         }
         let aor = match known.contact(target) {
@@ -366,13 +384,15 @@ impl Node {
         Ok(Reply::Done { done })
     }
 
-    pub(super) fn strangers_report(&self) -> StrangersReport {
+    pub(super) fn strangers_report(&self, now: Instant) -> StrangersReport {
+        let unix = self.unix(now);
         let known = &self.strangers.known;
         let row = |name: &str, aor: &str, root: Root, key: KeyFingerprint| ContactStatus {
             name: name.to_owned(),
             aor: aor.to_owned(),
             overlay_key: root.to_string(),
             key: key.to_string(),
+            introduced_by: String::new(),
         };
         StrangersReport {
             may_ring: match self.setup.config.user.strangers {
@@ -382,7 +402,18 @@ impl Node {
                 Policy::Nobody => "nobody",
             }
             .into(),
-            contacts: known.contacts().iter().map(|c| row(&c.name, &c.aor, c.root, c.key)).collect(),
+            contacts: known
+                .contacts()
+                .iter()
+                .map(|c| ContactStatus { introduced_by: c.by.clone(), ..row(&c.name, &c.aor, c.root, c.key) })
+                .collect(),
+            introduced: known
+                .introductions(unix)
+                .map(|i| ContactStatus {
+                    introduced_by: i.by.aor.clone(),
+                    ..row(&i.name, &i.who.aor, i.who.root, i.who.key)
+                })
+                .collect(),
             known: known.known().map(|k| row("", &k.aor, k.root, k.key)).collect(),
             knocks: known
                 .knocks()

@@ -11,9 +11,11 @@
 //! domains are not members and are believed as far as the peer that lets them in.
 
 use super::Node;
+use super::hex::{hex, unhex};
+use super::pins::Party;
 use crate::core::{Flow, Instant};
 use crate::core::{Id, limits};
-use crate::identity::{Entry, EntryKind, PublicKey, SignedEntry, Verifier};
+use crate::identity::{Entry, EntryKind, KeyFingerprint, PublicKey, SignedEntry, Standing, Verifier};
 use crate::sip::msg::{HeaderName, Message, Method, Uri};
 use crate::sip::tx::ServerTxId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -39,33 +41,58 @@ struct Waiting {
     aor: String,
 }
 
+/// The caller of a call that was let in.
+#[derive(Debug)]
+struct Caller {
+    call_id: String,
+    /// The devices that it is known by.
+    devices: BTreeSet<PublicKey>,
+    /// Who it is, where that goes by the key.
+    party: Option<Party>,
+}
+
 /// Requests whose caller is being looked up, and what was found lately.
 #[derive(Default)]
 pub(super) struct Vouching {
     waiting: BTreeMap<ServerTxId, Waiting>,
-    known: BTreeMap<([u8; 32], String), Instant>,
+    /// Until when, and for which user's key.
+    known: BTreeMap<([u8; 32], String), (Instant, KeyFingerprint)>,
     order: VecDeque<([u8; 32], String)>,
-    /// Calls let in, by Call-ID, with the devices that their caller is known by.
-    callers: VecDeque<(String, BTreeSet<PublicKey>)>,
+    /// Calls let in.
+    callers: VecDeque<Caller>,
     verifier: Option<Verifier>,
 }
 
 impl Vouching {
     /// The devices that the caller of this call is known by; none for one that came from elsewhere than a link.
     pub fn devices_of(&self, call_id: &str) -> BTreeSet<PublicKey> {
-        let found = self.callers.iter().rev().find(|(known, _)| known == call_id);
-        found.map(|(_, devices)| devices.clone()).unwrap_or_default()
+        let found = self.callers.iter().rev().find(|c| c.call_id == call_id);
+        found.map(|c| c.devices.clone()).unwrap_or_default()
+    }
+
+    /// The caller of this call, where it is known by its key.
+    pub fn party_of(&self, call_id: &str) -> Option<Party> {
+        self.callers.iter().rev().find(|c| c.call_id == call_id)?.party.clone()
+    }
+
+    /// The caller of this call stands otherwise by now.
+    pub fn stands(&mut self, call_id: &str, standing: Standing) {
+        let caller = self.callers.iter_mut().rev().find(|c| c.call_id == call_id);
+        if let Some(party) = caller.and_then(|c| c.party.as_mut()) {
+            party.standing = standing;
+        }
     }
 
     /// Notes the devices that the caller of an INVITE is known by; of another overlay, the one that signed its proof.
-    pub fn let_in(&mut self, message: &Message, devices: BTreeSet<PublicKey>) {
+    pub fn let_in(&mut self, message: &Message, devices: BTreeSet<PublicKey>, party: Option<Party>) {
         if *message.method() != Method::Invite {
             return;
         }
         if self.callers.len() >= WAITING {
             self.callers.pop_front();
         }
-        self.callers.push_back((message.call_id().unwrap_or_default().to_owned(), devices));
+        let call_id = message.call_id().unwrap_or_default().to_owned();
+        self.callers.push_back(Caller { call_id, devices, party });
     }
 
     /// Nothing that was found before counts any more.
@@ -74,9 +101,9 @@ impl Vouching {
         self.order.clear();
     }
 
-    fn remember(&mut self, device: PublicKey, aor: String, until: Instant) {
+    fn remember(&mut self, device: PublicKey, aor: String, until: Instant, user: KeyFingerprint) {
         let key = (device.0, aor);
-        if self.known.insert(key.clone(), until).is_none() {
+        if self.known.insert(key.clone(), (until, user)).is_none() {
             self.order.push_back(key);
         }
         if self.order.len() > REMEMBERED
@@ -102,18 +129,22 @@ impl Node {
         let Some(user) = message.from().ok().and_then(|from| self.domain.user_of(&from.uri)) else { return true };
         let user = user.to_ascii_lowercase();
         let (device, aor) = (peer.device, self.domain.aor(&user));
-        let own = peer.speaks_for(&user);
+        let (own, user_key) = (peer.speaks_for(&user), KeyFingerprint::of(&peer.user_key));
         if message.has(PROOF) && !own {
-            if let Some(device) = self.proven_caller(now, message, &aor) {
-                self.vouch.let_in(message, BTreeSet::from([device]));
+            if let Some((device, key)) = self.proven_caller(now, message, &aor) {
+                let party = self.party(&aor, key);
+                self.vouch.let_in(message, BTreeSet::from([device]), party);
                 return true;
             }
             self.count("false proofs of callers");
             self.answer(now, tx, message, 403, "The proof of the caller does not hold");
             return false;
         }
-        if own || self.vouch.known.get(&(device.0, aor.clone())).is_some_and(|until| *until > now) {
-            self.vouch.let_in(message, BTreeSet::from([device]));
+        let lately =
+            self.vouch.known.get(&(device.0, aor.clone())).filter(|(until, _)| *until > now).map(|(_, key)| *key);
+        if let Some(key) = own.then_some(user_key).or(lately) {
+            let party = self.party(&aor, key);
+            self.vouch.let_in(message, BTreeSet::from([device]), party);
             return true;
         }
         if self.vouch.waiting.len() >= WAITING {
@@ -148,18 +179,19 @@ impl Node {
         }
     }
 
-    /// The device whose word a request carries, where it may speak for this caller.
-    fn proven_caller(&mut self, now: Instant, message: &Message, aor: &str) -> Option<PublicKey> {
+    /// The device whose word a request carries, where it may speak for this caller; and its user's key.
+    fn proven_caller(&mut self, now: Instant, message: &Message, aor: &str) -> Option<(PublicKey, KeyFingerprint)> {
         let unix = self.unix(now);
         let anchor = self.identity.as_ref()?.anchor.clone();
-        let signed = SignedEntry::decode(&message.header(PROOF).and_then(unhex)?).ok()?;
+        let signed = SignedEntry::decode(&message.header(PROOF).and_then(short).and_then(unhex)?).ok()?;
         let entry = signed.entry();
         let says = entry.kind == EntryKind::CALLER
             && entry.aor == aor
             && entry.lifetime <= PROOF_LIFETIME
             && entry.body == binding(message);
         let verifier = self.vouch.verifier.get_or_insert_with(|| Verifier::new(anchor, REMEMBERED));
-        (says && verifier.verify_entry(&signed, &entry.resource_key(), unix).is_ok()).then_some(entry.device)
+        let user = signed.chain().user_key().map(|key| KeyFingerprint::of(&key))?;
+        (says && verifier.verify_entry(&signed, &entry.resource_key(), unix).is_ok()).then_some((entry.device, user))
     }
 
     /// The caller's registration was looked up.
@@ -167,9 +199,18 @@ impl Node {
         let Some(Waiting { message, flow, merged, device, aor }) = self.vouch.waiting.remove(&tx) else { return };
         // Kinds that anybody may write under an address prove nothing about it.
         let own = |e: &&SignedEntry| [EntryKind::Contact, EntryKind::DEVICE].contains(&e.entry().kind);
-        if entries.iter().filter(own).any(|e| e.entry().device == device && !e.entry().is_removal()) {
-            self.vouch.remember(device, aor, now + GOOD_FOR);
-            self.vouch.let_in(&message, entries.iter().filter(own).map(|e| e.entry().device).collect());
+        let user = |e: &SignedEntry| e.chain().user_key().map(|key| KeyFingerprint::of(&key));
+        let its = entries.iter().filter(own).find(|e| e.entry().device == device && !e.entry().is_removal());
+        if let Some(key) = its.and_then(user) {
+            // Others who claim the name sign for calls of their own.
+            let open = self.is_open();
+            let its = entries.iter().filter(own).filter(|e| !open || user(e) == Some(key));
+            let (devices, party) = (its.map(|e| e.entry().device).collect(), self.party(&aor, key));
+            self.vouch.remember(device, aor, now + GOOD_FOR, key);
+            self.vouch.let_in(&message, devices, party);
+            if !self.is_welcome(now, tx, &message, &flow, true) {
+                return;
+            }
             return self.route_on(now, tx, message, flow, true, merged);
         }
         self.count("callers that a peer may not speak for");
@@ -205,16 +246,7 @@ fn binding(message: &Message) -> [u8; 32] {
     *hash.finalize().as_bytes()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.iter().flat_map(|b| [b >> 4, b & 15]).map(|d| char::from(DIGITS[usize::from(d)])).collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let text = text.trim().as_bytes();
-    if !text.len().is_multiple_of(2) || text.len() > limits::RECORD_ENTRY * 2 {
-        return None;
-    }
-    let digit = |d: u8| char::from(d).to_digit(16).map(|d| d as u8);
-    text.chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
+/// The field's value where it is no longer than an entry may be.
+fn short(value: &str) -> Option<&str> {
+    Some(value.trim()).filter(|text| text.len() <= limits::RECORD_ENTRY * 2)
 }

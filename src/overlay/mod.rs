@@ -359,6 +359,11 @@ pub enum Output {
     },
     /// Keep this over a restart, and say when it is done: [`Input::Flushed`].
     Keep(Batch),
+    /// Others say that this very peer is at another address: an old story, or a second one with its key. Hearsay.
+    Twin {
+        /// Where it is said to be.
+        addr: SocketAddr,
+    },
     /// This machine's clock is ahead of its neighbours' by so many seconds (negative: behind), which agree: theirs is gone by.
     /// `None`: it is right again.
     ClockOff {

@@ -343,6 +343,7 @@ impl World {
             // Peers of the simulation know each other by address.
             Output::Event { .. }
             | Output::Media(_)
+            | Output::Relay(_)
             | Output::Save { .. }
             | Output::Resolve { .. }
             | Output::Query { .. }

@@ -70,14 +70,11 @@ pub async fn phone_add(data: &Path, args: PhoneAddArgs, json: bool) -> Result<()
         (false, true) => print::out(&format!("{done}\npassword  {password}   (it is not shown again)")),
         (false, false) => print::out(&done),
     }
+    // The account is made and its password printed by now, whatever becomes of this.
+    for member in args.also {
+        one(data, Command::PhoneShare { user: user.clone(), member }, json).await?;
+    }
     Ok(())
-}
-
-/// `office owner add`: the recovery sheet is typed, used for one signature, and kept nowhere.
-pub async fn owner_add(data: &Path, user: String, json: bool) -> Result<(), Failure> {
-    drop(Client::connect(data).await?);
-    let sheet = password::ask("Recovery sheet (the groups of letters and digits): ")?;
-    one(data, Command::OwnerAdd { user, sheet }, json).await
 }
 
 /// `call`: done when it was answered. Ctrl-C hangs up and still brings the report.
@@ -221,6 +218,7 @@ fn not_found(report: &LookupReport) -> Failure {
 
 fn not_completed(target: &str, report: &CallReport) -> Failure {
     let (what, next) = match report.result.as_str() {
+        _ if report.status == 300 => ("is not one person", format!("chordial lookup {target} shows the keys")),
         "busy" => ("is busy", "try again later".to_owned()),
         "no-answer" => ("does not answer", "try again later".to_owned()),
         "rejected" => ("declined", "try again later".to_owned()),

@@ -1,4 +1,4 @@
-//! `contacts link`: the link as text, and as a QR code (ISO/IEC 18004) drawn with half blocks.
+//! `contacts introduce`; `contacts link`: the link as text, and as a QR code (ISO/IEC 18004) drawn with half blocks.
 
 use super::args::LinkArgs;
 use super::{ask, print};
@@ -25,6 +25,18 @@ pub async fn link(data: &Path, args: LinkArgs, json: bool) -> Result<(), Failure
     }
     print::out(link);
     print::out(&format!("{aor}, key {key}; on the other side: chordial contacts accept LINK"));
+    Ok(())
+}
+
+/// `contacts introduce`: done when the message was taken or waits.
+pub async fn introduce(data: &Path, command: Command, json: bool) -> Result<(), Failure> {
+    let reply = ask::request(data, &command, json).await?;
+    let Reply::Sent { sent } = &reply else { return Err(ask::unexpected()) };
+    if json {
+        print::out(&json!(sent).to_string());
+    } else {
+        print::out(print::reply(&reply).trim_end());
+    }
     Ok(())
 }
 

@@ -91,6 +91,26 @@ pub enum Event {
         call: u64,
         /// The caller, as it says it is.
         from: String,
+        /// Short fingerprint of the caller's user key, where names are claimed by keys or the caller is of another overlay.
+        #[serde(default)]
+        key: String,
+        /// How that key stands: `contact`, `known`, `new-key`, or `changed` where another one is known under this name.
+        #[serde(default)]
+        standing: String,
+    },
+    /// A contact has introduced somebody; `contacts accept` takes them up.
+    Introduced {
+        /// What the contact calls them.
+        name: String,
+        /// Address of record.
+        aor: String,
+        /// Short fingerprint of their user key.
+        key: String,
+        /// The contact's name.
+        by: String,
+        /// Short fingerprint of another key that they are known by; empty where they are not.
+        #[serde(default)]
+        known: String,
     },
     /// A user, a device or an enroller counts no more.
     Revoked {
@@ -98,6 +118,22 @@ pub enum Event {
         name: String,
         /// Fingerprint of its key.
         key: String,
+    },
+    /// Another office's people were taken in.
+    OfficeMerged {
+        /// Its name.
+        office: String,
+        /// How many.
+        users: usize,
+        /// Names and extensions that were somebody's here.
+        renamed: Vec<Renamed>,
+    },
+    /// This device's office continues as another one, and it is of that one now.
+    OfficeContinues {
+        /// Its name.
+        office: String,
+        /// The user's name there.
+        user: String,
     },
     /// A stranger's call was refused; told once for each key.
     Knocked {

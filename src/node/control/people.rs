@@ -47,6 +47,9 @@ pub struct MessageEntry {
     /// Who wrote it is proven by the sender's signature: the short fingerprint of the user's key; else empty.
     #[serde(default)]
     pub verified: String,
+    /// How that key stands where names are claimed by keys: `contact`, `known`, `new-key`, `changed`; else empty.
+    #[serde(default)]
+    pub standing: String,
     /// SIP status of what became of it; 0 where none is known.
     #[serde(default)]
     pub status: u16,
@@ -68,6 +71,28 @@ pub struct DeviceStatus {
     pub last_seen: Option<u64>,
     /// It counts no more.
     pub revoked: bool,
+}
+
+/// One name that is another one in the office that stays.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Renamed {
+    /// As it was.
+    pub was: String,
+    /// As it is from now on.
+    pub is: String,
+}
+
+/// To `office merge --code`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MergeReport {
+    /// The office that stays.
+    pub continues_as: String,
+    /// How many users come.
+    pub merged_users: usize,
+    /// Names and extensions that were somebody's there.
+    pub renamed: Vec<Renamed>,
+    /// Until when devices that are off now may come, seconds since 1970.
+    pub until: u64,
 }
 
 /// To `office users`.
@@ -148,13 +173,16 @@ pub struct StrangersReport {
     pub contacts: Vec<ContactStatus>,
     /// Met before.
     pub known: Vec<ContactStatus>,
-    /// Refused calls, the latest new caller first.
+    /// Introduced by contacts, and not taken up yet.
+    #[serde(default)]
+    pub introduced: Vec<ContactStatus>,
+    /// Refused calls and changed keys, the latest new caller first.
     pub knocks: Vec<KnockStatus>,
     /// As `unblock` takes them.
     pub blocked: Vec<String>,
 }
 
-/// Somebody of another overlay.
+/// Somebody of another overlay, or of an open one.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ContactStatus {
     /// What the user calls them; empty for who was only met.
@@ -165,6 +193,9 @@ pub struct ContactStatus {
     pub overlay_key: String,
     /// Short fingerprint of their user key.
     pub key: String,
+    /// AOR of the contact who introduced them; empty where nobody did.
+    #[serde(default)]
+    pub introduced_by: String,
 }
 
 /// A stranger who called.

@@ -4,6 +4,8 @@
 //! clock that is set afterwards expires nothing and revives nothing. What takes back (a tombstone) is kept like any other, for
 //! the longest life of its kind, so that what it took back cannot return.
 
+mod room;
+
 use super::Config;
 use super::bulk::Bulk;
 use super::chunk::chunk_of;
@@ -141,7 +143,6 @@ impl Store {
         }
         let before = held.map_or(0, |h| h.entry.encoded().len());
         let (mut all, mut alike, mut of_user, mut of_strangers) = (0, 0, 0, 0);
-        let stranger = |kind: EntryKind| kind.rules().writers == MayWrite::Member;
         for (k, h) in self.resources.get(&slot).iter().flat_map(|r| &r.entries) {
             let size = h.entry.encoded().len();
             all += size;
@@ -168,13 +169,19 @@ impl Store {
         let (signed, sourced) = if charge > 0 { (0, 0) } else { (signed, sourced) };
         let crowded = costly
             || charge == 0 && self.entries >= config.max_entries
-            || in_resource >= config.max_resource_entries
             || of_user >= rules.most
             || stranger(key.kind) && of_strangers >= config.max_resource_entries * 3 / 4
             || signed >= config.max_signer_entries
             || sourced >= config.max_source_entries;
-        if grows && heavy || held.is_none() && crowded {
+        let full = grows && heavy || held.is_none() && in_resource >= config.max_resource_entries;
+        if held.is_none() && crowded || full && stranger(key.kind) {
             return Kept::Full;
+        }
+        if full {
+            let Some(gone) = self.resources.get(&slot).and_then(|r| r.room_for(&key, size, config)) else {
+                return Kept::Full;
+            };
+            gone.iter().for_each(|key| self.remove_entry(&slot, key));
         }
         if let Some(old) = self.resources.get_mut(&slot).and_then(|r| r.entries.remove(&key)) {
             self.count_out(&key, &old);
@@ -341,6 +348,11 @@ impl Store {
             less(&mut self.sources, source, 1);
         }
     }
+}
+
+/// True for a kind that any member may write under an AOR.
+fn stranger(kind: EntryKind) -> bool {
+    kind.rules().writers == MayWrite::Member
 }
 
 impl Resource {

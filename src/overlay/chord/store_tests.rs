@@ -117,6 +117,51 @@ fn strangers_leave_room_and_items_are_taken_back() {
     assert_eq!(store.put(slot, entry(&device(90), 1, 1, 0, b"here"), None, &config, Instant::ZERO, UNIX), Kept::New);
 }
 
+/// A claimant takes all there is while it is alone, and keeps nobody out; nor do many push out one who was there.
+#[test]
+fn one_who_claims_a_name_does_not_keep_the_others_out() {
+    let (config, slot, greedy) = (Config::default(), (Id::default(), 0), device(1));
+    let mut store = Store::default();
+    let mut put = |e: SignedEntry| store.put(slot, e, None, &config, Instant::ZERO, UNIX);
+    for kind in 100..200 {
+        put(entry(&greedy, kind, 1, 0, &[7; 20]));
+    }
+    let held = |store: &Store, of: &Identity| {
+        let entries = store.get(&slot, Instant::ZERO);
+        entries.iter().filter(|e| e.chain().user_key() == of.chain.user_key()).count()
+    };
+    let bob = device(2);
+    let kinds = [1, EntryKind::DEVICE.number(), 5, 200];
+    for kind in kinds {
+        assert_eq!(put(entry(&bob, kind, 1, 0, b"here")), Kept::New);
+    }
+    assert_eq!(held(&store, &bob), kinds.len());
+    assert!(store.len().1 <= config.max_resource_entries && held(&store, &greedy) > 16);
+    // Large entries: of one kind, and of all together.
+    for body in [2000, 4000] {
+        let mut store = Store::default();
+        let mut put = |e: SignedEntry| store.put(slot, e, None, &config, Instant::ZERO, UNIX);
+        for kind in 100..200 {
+            put(entry(&greedy, kind, 1, 0, &vec![7; body]));
+        }
+        for kind in kinds {
+            assert_eq!(put(entry(&bob, kind, 1, 0, b"here")), Kept::New);
+        }
+        assert_eq!(held(&store, &bob), kinds.len());
+    }
+    // A hundred more keys: what bob has stays, and what fits is theirs; the greedy one is left its part.
+    for seed in 10..110 {
+        let other = device(seed);
+        for kind in kinds {
+            store.put(slot, entry(&other, kind, 1, 0, &[7; 20]), None, &config, Instant::ZERO, UNIX);
+        }
+    }
+    assert_eq!(held(&store, &bob), kinds.len());
+    assert!((2..=20).contains(&held(&store, &greedy)), "{}", held(&store, &greedy));
+    // And what bob renews finds room.
+    assert_eq!(store.put(slot, entry(&bob, 1, 2, 0, b"here"), None, &config, Instant::ZERO, UNIX), Kept::New);
+}
+
 #[test]
 fn one_source_does_not_fill_a_holder() {
     let config = Config { max_source_entries: 3, ..Config::default() };
