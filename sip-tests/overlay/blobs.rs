@@ -201,7 +201,7 @@ fn run(net: &mut Net<Chord>, disks: &mut [Disk], span: Duration) -> Vec<(usize, 
                     net.input(peer, Input::Loaded { hash, bytes });
                 }
                 Output::Damaged { hash } => damaged.push((peer, hash)),
-                other => drop(net.reports.push((peer, other))),
+                other => net.reports.push((peer, other)),
             }
         }
     }

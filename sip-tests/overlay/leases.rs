@@ -202,12 +202,12 @@ fn contests(net: &mut Net<Chord>, users: &[Identity], count: usize, skew: i64) -
         let (aor, _) = name(which);
         let living = net.around();
         let mut asked = Vec::new();
-        for user in 0..3 {
+        for (user, signer) in users.iter().enumerate().take(3) {
             let by = living[net.draw(living.len())];
             sequence += 1;
             let seconds = 5 + net.draw(30) as u16;
             let issued = UnixTime((unix(net).secs() as i64 + skew * (user as i64 - 1)) as u64);
-            asked.push((user, begin(net, by, &ask(&users[user], &aor, sequence, seconds, issued)), by));
+            asked.push((user, begin(net, by, &ask(signer, &aor, sequence, seconds, issued)), by));
             net.run(Duration::from_millis(net.now.as_millis() % 90));
         }
         let begun = net.now;
