@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sip::frame", &["core", "sip::msg"]),
     ("sdp", &["core"]),
     ("rtp", &["core"]),
+    ("stun", &["core"]),
     ("identity", &["core"]),
     ("sip::tx", L1),
     ("sip::dialog", L1),
@@ -33,6 +34,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sip::frame",
             "sdp",
             "rtp",
+            "stun",
             "identity",
             "sip::tx",
             "sip::dialog",
@@ -51,6 +53,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sip::frame",
             "sdp",
             "rtp",
+            "stun",
             "identity",
             "sip::tx",
             "sip::dialog",
@@ -70,6 +73,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sip::frame",
             "sdp",
             "rtp",
+            "stun",
             "identity",
             "sip::tx",
             "sip::dialog",
@@ -91,6 +95,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sip::frame",
             "sdp",
             "rtp",
+            "stun",
             "identity",
             "sip::tx",
             "sip::dialog",
@@ -113,6 +118,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sip::frame",
             "sdp",
             "rtp",
+            "stun",
             "identity",
             "sip::tx",
             "sip::dialog",
@@ -131,7 +137,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 const CORE: &str = "core";
 const MSG: &str = "sip::msg";
-const L1: &[&str] = &["core", "config", "sip::msg", "sip::frame", "sdp", "rtp", "identity"];
+const L1: &[&str] = &["core", "config", "sip::msg", "sip::frame", "sdp", "rtp", "stun", "identity"];
 
 /// Crates that must not be named below L5, and the word that names them.
 const BANNED_BELOW_IO: &[&str] = &[

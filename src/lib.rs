@@ -3,7 +3,7 @@
 //! | layer | modules | what |
 //! |---|---|---|
 //! | L0 | [`core`], [`config`] | time, randomness, timers, limits; the configuration |
-//! | L1 | [`sip::msg`], [`sip::frame`], [`sdp`], [`rtp`], [`identity`] | pure codecs |
+//! | L1 | [`sip::msg`], [`sip::frame`], [`sdp`], [`stun`], [`rtp`], [`identity`] | pure codecs |
 //! | L2 | [`sip::tx`], [`sip::dialog`], [`sip::auth`], [`overlay`], [`nat`], [`media`], [`secure`] | machines that know nothing of each other |
 //! | L3 | [`ua`], [`pbx`] | calls; registrar, location and proxy |
 //! | L4 | [`node`] | composes all; the only thing driven from outside |
@@ -27,6 +27,7 @@ pub mod sdp;
 pub mod secure;
 pub mod sim;
 pub mod sip;
+pub mod stun;
 pub mod ua;
 
 #[cfg(feature = "io")]

@@ -10,8 +10,10 @@
 
 mod churn;
 mod cut;
+mod hardship;
 #[path = "../discovery/lan.rs"]
 mod lan;
+mod liar;
 mod office;
 #[path = "../interop/process.rs"]
 mod process;

@@ -21,6 +21,13 @@ pub struct Member {
     port: u16,
 }
 
+impl Member {
+    /// Where other peers' links are taken.
+    pub fn overlay_port(&self) -> u16 {
+        self.port + 1
+    }
+}
+
 /// Members by number; member 0 is the founder.
 pub struct Office {
     /// In the order they joined.
@@ -50,8 +57,20 @@ impl Office {
 
     /// Starts a member and waits until it is in the ring and registered.
     pub fn start(&self, n: usize) -> Process {
+        self.start_under(n, &[])
+    }
+
+    /// The same by another program that runs it: `faketime`, say.
+    pub fn start_under(&self, n: usize, wrapper: &[&str]) -> Process {
         let member = &self.members[n];
-        let mut command = chordial();
+        let mut command = match wrapper {
+            [] => chordial(),
+            [program, args @ ..] => {
+                let mut command = Command::new(program);
+                command.args(args).arg(chordial().get_program());
+                command
+            }
+        };
         command.args(["start", "--headless", "--auto-answer", "--audio-in", "null", "--audio-out", "null", "--data"]);
         command.arg(&member.data).env("PULSE_SERVER", "none");
         command.arg("--sip-listen").arg(format!("127.0.0.1:{}", member.port));

@@ -223,7 +223,7 @@ pub fn one_ring(machines: &[Machine]) {
     });
 }
 
-fn may_make() -> Result<(), String> {
+pub fn may_make() -> Result<(), String> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:")).map_or("0", str::trim);
     let capable = u64::from_str_radix(effective, 16).is_ok_and(|bits| bits >> 21 & 1 == 1);

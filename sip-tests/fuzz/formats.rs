@@ -5,7 +5,7 @@
 //! The draws are seeded; the parser and the round stand in the panic's message by the test's name and `round`.
 
 use chordial::config::Config;
-use chordial::core::{Id, Rng, UnixTime};
+use chordial::core::{Id, Instant, Redacted, Rng, UnixTime};
 use chordial::identity::login::{
     CHEAP, Credential, LoginAnswer, LoginAttempt, LoginRequest, PasswordParts, ShareAnswer, ShareRequest,
 };
@@ -13,12 +13,19 @@ use chordial::identity::{
     Chain, ContactBody, Entry, EntryKind, Identity, InviteCode, JoinAnswer, JoinRequest, Joining, PairingAnswer,
     PairingInviter, PairingJoiner, PairingRequest, RecoverySheet, Settings, ShortCode, SignedEntry, resource_key,
 };
+use chordial::nat::turn::credential::Secret;
+use chordial::nat::turn::peers::Peers;
+use chordial::nat::turn::server::{Config as RelayConfig, Input as RelayInput, Output as RelayOutput};
+use chordial::nat::turn::table::{Path, Table, Way};
+use chordial::nat::turn::{Server, table};
+use chordial::node::Grant;
 use chordial::node::control::Command;
 use chordial::overlay::carry::Carry;
 use chordial::overlay::tier::{Ask, Rank};
 use chordial::overlay::{PeerRef, Request, RequestKind, Route};
 use chordial::pbx::Accounts;
 use chordial::sip::msg::Message;
+use chordial::stun;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -244,4 +251,90 @@ fn wav_files() {
         std::fs::write(&path, b).unwrap();
         spec.open(48_000).is_ok()
     });
+}
+
+/// What a client with a good credential says, and bare STUN.
+fn stun_seeds(secret: &Secret, client: SocketAddr) -> Vec<Vec<u8>> {
+    use stun::attributes::{Lifetime, RequestedTransport, XorPeerAddress};
+    let minted = secret.mint("ann", UnixTime(NOW.secs() + 1000));
+    let key = stun::Key::long_term_md5(&minted.username, "fuzz", minted.password.reveal());
+    let peer: SocketAddr = "9.9.9.9:5000".parse().unwrap();
+    let mut seeds = Vec::new();
+    for method in [0x001, 0x003, 0x004, 0x008, 0x009] {
+        let mut message = stun::Message::new(stun::Class::Request, stun::Method(method), [method as u8; 12]);
+        message.push(RequestedTransport::new(17));
+        message.push(Lifetime::from_u32(600));
+        message.push(XorPeerAddress::new(peer));
+        message.push_raw(stun::raw::CHANNEL_NUMBER, &[0x40, 0, 0, 0]);
+        message.push_credential(Some(&minted.username), "fuzz", &secret.nonce(Instant::ZERO, client));
+        seeds.push(message.encode(stun::Seal { key: Some((&key, stun::Integrity::Sha1)), fingerprint: method == 1 }));
+    }
+    seeds.push(stun::channel_data(0x4000, b"speech", false).unwrap());
+    let mut send = Vec::new();
+    stun::write_data(&mut send, true, &[1; 12], peer, b"speech").unwrap();
+    seeds.push(send);
+    seeds
+}
+
+#[test]
+fn stun_and_a_relay() {
+    let (secret, client) = (Secret::new([1; 32]), "203.0.113.1:1000".parse().unwrap());
+    let seeds = stun_seeds(&secret, client);
+    let read = feed("stun", &seeds, |bytes| {
+        let mut framer = stun::Framer::default();
+        framer.push(bytes);
+        while let Ok(Some(_)) = framer.next_message() {}
+        let _ = (stun::classify(bytes), stun::read_send(bytes), stun::read_channel(bytes));
+        stun::Parsed::read(bytes).is_ok()
+    });
+    assert!(read > 1000, "{read}");
+    let config = RelayConfig {
+        realm: "fuzz".into(),
+        secret,
+        allocations: 8,
+        of_one_user: 8,
+        ports: (50_000, 60_000),
+        addresses: vec!["198.51.100.1".parse().unwrap()],
+        shown: Default::default(),
+        faces: Vec::new(),
+        peers: Peers::new(Vec::new(), Vec::new()),
+    };
+    let mut server = Server::new(Instant::ZERO, NOW, config, Rng::from_seed(1));
+    let mut table = Table::new(Instant::ZERO, table::Ceilings::default());
+    let path = Path::Datagram { socket: 0, local: None, client };
+    let mut now = Instant::ZERO;
+    let control = feed("a relay", &seeds, |bytes| {
+        now += Duration::from_micros(500);
+        if !matches!(table.from_client(now, &path, bytes), Way::Control) {
+            return false;
+        }
+        server.handle(now, RelayInput::Message { path, bytes });
+        server.handle_timeout(now);
+        while let Some(output) = server.poll_output() {
+            match output {
+                RelayOutput::Open { wish, .. } => server.handle(now, RelayInput::Opened { wish, open: true }),
+                RelayOutput::Change(change) => table.apply(now, change),
+                RelayOutput::Answer { bytes, .. } => assert!(stun::Parsed::read(&bytes).is_ok()),
+                RelayOutput::Close(_) | RelayOutput::Hang(_) => {}
+            }
+        }
+        true
+    });
+    assert!(control > 1000 && server.allocations() <= 8, "{control}");
+}
+
+#[test]
+fn grants() {
+    let grant = Grant {
+        hosts: vec!["192.0.2.1".parse().unwrap()],
+        udp: 3478,
+        streams: vec![443],
+        realm: "office".into(),
+        username: "1:ann".into(),
+        password: Redacted::new("p".into()),
+        lifetime: 60,
+        load: 1,
+        certificate: [0; 32],
+    };
+    assert!(feed("grants", &[grant.encode()], |bytes| Grant::decode(bytes).is_some()) > 1000);
 }

@@ -11,7 +11,7 @@ use std::process::Command;
 const PASSWORD: &str = "correct horse battery";
 
 /// Runs a command with a line on its standard input.
-fn told(dir: &Path, who: &str, args: &[&str], line: &str) -> Outcome {
+pub fn told(dir: &Path, who: &str, args: &[&str], line: &str) -> Outcome {
     // The process helper gives no standard input: the shell does.
     let file = dir.join(format!("{who}.stdin"));
     std::fs::File::create(&file).unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();

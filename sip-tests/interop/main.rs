@@ -26,6 +26,7 @@ mod process;
 mod program;
 mod ring;
 mod sipsak;
+mod tap;
 mod tier;
 mod tools;
 mod wire;

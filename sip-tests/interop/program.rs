@@ -35,6 +35,11 @@ impl Peer {
         Peer::start_at(free_ports(2), dir, name, args, &[no_sound()])
     }
 
+    /// The same on this port and the next.
+    pub fn start_on(base: u16, dir: &Path, name: &str, args: &[&str]) -> Peer {
+        Peer::start_at(base, dir, name, args, &[no_sound()])
+    }
+
     /// Starts a peer again on the ports that it had.
     pub fn restart(dir: &Path, name: &str, sip: SocketAddr, args: &[&str]) -> Peer {
         Peer::start_at(sip.port(), dir, name, args, &[no_sound()])

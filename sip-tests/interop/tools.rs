@@ -14,6 +14,7 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// Program and the Debian package that has it.
 const PACKAGES: &[(&str, &str)] = &[
     ("baresip", "baresip-core"),
+    ("faketime", "faketime"),
     ("miniupnpd", "miniupnpd-nftables"),
     ("nft", "nftables"),
     ("pactl", "pulseaudio-utils"),
@@ -23,6 +24,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("sipp", "sip-tester"),
     ("sipsak", "sipsak"),
     ("tshark", "tshark"),
+    ("turnserver", "coturn"),
+    ("turnutils_uclient", "coturn"),
     ("dumpcap", "wireshark-common"),
 ];
 
@@ -90,7 +93,7 @@ fn which(program: &str) -> Option<PathBuf> {
     env::split_paths(&path).map(|dir| dir.join(program)).find(|p| p.is_file())
 }
 
-fn skip(test: &str, why: &str) -> bool {
+pub fn skip(test: &str, why: &str) -> bool {
     assert!(env::var("CHORDIAL_INTEROP").as_deref() != Ok("required"), "{test}: {why}");
     // Straight to the descriptor: the harness would swallow what a passing test prints.
     use std::io::Write;

@@ -166,7 +166,7 @@ fn a_device_that_no_enroller_placed_is_not_admitted_to_the_ring() {
     let founder = world.hosts[0].identity.clone().unwrap();
     let key = KeyPair::generate(&mut world.rng);
     let chain = founder.add_device(key.public(), "mobile", START).unwrap();
-    let mobile = Identity::of_device(key, None, chain, founder.anchor.clone(), START).unwrap();
+    let mobile = Identity::assemble(key, None, chain, founder.anchor.clone(), START).unwrap();
     let (raw, way) = on_link(&mut world, Some(&mobile));
     let me = PeerRef { id: mobile.peer_id(), addr: world.raws[raw].addr };
     let talk = Talk::new(&world, raw, way, "sip:a@b", "sip:a@b", "sip:a@b");

@@ -98,11 +98,17 @@ impl Liar {
                 }
             }
             // Said to be kept, and thrown away (see `handle`).
-            Request::Store { .. } | Request::Touch { .. } => Response::Stored { links },
+            Request::Store { .. } | Request::Touch { .. } | Request::Give { .. } => Response::Stored { links },
+            // Of the right length, and something else.
+            Request::Take { .. } => Response::Chunk { bytes: vec![7; 32 * 1024].into() },
             // Nothing differs, whatever is compared.
             Request::Compare { unix, .. } => Response::Compared { unix: *unix, parts: Vec::new() },
             Request::Members { .. } => Response::Members { news: self.false_news() },
-            Request::Register { .. } | Request::Leave { .. } | Request::Query { .. } | Request::Tier(_) => honest,
+            Request::Register { .. }
+            | Request::Leave { .. }
+            | Request::Query { .. }
+            | Request::Lease { .. }
+            | Request::Tier(_) => honest,
         }
     }
 }

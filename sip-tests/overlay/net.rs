@@ -74,6 +74,8 @@ pub struct Net<O> {
     pub isolated: BTreeSet<usize>,
     /// These never pass a request on, nor say so.
     pub swallows: BTreeSet<usize>,
+    /// What these hand out as a chunk is another.
+    pub spoils: BTreeSet<usize>,
     /// Every message goes through SIP bytes and back.
     pub wire: Option<fn(PeerRef) -> Carry>,
     wire_rng: Rng,
@@ -106,6 +108,7 @@ impl<O: Overlay> Net<O> {
             liars: BTreeSet::new(),
             isolated: BTreeSet::new(),
             swallows: BTreeSet::new(),
+            spoils: BTreeSet::new(),
             wire: None,
             wire_rng: Rng::from_seed(seed),
             next: 0,
@@ -385,7 +388,10 @@ impl<O: Overlay> Net<O> {
                         self.schedule(Event::Request { to: addr, from: i, rpc, named: peer, request });
                     }
                 }
-                Output::Reply { token, response } => {
+                Output::Reply { token, mut response } => {
+                    if let (Response::Chunk { bytes }, true) = (&mut response, self.spoils.contains(&i)) {
+                        *bytes = vec![7; bytes.len()].into();
+                    }
                     self.messages += 1;
                     let (by, to, rpc, request) = self.tokens.remove(&token).expect("a request is answered once");
                     assert_eq!(by, i);

@@ -97,6 +97,7 @@ fn who_comes_back_with_nearly_everything_is_sent_what_is_missing() {
         let stored = Stored {
             entries: all[..kept].iter().map(|e| (e.entry().resource_key(), 0, e.clone())).collect(),
             unix: UnixTime(UNIX.secs() + 60),
+            ..Stored::default()
         };
         net.input(2, Input::Restore(stored));
         (net.record, net.answered) = (true, Vec::new());

@@ -103,6 +103,7 @@ impl Lab {
                 Request::Tier(_) => unreachable!("the drafts know one kind of peer"),
                 // The draft knows neither.
                 Request::Touch { .. } | Request::Compare { .. } => continue,
+                Request::Lease { .. } | Request::Give { .. } | Request::Take { .. } => continue,
             };
             let links = |links: &chordial::overlay::Links| {
                 let p = links.predecessors.first().map_or("-".to_owned(), |p| n(&p.id));

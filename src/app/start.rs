@@ -111,6 +111,12 @@ fn said(event: &Event) -> String {
         }
         Event::Revoked { name, key } if name.is_empty() => format!("{key} is revoked and counts no more"),
         Event::Revoked { name, key } => format!("{name} ({key}) is revoked and counts no more"),
+        Event::OfficeMerged { office, users, renamed } => {
+            format!("the office {office} is merged into this one: {users} users{}", super::cli::renamed(renamed))
+        }
+        Event::OfficeContinues { office, user } => {
+            format!("this device is of the office {office} from now on, as {user}")
+        }
         Event::Knocked { aor, key, changed: false } => {
             format!("{aor} (key {key}) knocked; chordial contacts accept {aor} lets them ring")
         }
@@ -125,6 +131,10 @@ fn said(event: &Event) -> String {
         Event::Paired { user, right: false } => {
             format!("three wrong codes: the invite for {user} is void; somebody may be guessing")
         }
+        Event::Lease { lease, held: true, seconds, .. } => format!("has {lease} for {seconds} s"),
+        Event::Lease { lease, by: Some(by), seconds, .. } => format!("{lease} is {by}'s for {seconds} s"),
+        Event::Lease { lease, .. } => format!("{lease} is lost: others may have it now"),
+        Event::Blob { blob, done, of, state } => format!("blob {blob}: {state}, {done} of {of} chunks"),
         Event::Dtmf { call, digit } => format!("call {call}: digit {digit}"),
         Event::Message { message } => super::cli::message_line(message),
         Event::MessageState { message } => super::cli::message_line(message),

@@ -1,6 +1,6 @@
 //! The keys.
 
-use super::Bootstrap;
+use super::{Bootstrap, TurnServer};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -144,6 +144,18 @@ pub enum Encryption {
     Off,
 }
 
+/// Whether calls look for the best way between both ends (ICE).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ice {
+    /// Offered always, used where the other end has it.
+    Auto,
+    /// Calls whose other end has none are refused.
+    On,
+    /// Neither offered nor accepted: voice goes to the address that descriptions name.
+    Off,
+}
+
 /// Who from outside the overlay may ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -156,6 +168,28 @@ pub enum Strangers {
     Anyone,
     /// Nobody, contacts included.
     Nobody,
+}
+
+/// Whether a node relays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Serve {
+    /// While it is a supernode.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+/// Whom a relay serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RelayFor {
+    /// All members of the overlay.
+    Members,
+    /// Its owner's devices.
+    Own,
 }
 
 keys! {
@@ -243,6 +277,38 @@ keys! {
         /// The resolver that is asked, IP:PORT. Empty: those of this machine.
         #[with("optional")] server: Option<SocketAddr> = None, flag "dns";
     }
+    nat Nat "Ways through NATs for the voice." {
+        /// STUN servers, IP:PORT each, that tell this machine how it is seen from outside; the overlay's supernodes besides.
+        stun: Vec<SocketAddr> = Vec::new();
+        /// TURN servers, USER:PASSWORD@IP:PORT each, that relay for this machine where nothing else works; the overlay's supernodes besides.
+        turn: Vec<TurnServer> = Vec::new();
+    }
+    relay Relay "STUN and TURN for members that cannot reach each other." {
+        /// auto: while this node is a supernode; on; off.
+        serve: Serve = Serve::Auto;
+        /// Where clients are served over UDP, TCP and TLS, IP:PORT. Empty: port 3478 of every interface, or the next free one.
+        #[with("optional")] listen: Option<SocketAddr> = None;
+        /// One more port for TCP and TLS, IP:PORT, for networks that let nothing else out: 0.0.0.0:443 where this program may bind it.
+        /// Empty: none.
+        #[with("optional")] tls_listen: Option<SocketAddr> = None;
+        /// A second UDP address of this machine, IP:PORT, by which clients find out how their NAT behaves (RFC 5780). Empty: only the
+        /// next port of the first one.
+        #[with("optional")] alternate: Option<SocketAddr> = None;
+        /// Who is relayed: members, or own (this user's devices).
+        whom: RelayFor = RelayFor::Members;
+        /// Peers that are forwarded to though they are not public, ADDRESS or ADDRESS/BITS. Members' own addresses need not stand here.
+        allow: Vec<String> = Vec::new();
+        /// Most that is relayed in all, kbit/s. 0: no ceiling.
+        max_kbps: u32 = 50000;
+        /// Most of one allocation, kbit/s. 0: no ceiling.
+        each_kbps: u32 = 8000;
+        /// Most allocations.
+        allocations: u32 = 500;
+        /// Most allocations of one user.
+        per_user: u32 = 16;
+        /// UDP ports of relayed addresses, FIRST-LAST.
+        #[with("port_range")] ports: (u16, u16) = (49152, 65535);
+    }
     media Media "Voice." {
         /// UDP ports for RTP and RTCP, FIRST-LAST.
         #[with("port_range")] ports: (u16, u16) = (16384, 32767);
@@ -251,6 +317,9 @@ keys! {
         /// preferred, required or off: DTLS-SRTP between programs like this one. With required, calls with standard phones and
         /// others that cannot are refused.
         encryption: Encryption = Encryption::Preferred, flag "encryption";
+        /// auto, on or off: ICE, which finds a way for the voice through NATs. auto: used where the other end has it, as every program
+        /// like this one does. on: calls with others are refused.
+        ice: Ice = Ice::Auto, flag "ice";
         /// auto, device, device:NAME, wav:FILE, tone or null. auto: the default microphone, silence where there is no sound
         /// server. NAME: part of a name or description as `chordial audio` lists them.
         audio_in: String = "auto".into(), flag "audio-in";

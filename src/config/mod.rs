@@ -4,12 +4,14 @@
 
 mod bootstrap;
 mod keys;
+mod turn;
 
 pub use bootstrap::{Bootstrap, BootstrapError, OVERLAY_PORT};
 pub use keys::{
-    Account, Config, Discover, Dns, Encryption, KEYS, Key, Log, MapPort, Media, Overlay, PhoneAuth, Sip, Strangers,
-    User,
+    Account, Config, Discover, Dns, Encryption, Ice, KEYS, Key, Log, MapPort, Media, Nat, Overlay, PhoneAuth, Relay,
+    RelayFor, Serve, Sip, Strangers, User,
 };
+pub use turn::TurnServer;
 
 use thiserror::Error;
 

@@ -108,7 +108,14 @@ impl Book {
     }
 
     /// Checks a page of another enroller against the root and takes it; true when it is news.
-    pub fn take(&mut self, page: &[u8], overlay: &str, root: PublicKey, now: UnixTime) -> Result<bool, IdentityError> {
+    pub fn take(
+        &mut self,
+        page: &[u8],
+        overlay: &str,
+        root: PublicKey,
+        revoked: &Revoked,
+        now: UnixTime,
+    ) -> Result<bool, IdentityError> {
         let (first, enroller, about) = read_page(page)?;
         if enroller.claims != Claims::Enroller || enroller.issuer != root {
             return Err(IdentityError::Issuer("enroller"));
@@ -123,6 +130,10 @@ impl Book {
         }
         for certificate in [&first, &enroller].into_iter().chain(&about) {
             certificate.check(overlay, now)?;
+        }
+        // Another enroller may not have heard of it yet: no fault of the page's sender.
+        if revoked.disowns(&first) {
+            return Ok(false);
         }
         Ok(self.enter(first, &enroller, about))
     }
@@ -152,6 +163,26 @@ impl Book {
     /// The pages by id, as they are reconciled with another enroller.
     pub fn reconciled(&self) -> BTreeMap<ItemId, Vec<u8>> {
         self.pages().map(|page| (ItemId::of(&page), page)).collect()
+    }
+
+    /// Every certificate that an enroller signed.
+    pub fn certificates(&self) -> impl Iterator<Item = &Certificate> {
+        self.users.values().chain(self.devices.values().map(|d| &d.peer)).chain(self.adapters.values())
+    }
+
+    /// Who administers: the enrollers' keys, each with the device that it says is its own.
+    pub fn announced(&self) -> impl Iterator<Item = (PublicKey, PublicKey)> + '_ {
+        let theirs = self.adapters.iter().filter(|((_, names), _)| names.iter().any(|n| n == ENROLLERS));
+        theirs.map(|((device, _), c)| (c.issuer, *device))
+    }
+
+    /// Drops what revoked enrollers said and what does not stay of it; true when there was any.
+    pub(super) fn disown(&mut self, revoked: &Revoked) -> bool {
+        let before = self.users.len() + self.devices.len() + self.adapters.len();
+        self.users.retain(|_, c| !revoked.disowns(c));
+        self.devices.retain(|_, d| !revoked.disowns(&d.peer));
+        self.adapters.retain(|_, c| !revoked.disowns(c));
+        before != self.users.len() + self.devices.len() + self.adapters.len()
     }
 
     /// The users' certificates, by key.
@@ -273,20 +304,7 @@ impl BookAsk {
         revoked: &Revoked,
         now: UnixTime,
     ) -> Result<(), IdentityError> {
-        let TrustAnchor::Office { overlay, root } = anchor else { return Err(IdentityError::NotOurs) };
-        let (delegation, enroller) = &self.proof;
-        let named = matches!(&delegation.claims, Claims::Adapter(names) if names.iter().any(|n| n == ENROLLERS));
-        if !named || delegation.subject != device || delegation.issuer != enroller.subject {
-            return Err(IdentityError::Shape("adapter"));
-        }
-        if enroller.claims != Claims::Enroller || enroller.issuer != *root {
-            return Err(IdentityError::Issuer("enroller"));
-        }
-        if revoked.is_enroller(&enroller.subject) {
-            return Err(IdentityError::Revoked("enroller"));
-        }
-        enroller.check(overlay, now)?;
-        delegation.check(overlay, now)
+        is_enrollers(&self.proof, device, anchor, revoked, now)
     }
 
     /// The encoding.
@@ -307,4 +325,28 @@ impl BookAsk {
         canonical(bytes, &ask.encode(), WHAT)?;
         Ok(ask)
     }
+}
+
+/// Checks that an enroller which is not revoked has delegated [`ENROLLERS`] to `device`: the delegation, and the enroller's certificate.
+pub(super) fn is_enrollers(
+    proof: &(Certificate, Certificate),
+    device: PublicKey,
+    anchor: &TrustAnchor,
+    revoked: &Revoked,
+    now: UnixTime,
+) -> Result<(), IdentityError> {
+    let TrustAnchor::Office { overlay, root } = anchor else { return Err(IdentityError::NotOurs) };
+    let (delegation, enroller) = proof;
+    let named = matches!(&delegation.claims, Claims::Adapter(names) if names.iter().any(|n| n == ENROLLERS));
+    if !named || delegation.subject != device || delegation.issuer != enroller.subject {
+        return Err(IdentityError::Shape("adapter"));
+    }
+    if enroller.claims != Claims::Enroller || enroller.issuer != *root {
+        return Err(IdentityError::Issuer("enroller"));
+    }
+    if revoked.is_enroller(&enroller.subject) {
+        return Err(IdentityError::Revoked("enroller"));
+    }
+    enroller.check(overlay, now)?;
+    delegation.check(overlay, now)
 }

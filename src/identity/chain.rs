@@ -11,7 +11,7 @@
 use super::cbor::{Reader, Writer, canonical};
 use super::{
     CLOCK_SKEW, Certificate, Claims, IdentityError, MayWrite, PublicKey, Purpose, RecordError, Revoked, SignedEntry,
-    split_aor,
+    Word, split_aor,
 };
 use crate::core::{Id, UnixTime};
 use std::collections::{BTreeMap, VecDeque};
@@ -71,6 +71,17 @@ impl Chain {
         self.find(|claims| matches!(claims, Claims::User(_))).map(|c| c.subject)
     }
 
+    /// Whose claim to the name `user` this is: the key of the user who has it, or of a phone's adapter the office's root, so that
+    /// several adapters of one phone are one claim.
+    pub fn claimant(&self, user: &str) -> Option<PublicKey> {
+        let delegated =
+            |c: &Certificate| matches!(&c.claims, Claims::Adapter(names) if names.iter().any(|n| n == user));
+        match self.certificates.iter().any(delegated) {
+            true => self.certificates.first().map(|enroller| enroller.issuer),
+            false => self.user_key(),
+        }
+    }
+
     pub(super) fn find(&self, which: impl Fn(&Claims) -> bool) -> Option<&Certificate> {
         self.certificates.iter().find(|c| which(&c.claims))
     }
@@ -106,10 +117,10 @@ pub struct Verified {
     pub has_place: bool,
     /// The enrollers' keys that the chain leans on, the user's first; empty in an open overlay.
     pub enrollers: Vec<PublicKey>,
+    /// What those enrollers say in the chain, each with who says it.
+    pub said: Vec<(PublicKey, Word)>,
     /// The phone accounts that the device may sign for.
     pub adapter_for: Vec<String>,
-    /// From when all certificates count, tolerance included.
-    pub valid_from: UnixTime,
     /// Until when all certificates count, tolerance included.
     pub valid_until: UnixTime,
 }
@@ -225,7 +236,7 @@ impl Verifier {
 
     fn lookup(&mut self, chain: &Chain, now: UnixTime) -> Result<&Verified, IdentityError> {
         let digest = chain.digest();
-        let good = self.known.get(&digest).is_some_and(|v| v.valid_from <= now && now <= v.valid_until);
+        let good = self.known.get(&digest).is_some_and(|v| now <= v.valid_until);
         if !good {
             // Out of its time, or never seen: the full check says which certificate it is.
             let verified = self.anchor.verify_chain(chain, now)?;
@@ -377,8 +388,9 @@ fn verified(
     let Claims::User(names) = &user.claims else { return Err(IdentityError::Shape("user")) };
     let Claims::Device(label) = &device.claims else { return Err(IdentityError::Shape("device")) };
     let (name, aliases) = names.split_first().ok_or(IdentityError::UserName)?;
-    let from = chain.iter().map(|c| c.not_before.secs().saturating_sub(CLOCK_SKEW.as_secs())).max().unwrap_or(0);
     let until = chain.iter().map(|c| c.not_after + CLOCK_SKEW).min().unwrap_or_default();
+    let by_enrollers = chain.iter().filter(|c| enrollers.contains(&c.issuer));
+    let said = by_enrollers.map(|c| (c.issuer, Word::certificate(c))).collect();
     Ok(Verified {
         device: device.subject,
         user_key: user.subject,
@@ -388,8 +400,8 @@ fn verified(
         peer_id: place.unwrap_or_else(|| key_peer_id(&device.subject)),
         has_place: place.is_some(),
         enrollers,
+        said,
         adapter_for,
-        valid_from: UnixTime(from),
         valid_until: until,
     })
 }

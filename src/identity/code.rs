@@ -2,7 +2,7 @@
 //! told.
 //!
 //! `kind and number of addresses (4 bits each) | secret (10) | fingerprint (16) | addresses`, the kind being 1 for an office's
-//! invite (fingerprint of the root) or 2 for a further device (fingerprint of the user's key), an address `4` or `6`, the IP
+//! invite (fingerprint of the root), 2 for a further device (fingerprint of the user's key) or 3 for a whole office (fingerprint of the root), an address `4` or `6`, the IP
 //! address and the port; as text by base32 groups. With one IPv4 address: 15 groups.
 
 use super::armour::{armour, unarmour};
@@ -24,6 +24,8 @@ pub enum CodeKind {
     Invite = 1,
     /// A user's: makes a further device of that user.
     Device = 2,
+    /// An enroller's: takes another office in.
+    Merge = 3,
 }
 
 /// 128 bits of BLAKE3 of an office's root key (or of a user's): nobody makes another key with the same.
@@ -109,6 +111,7 @@ impl InviteCode {
         let kind = match head >> 4 {
             1 => CodeKind::Invite,
             2 => CodeKind::Device,
+            3 => CodeKind::Merge,
             _ => return None,
         };
         if count > MAX_CODE_ADDRS {

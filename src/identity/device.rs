@@ -172,7 +172,7 @@ impl DeviceAnswer {
                 Some(KeyPair::from_seed(&seed))
             }
         };
-        Ok(Identity::of_device(device.clone(), user_key, self.chain.clone(), self.anchor.clone(), now)?)
+        Ok(Identity::assemble(device.clone(), user_key, self.chain.clone(), self.anchor.clone(), now)?)
     }
 }
 

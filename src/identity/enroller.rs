@@ -218,6 +218,8 @@ impl Enroller {
 
     /// What counts no more: its names are free again, its devices get nothing signed.
     pub fn revoke(&mut self, revoked: Arc<Revoked>) {
+        // A page under another's name may have stood in the place of a good one: that comes back from who has it.
+        self.book.disown(&revoked);
         self.revoked = revoked;
     }
 
@@ -229,7 +231,7 @@ impl Enroller {
     /// Takes a page of another enroller; true when it is news.
     pub fn learn(&mut self, page: &[u8], now: UnixTime) -> Result<bool, IdentityError> {
         let root = self.certificate.issuer;
-        self.book.take(page, &self.certificate.overlay, root, now)
+        self.book.take(page, &self.certificate.overlay, root, &self.revoked, now)
     }
 
     /// Names that more than one user holds.
@@ -281,7 +283,7 @@ impl Enroller {
         self.enrol_device(names, user_key, device_key, peer_id, None, now)
     }
 
-    fn enrol_device(
+    pub(super) fn enrol_device(
         &mut self,
         names: Vec<String>,
         user_key: PublicKey,
@@ -387,13 +389,23 @@ impl Enroller {
         self.book.holders(name, &self.revoked).next().is_some()
     }
 
+    /// True when a name is somebody's, a phone's, or promised by an open invite.
+    pub(super) fn is_spoken_for(&self, name: &str) -> bool {
+        self.is_taken(name) || self.invites.values().any(|i| i.spent.is_none() && i.names.iter().any(|n| n == name))
+    }
+
+    /// True when the user or this device of hers counts no more.
+    pub(super) fn is_revoked(&self, user: &PublicKey, device: &PublicKey) -> bool {
+        self.revoked.is_user(user) || self.revoked.is_device(user, device)
+    }
+
     fn is_taken(&self, name: &str) -> bool {
         self.is_member(name) || self.book.is_phone(name, &self.revoked)
     }
 }
 
 /// A name that people may have.
-fn ordinary_name(name: &str) -> Result<String, IdentityError> {
+pub(super) fn ordinary_name(name: &str) -> Result<String, IdentityError> {
     let name = canonical_user(name)?;
     if name.starts_with('_') { Err(IdentityError::UserName) } else { Ok(name) }
 }

@@ -35,8 +35,8 @@ pub enum IdentityError {
     /// For another overlay.
     #[error("the certificate belongs to another overlay")]
     Overlay,
-    /// Not valid yet, beyond the tolerated difference of clocks.
-    #[error("the {0} certificate is not valid yet")]
+    /// Signed later than now, beyond the tolerated difference of clocks.
+    #[error("the {0} is of a time to come: one of two clocks is wrong")]
     NotYetValid(&'static str),
     /// Valid no more.
     #[error("the {0} certificate has expired")]

@@ -24,6 +24,10 @@ pub enum Purpose {
     CallProof,
     /// The renewal of record entries.
     Touch,
+    /// A phone's secret for a further adapter.
+    Phone,
+    /// A device that asks another office to take it in.
+    Move,
     /// One user's word about another's key ([`Introduction`](super::Introduction)).
     Introduction,
 }
@@ -40,6 +44,8 @@ impl Purpose {
             Purpose::Letter => "chordial message v1",
             Purpose::CallProof => "chordial call proof v1",
             Purpose::Touch => "chordial record touch v1",
+            Purpose::Phone => "chordial phone secret v1",
+            Purpose::Move => "chordial request to move v1",
             Purpose::Introduction => "chordial introduction v1",
         }
     }

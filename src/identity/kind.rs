@@ -45,6 +45,13 @@ impl EntryKind {
     pub const WAITING: EntryKind = EntryKind::Other(15);
     /// 16: a piece of a sealed message that waits, under an AOR made from its number.
     pub const PIECE: EntryKind = EntryKind::Other(16);
+    /// 17: a device asks for a lease, or gives one back ([`LeaseBody`](super::LeaseBody)); the AOR names the lease. No holder
+    /// takes it as a record.
+    pub const LEASE: EntryKind = EntryKind::Other(17);
+    /// 18: which chunks a blob consists of ([`BlobBody`](super::BlobBody)), under an AOR made from the blob's number.
+    pub const BLOB: EntryKind = EntryKind::Other(18);
+    /// 19: a chunk lies here by the signer's wish ([`ChunkBody`](super::ChunkBody)), under an AOR made from the chunk's hash.
+    pub const CHUNK: EntryKind = EntryKind::Other(19);
     /// 40: what a caller says of one request that others forward (SPEC section 7). It travels with the request; no holder
     /// takes it.
     pub const CALLER: EntryKind = EntryKind::Other(40);
@@ -145,7 +152,7 @@ const fn many(row: KindRules) -> KindRules {
 }
 
 /// By number, from 1.
-const RULES: [KindRules; 16] = [
+const RULES: [KindRules; 19] = [
     row("contact", MayWrite::Own, 7 * DAY, 2 * KIB, 16),
     row("credential share", MayWrite::Own, 400 * DAY, 4 * KIB, 8),
     many(row("mailbox item", MayWrite::Member, 30 * DAY, 4 * KIB, 8)),
@@ -162,6 +169,9 @@ const RULES: [KindRules; 16] = [
     row("device", MayWrite::Own, 7 * DAY, 4 * KIB, 16),
     harmless(row("waiting messages", MayWrite::Member, 7 * DAY, 2 * KIB, 4)),
     harmless(row("message piece", MayWrite::Member, 7 * DAY, 6 * KIB, 1)),
+    row("lease", MayWrite::Member, HOUR / 4, 64, 1),
+    harmless(row("blob", MayWrite::Member, 30 * DAY, 6 * KIB, 1)),
+    harmless(row("chunk", MayWrite::Member, 30 * DAY, 64, 1)),
 ];
 
 /// Kinds of later versions.
@@ -191,8 +201,11 @@ mod tests {
             (EntryKind::DEVICE, "device"),
             (EntryKind::WAITING, "waiting messages"),
             (EntryKind::PIECE, "message piece"),
+            (EntryKind::LEASE, "lease"),
+            (EntryKind::BLOB, "blob"),
+            (EntryKind::CHUNK, "chunk"),
             (EntryKind::Other(0), "unknown"),
-            (EntryKind::Other(17), "unknown"),
+            (EntryKind::Other(20), "unknown"),
             (EntryKind::Other(u16::MAX), "unknown"),
         ] {
             assert_eq!(kind.rules().name, name);

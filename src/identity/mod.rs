@@ -24,12 +24,16 @@
 //! each end's key to the other, whoever carries the messages. Where a name is nobody's (an open overlay) the same book of
 //! acquaintances says which of several keys is meant ([`Choice`]); a contact's [`Introduction`] may bring one more.
 //!
-//! Left out: making members whose enroller was revoked whole again without a new
-//! invite; merging two offices; hearing of revocations in other overlays.
+//! An office may be taken into another ([`MergeOffer`], [`Merges`]): a statement of its own says where it continues ([`Successor`]), and
+//! each device is certified there by showing who it was ([`MoveAsk`]).
+//!
+//! Left out: hearing of revocations in other overlays.
 
 mod acquaintances;
+mod admit;
 mod armour;
 mod backup;
+mod blob;
 mod book;
 mod cbor;
 mod certificate;
@@ -47,14 +51,17 @@ mod introduced;
 mod introduction;
 mod key;
 mod kind;
+mod lease;
 mod letter;
 mod link;
 pub mod login;
 mod mailbox;
+mod merge;
 mod name;
 mod own;
 mod owner;
 mod pairing;
+mod phone;
 mod pins;
 mod proof;
 mod reconcile;
@@ -62,11 +69,18 @@ mod recovery;
 mod revocation;
 mod seal;
 mod settings;
+mod successor;
 mod throttle;
 mod touch;
+mod word;
 
 pub use acquaintances::{Acquaintances, Block, Contact, FullError, Knock, Known, MAX_CONTACTS, MAX_KNOCKS, Standing};
+pub use admit::{MERGE_CODE_LIFETIME, Merges};
 pub use backup::{BackupError, open_backup, seal_backup};
+pub use blob::{
+    BLOB_LIST, BlobBody, BlobRef, CHUNK, ChunkBody, ChunkHash, MAX_BLOB, chunk_aor, open_chunk, pack_names, seal_chunk,
+    unpack_names,
+};
 pub use book::{BOOK_TYPE, Book, BookAsk, BookDevice, MAX_BOOK};
 pub use certificate::{Certificate, Claims};
 pub use certify::{CERTIFY_TYPE, Certified, CertifyAnswer, CertifyRequest, MAX_ASKED};
@@ -83,9 +97,11 @@ pub use introduced::{Heard, Introduced, MAX_INTRODUCTIONS};
 pub use introduction::{INTRODUCTION_LIFE, INTRODUCTION_SCHEME, Introduction, SignedIntroduction};
 pub use key::{KeyPair, PublicKey, Purpose};
 pub use kind::{EntryKind, KindRules, MayWrite};
+pub use lease::{LEASE_LIFETIME, LONGEST_LEASE, LeaseBody, SHORTEST_LEASE, lease_aor};
 pub use letter::{Letter, LetterId, MAX_TEXT, SignedLetter};
 pub use link::{ContactLink, LINK_SCHEME, RingToken};
 pub use mailbox::{DeviceBody, MAX_ACKS, MAX_WAITING, Waiting, WaitingBody};
+pub use merge::{MERGE_LIFETIME, MERGE_TYPE, MergeOffer, MergeTerms, MoveAnswer, MoveAsk, Named};
 pub use name::{aor, canonical_overlay, canonical_user, resource_key, split_aor};
 pub use own::Identity;
 pub use owner::{OWNER_TYPE, OwnerAnswer, OwnerAsk};
@@ -93,17 +109,20 @@ pub use pairing::{
     MAX_PAIRING_TRIES, PAIRING_TYPE, PairingAnswer, PairingInviter, PairingJoiner, PairingKey, PairingRequest,
     ShortCode,
 };
+pub use phone::{DigestSecret, MAX_SHARED, PHONE_TYPE, PhoneShare, PhoneWord};
 pub use pins::{Choice, KeyHint, choose, told_apart};
 pub use proof::{CallProof, PROOF_HEADER, Said, Side};
 pub use reconcile::{Ask, ItemId, Reconciled, Reply};
 pub use recovery::RecoverySheet;
 pub use revocation::{
-    MAX_OFFICE_REVOCATIONS, MAX_REVOCATIONS_PER_USER, MAX_USER_REVOCATIONS, Noted, REVOCATIONS_TYPE, Revocation,
-    Revocations, Revoked, RevokedKey,
+    MAX_OFFICE_REVOCATIONS, MAX_REVOCATIONS_PER_USER, MAX_ROOT_REVOCATIONS, MAX_USER_REVOCATIONS, Noted,
+    REVOCATIONS_TYPE, Revocation, Revocations, Revoked, RevokedKey,
 };
 pub use seal::{MAX_RECIPIENTS, SealError, open, seal};
 pub use settings::{MAX_PART, MAX_SETTING, SETTINGS, SETTINGS_PARTS, Settings, settings_aor};
+pub use successor::{Former, MAX_MERGED, Successor};
 pub use touch::{Touch, TouchOf, touch};
+pub use word::{MAX_KEPT, Word};
 
 use std::time::Duration;
 

@@ -9,8 +9,8 @@ use super::cbor::{Reader, Writer, canonical};
 use super::enroller::draw_peer_id;
 use super::{
     Certificate, Certified, CertifyRequest, Chain, Claims, ENROLLERS, EnrolError, Enroller, Entry, IdentityError,
-    KeyPair, MayWrite, PublicKey, RecoverySheet, SignedEntry, TrustAnchor, Verified, canonical_overlay, canonical_user,
-    split_aor,
+    KeyPair, MayWrite, PublicKey, RecoverySheet, Revoked, SignedEntry, TrustAnchor, Verified, canonical_overlay,
+    canonical_user, split_aor,
 };
 use crate::core::{Id, Redacted, Rng, UnixTime};
 use std::time::Duration;
@@ -108,7 +108,7 @@ impl Identity {
         Identity::assemble(device, Some(user_key), chain, anchor, now)
     }
 
-    /// Signs `device` as a further device of this identity's user; its chain, for [`Identity::of_device`]. `NotOurs` where
+    /// Signs `device` as a further device of this identity's user; its chain, for [`Identity::assemble`]. `NotOurs` where
     /// this device does not hold the user's key.
     pub fn add_device(&self, device: PublicKey, label: &str, now: UnixTime) -> Result<Chain, IdentityError> {
         let user_key = self.user_key.as_ref().ok_or(IdentityError::NotOurs)?;
@@ -117,17 +117,6 @@ impl Identity {
         let chain = Chain::new(self.above_device().iter().cloned().chain([about_device]).collect());
         self.anchor.verify_chain(&chain, now)?;
         Ok(chain)
-    }
-
-    /// The identity of a device that another one of the user signed, with the user's key where it was handed over.
-    pub fn of_device(
-        device: KeyPair,
-        user_key: Option<KeyPair>,
-        chain: Chain,
-        anchor: TrustAnchor,
-        now: UnixTime,
-    ) -> Result<Identity, IdentityError> {
-        Identity::assemble(device, user_key, chain, anchor, now)
     }
 
     /// The certificates above the device's: `[enroller, user]` in an office, `[user]` in an open overlay.
@@ -248,7 +237,7 @@ impl Identity {
 
     /// Renews what this device can renew itself: on an enroller everything, with the user's key the device's certificate. True
     /// when anything changed.
-    pub fn renew_own(&mut self, now: UnixTime, rng: &mut Rng) -> Result<bool, EnrolError> {
+    pub fn renew_own(&mut self, revoked: &Revoked, now: UnixTime, rng: &mut Rng) -> Result<bool, EnrolError> {
         let mut renewed = false;
         let device = self.chain.find(|c| matches!(c, Claims::Device(_))).cloned();
         if let (Some(user_key), Some(old)) = (&self.user_key, device.filter(|c| c.not_after <= now + RENEW_BEFORE)) {
@@ -261,8 +250,8 @@ impl Identity {
             self.chain = Chain::new(certificates);
             renewed = true;
         }
-        if self.needs_enroller(now) && self.enroller.is_some() {
-            let request = self.certify_request(self.ending_delegations(now), now);
+        if self.enroller.is_some() && (self.needs_enroller(now) || self.leans_on(revoked)) {
+            let request = self.certify_request(self.ending_delegations(revoked, now), now);
             let (anchor, device) = (self.anchor.clone(), self.device.public());
             let enroller = self.enroller.as_mut().ok_or(IdentityError::NotOurs)?;
             let granted = enroller.certify(&request, device, &anchor, now, rng)?;
@@ -281,9 +270,16 @@ impl Identity {
         office && (!self.has_place || ends.is_some_and(|end| end <= now + RENEW_BEFORE))
     }
 
-    /// The phone accounts whose delegation runs out within a year.
-    pub fn ending_delegations(&self, now: UnixTime) -> Vec<String> {
-        let ending = self.adapters.iter().filter(|(c, _)| c.not_after <= now + RENEW_BEFORE);
+    /// True when anything that it shows was signed by an enroller that is revoked, although it stays.
+    pub fn leans_on(&self, revoked: &Revoked) -> bool {
+        let signed = self.chain.certificates().iter().chain(self.adapters.iter().map(|(c, _)| c));
+        signed.map(|c| &c.issuer).any(|issuer| revoked.is_enroller(issuer))
+    }
+
+    /// The phone accounts whose delegation runs out within a year, or was signed by an enroller that is revoked.
+    pub fn ending_delegations(&self, revoked: &Revoked, now: UnixTime) -> Vec<String> {
+        let ends = |c: &Certificate| c.not_after <= now + RENEW_BEFORE || revoked.is_enroller(&c.issuer);
+        let ending = self.adapters.iter().filter(|(c, _)| ends(c));
         let names = ending.filter_map(|(c, _)| if let Claims::Adapter(names) = &c.claims { Some(names) } else { None });
         names.flatten().filter(|n| *n != ENROLLERS).take(super::MAX_ASKED).cloned().collect()
     }
@@ -354,6 +350,31 @@ impl Identity {
         }
         self.adapters.push(adapter);
         Ok(())
+    }
+
+    /// Its delegations of phones, each with who signed it.
+    pub fn delegations(&self) -> impl Iterator<Item = &(Certificate, Certificate)> {
+        self.adapters
+            .iter()
+            .filter(|(c, _)| !matches!(&c.claims, Claims::Adapter(n) if n.iter().any(|n| n == ENROLLERS)))
+    }
+
+    /// Remembers the further devices that `former`, the same device in another office, had signed.
+    pub(super) fn bring_signed(
+        &mut self,
+        former: &Identity,
+        overlay: &str,
+        now: UnixTime,
+    ) -> Result<(), IdentityError> {
+        let Some(user_key) = &self.user_key else { return Ok(()) };
+        let again = |c: &Certificate| Certificate::issue(user_key, c.subject, overlay, c.claims.clone(), now);
+        self.signed = former.signed.iter().map(again).collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    /// Speaks for the phone account `name` no longer.
+    pub fn drop_adapter(&mut self, name: &str) {
+        self.adapters.retain(|(c, _)| !matches!(&c.claims, Claims::Adapter(names) if *names == [name.to_owned()]));
     }
 
     /// The identity under which this device speaks for the phone account `name`: in an office by its adapter certificate
@@ -443,8 +464,8 @@ impl Identity {
         self.device.public()
     }
 
-    /// Puts together keys and a chain, which is verified and must be about those keys.
-    pub(super) fn assemble(
+    /// Puts together keys and a chain, which is verified and must be about those keys; the user's where this device holds it.
+    pub fn assemble(
         device: KeyPair,
         user_key: Option<KeyPair>,
         chain: Chain,

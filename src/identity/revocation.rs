@@ -5,13 +5,19 @@
 //!
 //! | issuer | certificates | what it may revoke |
 //! |---|---|---|
-//! | root | none | 3 enroller, 1 user, 2 device |
-//! | enroller | enroller | user, device |
+//! | root | none | 3 enroller (naming what stays of its word), 1 user, 2 device, 4 the office itself |
+//! | enroller | enroller | user, device, the office itself |
 //! | user | enroller, user (open: user) | its own devices; itself |
 //!
-//! A statement has no end: what is revoked stays so, also when the certificates of who said it have run out or the enroller is
-//! revoked later. It counts for chains, whatever their certificates' dates: dates can be chosen by who signs. A user's
+//! A statement has no end: what is revoked stays so, also when the certificates of who said it have run out. It counts for chains, whatever their certificates' dates: dates can be chosen by who signs. A user's
 //! statement about a device counts in that user's chains alone.
+//!
+//! **A revoked enroller.** The root's statement names what stays of that enroller's word ([`Word`]): certificates of members, and
+//! revocations that it signed. All else that bears its signature is refused, whatever date it bears. Several statements about
+//! one enroller add up.
+//!
+//! **The office itself** counts no more when it continues as another one: the subject is that one's root, the name its name ([`Successor`]).
+//! The one said first counts, whoever says another later.
 //!
 //! **Freshness.** Every peer keeps the whole set, on disk. A new statement is passed on at once over links to all peers known; both
 //! ends of a new link compare digests first, and every peer compares with a few others each minute. So it is with every
@@ -21,8 +27,8 @@
 use super::cbor::{Reader, Writer, canonical};
 use super::name::check_label;
 use super::{
-    CLOCK_SKEW, Certificate, Claims, Identity, IdentityError, ItemId, KeyPair, PublicKey, Purpose, Reconciled,
-    RecoverySheet, TrustAnchor, Verified,
+    Certificate, Claims, Identity, IdentityError, ItemId, KeyPair, MAX_KEPT, PublicKey, Purpose, Reconciled,
+    RecoverySheet, Successor, TrustAnchor, Verified, Word,
 };
 use crate::core::UnixTime;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,14 +36,16 @@ use std::sync::Arc;
 
 /// Content type of the messages that reconcile revocations.
 pub const REVOCATIONS_TYPE: &str = "application/chordial-revocations+cbor";
-/// Most statements of root and enrollers that are kept.
+/// Most statements of enrollers that are kept.
 pub const MAX_OFFICE_REVOCATIONS: usize = 16_384;
+/// Most statements of the root that are kept.
+pub const MAX_ROOT_REVOCATIONS: usize = 1024;
 /// Most statements of users that are kept, all users together.
 pub const MAX_USER_REVOCATIONS: usize = 4096;
 /// Most statements of one user.
 pub const MAX_REVOCATIONS_PER_USER: usize = 64;
 /// Largest encoding of a statement with its certificates.
-const MAX_STATEMENT: usize = 2048;
+const MAX_STATEMENT: usize = 2048 + 16 * MAX_KEPT;
 const WHAT: &str = "revocation";
 
 /// What counts no more.
@@ -47,22 +55,26 @@ pub enum RevokedKey {
     User,
     /// One device.
     Device,
-    /// An enroller: nothing that it signed counts any more; its members are signed again by another.
+    /// An enroller: of what it signed only that counts which the statement names.
     Enroller,
+    /// The office itself, which continues as another one: the key is the other's root.
+    Office,
 }
 
 impl RevokedKey {
-    fn number(self) -> u64 {
+    pub(super) fn number(self) -> u64 {
         match self {
             RevokedKey::User => 1,
             RevokedKey::Device => 2,
             RevokedKey::Enroller => 3,
+            RevokedKey::Office => 4,
         }
     }
 }
 
-/// Two statements with one key say the same; a user's says it about its own chains.
-type Key = (RevokedKey, PublicKey, Option<PublicKey>);
+/// Two statements with one key say the same: what, whose key, whether a user says so, who, and of an enroller the statement itself,
+/// since several add up.
+type Key = (RevokedKey, PublicKey, bool, PublicKey, Option<ItemId>);
 
 /// One statement. Reading one verifies nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -79,6 +91,10 @@ pub struct Revocation {
     pub overlay: String,
     /// What people call it; at most 64 bytes.
     pub name: String,
+    /// Of an enroller: what stays of its word.
+    pub kept: BTreeSet<Word>,
+    /// Of the office: where it continues.
+    pub successor: Option<Successor>,
     authority: Vec<Certificate>,
     signature: [u8; 64],
 }
@@ -95,11 +111,13 @@ impl Revocation {
     ) -> Result<Revocation, IdentityError> {
         if let Some(enroller) = by.enroller.as_ref().filter(|_| what != RevokedKey::Enroller) {
             let authority = vec![enroller.certificate().clone()];
-            return Revocation::issue(enroller.key(), authority, by.overlay(), what, subject, name, now);
+            let kept = BTreeSet::new();
+            return Revocation::issue(enroller.key(), authority, by.overlay(), (what, subject, kept), name, now);
         }
         let own = what == RevokedKey::Device || by.user_key.as_ref().is_some_and(|key| key.public() == subject);
         let key = by.user_key.as_ref().filter(|_| own).ok_or(IdentityError::NotOurs)?;
-        Revocation::issue(key, by.above_device().to_vec(), by.overlay(), what, subject, name, now)
+        let about = (what, subject, BTreeSet::new());
+        Revocation::issue(key, by.above_device().to_vec(), by.overlay(), about, name, now)
     }
 
     /// Signs with the root key, which alone may revoke an enroller.
@@ -110,22 +128,68 @@ impl Revocation {
         name: &str,
         now: UnixTime,
     ) -> Result<Revocation, IdentityError> {
-        Revocation::issue(sheet.key(), Vec::new(), sheet.overlay(), what, subject, name, now)
+        let about = (what, subject, BTreeSet::new());
+        Revocation::issue(sheet.key(), Vec::new(), sheet.overlay(), about, name, now)
+    }
+
+    /// Signs with this device's enroller key that the office continues as that of `root`, called `name`.
+    pub fn of_office(
+        by: &Identity,
+        root: PublicKey,
+        name: &str,
+        successor: Successor,
+        now: UnixTime,
+    ) -> Result<Revocation, IdentityError> {
+        let enroller = by.enroller.as_ref().ok_or(IdentityError::NotOurs)?;
+        let (authority, about) = (vec![enroller.certificate().clone()], (RevokedKey::Office, root, BTreeSet::new()));
+        let mut said = Revocation::issue(enroller.key(), authority, by.overlay(), about, name, now)?;
+        said.successor = Some(successor);
+        said.signature = enroller.key().sign(Purpose::Revocation, &said.statement());
+        match said.encode().len() > MAX_STATEMENT {
+            true => Err(IdentityError::TooLarge(WHAT)),
+            false => Ok(said),
+        }
+    }
+
+    /// Signs with the root key that an enroller counts no more, but for what is `kept`: as many statements as that takes.
+    pub fn of_enroller(
+        sheet: &RecoverySheet,
+        enroller: PublicKey,
+        kept: &BTreeSet<Word>,
+        name: &str,
+        now: UnixTime,
+    ) -> Result<Vec<Revocation>, IdentityError> {
+        let all: Vec<Word> = kept.iter().copied().collect();
+        let parts: Vec<&[Word]> = if all.is_empty() { vec![&[]] } else { all.chunks(MAX_KEPT).collect() };
+        let sign = |part: &&[Word]| {
+            let about = (RevokedKey::Enroller, enroller, part.iter().copied().collect());
+            Revocation::issue(sheet.key(), Vec::new(), sheet.overlay(), about, name, now)
+        };
+        parts.iter().map(sign).collect()
     }
 
     fn issue(
         key: &KeyPair,
         authority: Vec<Certificate>,
         overlay: &str,
-        what: RevokedKey,
-        subject: PublicKey,
+        (what, subject, kept): (RevokedKey, PublicKey, BTreeSet<Word>),
         name: &str,
         now: UnixTime,
     ) -> Result<Revocation, IdentityError> {
         check_label(name)?;
         let (issuer, overlay, name) = (key.public(), overlay.to_owned(), name.to_owned());
-        let mut revocation =
-            Revocation { what, subject, issuer, issued: now, overlay, name, authority, signature: [0; 64] };
+        let mut revocation = Revocation {
+            what,
+            subject,
+            issuer,
+            issued: now,
+            overlay,
+            name,
+            kept,
+            successor: None,
+            authority,
+            signature: [0; 64],
+        };
         revocation.signature = key.sign(Purpose::Revocation, &revocation.statement());
         Ok(revocation)
     }
@@ -149,32 +213,48 @@ impl Revocation {
         let mut reader = Reader::new(bytes, WHAT);
         reader.array(3)?;
         let mut inner = Reader::new(reader.bytes()?, WHAT);
-        inner.array(7)?;
+        let fields = inner.list(8)?;
         inner.version(1)?;
         let what = match inner.uint()? {
             1 => RevokedKey::User,
             2 => RevokedKey::Device,
             3 => RevokedKey::Enroller,
+            4 => RevokedKey::Office,
             _ => return Err(IdentityError::Malformed(WHAT)),
         };
         let (subject, issuer) = (PublicKey(inner.exact()?), PublicKey(inner.exact()?));
         let issued = UnixTime(inner.uint()?);
         let (overlay, name) = (inner.text()?.to_owned(), inner.text()?.to_owned());
         check_label(&name)?;
+        let mut successor = None;
+        let kept = match (fields, what) {
+            (8, RevokedKey::Office) => {
+                successor = Some(Successor::decode(inner.bytes()?)?);
+                BTreeSet::new()
+            }
+            (7, _) if what != RevokedKey::Office => BTreeSet::new(),
+            (8, RevokedKey::Enroller) => {
+                let (kept, rest) = inner.bytes()?.as_chunks::<16>();
+                if kept.is_empty() || kept.len() > MAX_KEPT || !rest.is_empty() {
+                    return Err(IdentityError::Malformed(WHAT));
+                }
+                kept.iter().map(|said| Word(*said)).collect()
+            }
+            _ => return Err(IdentityError::Malformed(WHAT)),
+        };
         let authority = (0..reader.list(2)?).map(|_| Certificate::read(&mut reader)).collect::<Result<Vec<_>, _>>()?;
         let signature = reader.exact()?;
-        let revocation = Revocation { what, subject, issuer, issued, overlay, name, authority, signature };
+        let revocation =
+            Revocation { what, subject, issuer, issued, overlay, name, kept, successor, authority, signature };
         canonical(bytes, &revocation.encode(), WHAT)?;
         Ok(revocation)
     }
 
-    /// Checks that it counts in the overlay of `anchor`: authority, signatures, overlay; not from the future.
-    pub fn verify(&self, anchor: &TrustAnchor, now: UnixTime) -> Result<(), IdentityError> {
+    /// Checks that it counts in the overlay of `anchor`: authority, signatures, overlay. One from the future counts: it is this machine's clock
+    /// that is behind.
+    pub fn verify(&self, anchor: &TrustAnchor) -> Result<(), IdentityError> {
         if self.overlay != anchor.overlay() {
             return Err(IdentityError::Overlay);
-        }
-        if self.issued > now + CLOCK_SKEW {
-            return Err(IdentityError::NotYetValid(WHAT));
         }
         let wrong = Err(IdentityError::Issuer(WHAT));
         let own = self.what == RevokedKey::Device || self.what == RevokedKey::User && self.subject == self.issuer;
@@ -227,13 +307,25 @@ impl Revocation {
     }
 
     fn key(&self) -> Key {
-        (self.what, self.subject, self.is_by_user().then_some(self.issuer))
+        let adds_up = matches!(self.what, RevokedKey::Enroller | RevokedKey::Office);
+        let part = adds_up.then(|| ItemId::of(&self.encode()));
+        (self.what, self.subject, self.is_by_user(), self.issuer, part)
+    }
+
+    fn is_by_root(&self) -> bool {
+        self.authority.is_empty()
     }
 
     fn statement(&self) -> Vec<u8> {
-        let mut writer = Writer::array(7);
+        let more = !self.kept.is_empty() || self.successor.is_some();
+        let mut writer = Writer::array(if more { 8 } else { 7 });
         writer.uint(1).uint(self.what.number()).bytes(&self.subject.0).bytes(&self.issuer.0);
         writer.uint(self.issued.secs()).text(&self.overlay).text(&self.name);
+        if let Some(successor) = &self.successor {
+            writer.bytes(&successor.encode());
+        } else if !self.kept.is_empty() {
+            writer.bytes(&self.kept.iter().flat_map(|said| said.0).collect::<Vec<_>>());
+        }
         writer.finish()
     }
 }
@@ -243,7 +335,7 @@ impl Revocation {
 pub enum Noted {
     /// It is kept and says something new.
     New,
-    /// Said already; at most its wording changed.
+    /// Word already; at most its wording changed.
     Known,
     /// A bound is reached.
     Full,
@@ -255,6 +347,7 @@ pub struct Revocations {
     statements: BTreeMap<Key, (ItemId, Revocation)>,
     by_id: BTreeMap<ItemId, Key>,
     by_users: BTreeMap<PublicKey, usize>,
+    by_root: usize,
 }
 
 impl Revocations {
@@ -269,23 +362,39 @@ impl Revocations {
             }
             return Noted::Known;
         }
-        let users: usize = self.by_users.values().sum();
-        let full = match key.2 {
-            Some(user) => {
-                users >= MAX_USER_REVOCATIONS
-                    || self.by_users.get(&user).is_some_and(|n| *n >= MAX_REVOCATIONS_PER_USER)
-            }
-            None => self.statements.len() - users >= MAX_OFFICE_REVOCATIONS,
-        };
-        if full {
+        let user = revocation.is_by_user().then_some(revocation.issuer);
+        if self.is_full(&revocation) && (user.is_some() || !self.make_room() || self.is_full(&revocation)) {
             return Noted::Full;
         }
-        if let Some(user) = key.2 {
+        if let Some(user) = user {
             *self.by_users.entry(user).or_default() += 1;
         }
+        self.by_root += usize::from(revocation.is_by_root());
         self.by_id.insert(id, key);
         self.statements.insert(key, (id, revocation));
         Noted::New
+    }
+
+    fn is_full(&self, revocation: &Revocation) -> bool {
+        let users: usize = self.by_users.values().sum();
+        if revocation.is_by_user() {
+            let own = self.by_users.get(&revocation.issuer).copied().unwrap_or_default();
+            return users >= MAX_USER_REVOCATIONS || own >= MAX_REVOCATIONS_PER_USER;
+        }
+        match revocation.is_by_root() {
+            true => self.by_root >= MAX_ROOT_REVOCATIONS,
+            false => self.statements.len() - users - self.by_root >= MAX_OFFICE_REVOCATIONS,
+        }
+    }
+
+    /// Drops what revoked enrollers said and what does not stay; true when there was any. Only where the room is needed: who
+    /// compares with others who keep it would be offered it again and again.
+    fn make_room(&mut self) -> bool {
+        let revoked = self.revoked();
+        let before = self.statements.len();
+        self.statements.retain(|_, (_, r)| !revoked.unsays(r));
+        self.by_id.retain(|_, key| self.statements.contains_key(key));
+        self.statements.len() < before
     }
 
     /// True when this very statement is kept.
@@ -301,15 +410,27 @@ impl Revocations {
     /// What verifiers need.
     pub fn revoked(&self) -> Arc<Revoked> {
         let mut revoked = Revoked::default();
-        for (what, subject, user) in self.statements.keys() {
-            match (what, user) {
-                (RevokedKey::User, _) => revoked.users.insert(*subject),
-                (RevokedKey::Device, None) => revoked.devices.insert(*subject),
-                (RevokedKey::Device, Some(user)) => revoked.by_user.insert((*user, *subject)),
-                (RevokedKey::Enroller, _) => revoked.enrollers.insert(*subject),
-            };
+        for enroller in self.iter().filter(|r| r.what == RevokedKey::Enroller) {
+            revoked.enrollers.entry(enroller.subject).or_default().extend(&enroller.kept);
+        }
+        for r in self.iter() {
+            match r.what {
+                RevokedKey::Enroller | RevokedKey::Office => {}
+                _ if revoked.unsays(r) => {}
+                RevokedKey::User => drop(revoked.users.insert(r.subject)),
+                RevokedKey::Device if r.is_by_user() => drop(revoked.by_user.insert((r.issuer, r.subject))),
+                RevokedKey::Device => drop(revoked.devices.insert(r.subject)),
+            }
         }
         Arc::new(revoked)
+    }
+
+    /// Where the office continues, if it does: of what was said first the latest wording.
+    pub fn successor(&self) -> Option<&Revocation> {
+        let revoked = self.revoked();
+        let said = || self.iter().filter(|r| r.what == RevokedKey::Office && !revoked.unsays(r));
+        let root = said().min_by_key(|r| (r.issued, ItemId::of(&r.encode())))?.subject;
+        said().filter(|r| r.subject == root).max_by_key(|r| (r.issued, ItemId::of(&r.encode())))
     }
 
     /// How many.
@@ -333,16 +454,15 @@ impl Revocations {
     }
 
     /// Reads the file and verifies every statement: a file that was tampered with revokes nobody.
-    pub fn from_bytes(bytes: &[u8], anchor: &TrustAnchor, now: UnixTime) -> Result<Revocations, IdentityError> {
+    pub fn from_bytes(bytes: &[u8], anchor: &TrustAnchor) -> Result<Revocations, IdentityError> {
         const FILE: &str = "file of revocations";
         let mut reader = Reader::new(bytes, FILE);
         reader.array(2)?;
         reader.version(1)?;
         let mut revocations = Revocations::default();
-        for _ in 0..reader.list((MAX_OFFICE_REVOCATIONS + MAX_USER_REVOCATIONS) as u64)? {
+        for _ in 0..reader.list((MAX_OFFICE_REVOCATIONS + MAX_USER_REVOCATIONS + MAX_ROOT_REVOCATIONS) as u64)? {
             let revocation = Revocation::decode(reader.item()?)?;
-            // A clock that was set back must not let anybody in again.
-            revocation.verify(anchor, now.max(revocation.issued))?;
+            revocation.verify(anchor)?;
             revocations.note(revocation);
         }
         canonical(bytes, &revocations.to_bytes(), FILE)?;
@@ -367,13 +487,15 @@ pub struct Revoked {
     users: BTreeSet<PublicKey>,
     devices: BTreeSet<PublicKey>,
     by_user: BTreeSet<(PublicKey, PublicKey)>,
-    enrollers: BTreeSet<PublicKey>,
+    /// With what stays of their word.
+    enrollers: BTreeMap<PublicKey, BTreeSet<Word>>,
 }
 
 impl Revoked {
     /// `Revoked` when anything that the chain leans on is revoked.
     pub fn check(&self, verified: &Verified) -> Result<(), IdentityError> {
-        if verified.enrollers.iter().any(|key| self.enrollers.contains(key)) {
+        let gone = |(by, said): &(PublicKey, Word)| self.enrollers.get(by).is_some_and(|kept| !kept.contains(said));
+        if verified.said.iter().any(gone) {
             return Err(IdentityError::Revoked("enroller"));
         }
         if self.is_user(&verified.user_key) {
@@ -397,7 +519,18 @@ impl Revoked {
 
     /// True when this enroller is revoked.
     pub fn is_enroller(&self, enroller: &PublicKey) -> bool {
-        self.enrollers.contains(enroller)
+        self.enrollers.contains_key(enroller)
+    }
+
+    /// True when a revoked enroller signed this and it does not stay.
+    pub fn disowns(&self, certificate: &Certificate) -> bool {
+        let kept = self.enrollers.get(&certificate.issuer);
+        kept.is_some_and(|kept| !kept.contains(&Word::certificate(certificate)))
+    }
+
+    fn unsays(&self, revocation: &Revocation) -> bool {
+        let kept = self.enrollers.get(&revocation.issuer).filter(|_| !revocation.is_by_user());
+        kept.is_some_and(|kept| !kept.contains(&Word::revocation(revocation)))
     }
 
     /// True when nobody is.

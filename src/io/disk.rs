@@ -33,6 +33,10 @@ pub const SHARES: &str = "shares.cbor";
 pub const ATTEMPTS: &str = "attempts.cbor";
 /// Contacts and keys of other overlays (`identity::Acquaintances`).
 pub const FOREIGN: &str = "foreign.cbor";
+/// The office that this device has come from (`identity::Former`).
+pub const FORMER: &str = "former.cbor";
+/// Offices that are taken in (`identity::Merges`).
+pub const MERGES: &str = "merges.cbor";
 
 /// Why the data directory could not be used.
 #[derive(Debug, Error)]

@@ -8,6 +8,7 @@ use super::discovery;
 use super::disk::{self, DataDir};
 use super::dns::Dns;
 use super::media::{Engine, clock};
+use super::relay::Relays;
 use super::store::Records;
 use super::surroundings::Surroundings;
 use super::transport::{Credentials, Endpoint, Event as WireEvent};
@@ -15,6 +16,7 @@ use super::voice::Voices;
 use crate::core::{Instant, UnixTime};
 use crate::node::control::{Command, Event, RequestId};
 use crate::node::{Input, MediaInput, Node, Output, Saved, StoreInput};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use thiserror::Error;
@@ -25,6 +27,8 @@ use tokio::sync::mpsc;
 const BATCH: usize = 128;
 /// How long leaving may take after a signal.
 const LEAVING: Duration = Duration::from_secs(4);
+/// How often a file is tried again that the disk did not take.
+const SAVE_AGAIN: Duration = Duration::from_secs(5);
 /// How often the machine is measured.
 const MEASURE: Duration = Duration::from_secs(300);
 /// How often the wall clock is compared with what the node believes.
@@ -36,9 +40,6 @@ pub enum RunError {
     /// No bootstrap peer took it in.
     #[error("this peer could not join: {0}")]
     NotJoined(String),
-    /// Something has to be kept and cannot be.
-    #[error(transparent)]
-    Disk(#[from] disk::DiskError),
     /// The operating system refused something else.
     #[error("{what}: {source}")]
     System {
@@ -55,6 +56,7 @@ pub struct Driver {
     pub(super) endpoint: Endpoint,
     pub(super) wire: mpsc::Receiver<WireEvent>,
     pub(super) voices: Voices,
+    pub(super) relays: Relays,
     pub(super) media: mpsc::Receiver<MediaInput>,
     pub(super) control: mpsc::Receiver<ControlRequest>,
     pub(super) surroundings: Surroundings,
@@ -65,6 +67,8 @@ pub struct Driver {
     pub(super) records: Option<Records>,
     pub(super) recorded: mpsc::Receiver<StoreInput>,
     pub(super) waiting: BTreeMap<RequestId, mpsc::Sender<Update>>,
+    /// Files that the disk has not taken yet.
+    pub(super) unsaved: BTreeMap<Saved, Bytes>,
 }
 
 /// The wall clock.
@@ -93,6 +97,7 @@ impl Driver {
         let mut batch = Vec::with_capacity(BATCH);
         let mut clock_check = tokio::time::interval(CLOCK_CHECK);
         let mut measure = tokio::time::interval(MEASURE);
+        let mut again = tokio::time::interval(SAVE_AGAIN);
         let mut leaving: Option<Instant> = None;
         loop {
             if self.carry_out(&mut on_event)? {
@@ -132,6 +137,7 @@ impl Driver {
                     }
                     Some(_) => return Ok(()),
                 },
+                _ = again.tick(), if !self.unsaved.is_empty() => self.save_again(),
                 _ = measure.tick() => {
                     if let Some(facts) = super::machine::facts() {
                         self.node.handle(clock::now(), Input::Facts(facts));
@@ -139,7 +145,10 @@ impl Driver {
                 }
                 _ = clock_check.tick() => {
                     let (now, unix) = (clock::now(), unix_now());
-                    if self.node.unix(now).secs().abs_diff(unix.secs()) > 2 {
+                    if let Some(figures) = self.relays.figures() {
+                        self.node.handle(now, Input::Relay(figures));
+                    }
+                    if self.node.wall(now).secs().abs_diff(unix.secs()) > 2 {
                         self.node.handle(now, Input::Clock { unix });
                     }
                 }
@@ -153,6 +162,9 @@ impl Driver {
 
     fn on_control(&mut self, asked: ControlRequest) {
         let now = clock::now();
+        if let Some(figures) = self.relays.figures() {
+            self.node.handle(now, Input::Relay(figures));
+        }
         match asked {
             ControlRequest::Begin { request, command, replies } => {
                 self.waiting.insert(request, replies);
@@ -162,6 +174,23 @@ impl Driver {
                 self.waiting.remove(&request);
                 self.node.handle(now, Input::Abort { request });
             }
+        }
+    }
+
+    /// Writes a file. What the disk does not take stays in memory, the latest of each sort, and the owner is told.
+    fn save(&mut self, what: Saved, bytes: Bytes) {
+        if let Err(fault) = self.data.write(file(what), &bytes) {
+            self.unsaved.insert(what, bytes);
+            self.node.handle(clock::now(), Input::Store(StoreInput::Unsaved { why: fault.to_string() }));
+        } else if self.unsaved.remove(&what).is_some() && self.unsaved.is_empty() {
+            self.node.handle(clock::now(), Input::Store(StoreInput::Saved));
+        }
+    }
+
+    /// Tries again what the disk did not take.
+    fn save_again(&mut self) {
+        for (what, bytes) in self.unsaved.clone() {
+            self.save(what, bytes);
         }
     }
 
@@ -181,6 +210,11 @@ impl Driver {
                         self.node.handle(clock::now(), Input::Media(answer));
                     }
                 }
+                Output::Relay(command) => {
+                    if let Some(answer) = self.relays.carry_out(unix_now(), command) {
+                        self.node.handle(clock::now(), Input::Relay(answer));
+                    }
+                }
                 Output::Reply { request, result } => {
                     if let Some(replies) = self.waiting.remove(&request) {
                         let _ = replies.try_send(Update::Done(result));
@@ -195,23 +229,15 @@ impl Driver {
                         let _ = replies.try_send(Update::Event(event));
                     }
                 }
-                Output::Save { what, bytes } => {
-                    let name = match what {
-                        Saved::Identity => disk::IDENTITY,
-                        Saved::Phones => disk::PHONES,
-                        Saved::Revocations => disk::REVOCATIONS,
-                        Saved::Hosts => disk::HOSTS,
-                        Saved::Messages => disk::MESSAGES,
-                        Saved::Settings => disk::SETTINGS,
-                        Saved::Shares => disk::SHARES,
-                        Saved::Attempts => disk::ATTEMPTS,
-                        Saved::Foreign => disk::FOREIGN,
-                    };
-                    self.data.write(name, &bytes)?;
-                }
+                Output::Save { what, bytes } => self.save(what, bytes),
                 Output::Store(batch) => {
                     if let Some(records) = &self.records {
                         records.keep(batch);
+                    }
+                }
+                Output::LoadChunk { hash } => {
+                    if let Some(records) = &self.records {
+                        records.load(hash);
                     }
                 }
                 Output::Resolve { name } => {
@@ -231,6 +257,22 @@ impl Driver {
             }
         }
         Ok(false)
+    }
+}
+
+fn file(what: Saved) -> &'static str {
+    match what {
+        Saved::Identity => disk::IDENTITY,
+        Saved::Phones => disk::PHONES,
+        Saved::Revocations => disk::REVOCATIONS,
+        Saved::Hosts => disk::HOSTS,
+        Saved::Messages => disk::MESSAGES,
+        Saved::Settings => disk::SETTINGS,
+        Saved::Shares => disk::SHARES,
+        Saved::Attempts => disk::ATTEMPTS,
+        Saved::Foreign => disk::FOREIGN,
+        Saved::Former => disk::FORMER,
+        Saved::Merges => disk::MERGES,
     }
 }
 

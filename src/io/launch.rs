@@ -7,13 +7,14 @@ use super::disk::{self, DataDir, DiskError};
 use super::dns::Dns;
 use super::driver::{self, Driver, RunError, unix_now};
 use super::media::{EngineConfig, EngineError, clock};
+use super::relay::Relays;
 use super::store::Records;
 use super::surroundings::{Fixed, Surroundings};
 use super::transport::{self, BindError, Credentials, Endpoint, Event as WireEvent, Limits, Listen};
 use super::voice::{self, Voices};
 use crate::config::{Bootstrap, Config, Encryption, OVERLAY_PORT, PhoneAuth};
 use crate::core::{Redacted, UnixTime};
-use crate::identity::{Acquaintances, Identity, IdentityError, Revocations, TrustAnchor};
+use crate::identity::{Acquaintances, Former, Identity, IdentityError, Merges, Revocations, TrustAnchor};
 use crate::media::codec;
 use crate::node::{Node, Setup, control};
 use crate::pbx::Accounts;
@@ -170,6 +171,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     delegate(identity.as_mut(), &accounts, &data, unix)?;
     let messages = messages(&data)?;
     let server = Server::bind(data.path())?;
+    let relays = Relays::new(&config).map_err(|what| setting(what, "write addresses such as 10.1.0.0/16"))?;
     let (endpoint, wire) = open(&config, identity.as_ref())?;
     let towards = config.overlay.bootstrap.iter().find_map(|b| match b {
         Bootstrap::Addr(addr) => Some(*addr),
@@ -208,8 +210,11 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let dns = Dns::new(config.dns.server);
     let mut setup = Setup::new(config, identity, sip, overlay, unix);
     setup.voice_fingerprint = fingerprint;
+    setup.system = Some(system_now());
     (setup.sip_listen, setup.overlay_listen) = (sip_listen, overlay_listen);
     (setup.also, setup.maps) = (place.also, maps);
+    // A credential is told over a link that proves who asks; in the clear laboratory there is none.
+    setup.relays = setup.identity.is_some() && !setup.config.overlay.lab_clear;
     (setup.accounts, setup.password, setup.known_peers) = (accounts, password, known_peers(&data)?);
     setup.messages = messages;
     let (reports, recorded) = mpsc::channel(64);
@@ -223,10 +228,11 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     }
     setup.hosts = data.read(disk::HOSTS)?.unwrap_or_default();
     let has_place = setup.identity.as_ref().is_none_or(Identity::has_place);
-    setup.revocations = revocations(&data, setup.identity.as_ref(), unix)?;
+    setup.revocations = revocations(&data, setup.identity.as_ref())?;
     setup.settings = data.read(disk::SETTINGS)?;
     (setup.shares, setup.attempts) = (data.read(disk::SHARES)?, data.read(disk::ATTEMPTS)?);
     setup.acquaintances = acquaintances(&data)?;
+    (setup.former, setup.merges) = (former(&data)?, merges(&data)?);
     let node = Node::new(clock::now(), setup, rng);
     let status = node.status(clock::now());
     let ready = Ready {
@@ -236,13 +242,14 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
         peer_id: Some(status.peer_id).filter(|id| !id.is_empty() && has_place),
     };
     let (asks, control) = mpsc::channel(64);
-    let voices = Voices::new(engine, source, sink);
+    let voices = Voices::new(engine, sip.ip(), source, sink);
     let waiting = BTreeMap::new();
     let driver = Driver {
         node,
         endpoint,
         wire,
         voices,
+        relays,
         media,
         control,
         surroundings,
@@ -252,8 +259,15 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
         records,
         recorded,
         waiting,
+        unsaved: BTreeMap::new(),
     };
     Ok((driver, server, asks, ready))
+}
+
+/// The system's monotonic clock, for a library that wants it.
+#[allow(clippy::disallowed_methods, reason = "io is where clocks are read")]
+fn system_now() -> std::time::Instant {
+    std::time::Instant::now()
 }
 
 fn spec<T>(read: Result<T, String>) -> Result<T, LaunchError> {
@@ -304,7 +318,9 @@ fn identity(config: &Config, data: &DataDir, unix: UnixTime) -> Result<Identity,
             return Err(setting(format!("{} belongs to the office {}", path(), identity.overlay()), another));
         }
         let named = &config.user.name;
-        if !named.is_empty() && named != identity.user() {
+        // Who came from another office may be called otherwise here than the service file says.
+        let was = former(data)?.is_some_and(|f| f.rename(named) == identity.user());
+        if !named.is_empty() && named != identity.user() && !was {
             let what = format!("{} is {}'s, not {named}'s", path(), identity.user());
             return Err(setting(what, another));
         }
@@ -360,7 +376,11 @@ fn accounts(config: &Config, data: &DataDir) -> Result<Accounts, LaunchError> {
                 setting(format!("{}: {e}", path.display()), "correct the file, or remove it and add the phones again")
             };
             let text = String::from_utf8(bytes).map_err(|_| wrong("not text".into()))?;
-            Accounts::from_toml(&realm, &text).map_err(|e| wrong(e.to_string()))?
+            // A device that has come from another office still has that one's phones.
+            let from = former(data)?.map(|f| f.anchor.overlay().to_owned());
+            let read = Accounts::from_toml(&realm, &text);
+            let read = read.or_else(|fault| from.map_or(Err(fault), |from| Accounts::from_toml(&from, &text)));
+            read.map_err(|e| wrong(e.to_string()))?
         }
         None => Accounts::new(&realm),
     };
@@ -402,13 +422,12 @@ fn delegate(
     Ok(data.write(disk::IDENTITY, identity.to_bytes().reveal())?)
 }
 
-fn revocations(data: &DataDir, identity: Option<&Identity>, unix: UnixTime) -> Result<Revocations, LaunchError> {
+fn revocations(data: &DataDir, identity: Option<&Identity>) -> Result<Revocations, LaunchError> {
     let (Some(identity), Some(bytes)) = (identity, data.read(disk::REVOCATIONS)?) else {
         return Ok(Revocations::default());
     };
     let path = || data.path().join(disk::REVOCATIONS).display().to_string();
-    Revocations::from_bytes(&bytes, &identity.anchor, unix)
-        .map_err(|source| LaunchError::Identity { path: path(), source })
+    Revocations::from_bytes(&bytes, &identity.anchor).map_err(|source| LaunchError::Identity { path: path(), source })
 }
 
 fn messages(data: &DataDir) -> Result<Vec<u8>, LaunchError> {
@@ -423,6 +442,20 @@ fn messages(data: &DataDir) -> Result<Vec<u8>, LaunchError> {
 fn known_peers(data: &DataDir) -> Result<Vec<SocketAddr>, LaunchError> {
     let bytes = data.read(disk::PEERS)?.unwrap_or_default();
     Ok(String::from_utf8_lossy(&bytes).lines().filter_map(|l| l.trim().parse().ok()).collect())
+}
+
+/// The office that this device has come from.
+fn former(data: &DataDir) -> Result<Option<Former>, LaunchError> {
+    let path = || data.path().join(disk::FORMER).display().to_string();
+    let read = data.read(disk::FORMER)?.map(|bytes| Former::from_bytes(&bytes));
+    read.transpose().map_err(|source| LaunchError::Identity { path: path(), source })
+}
+
+/// Offices that are taken in here.
+fn merges(data: &DataDir) -> Result<Merges, LaunchError> {
+    let path = || data.path().join(disk::MERGES).display().to_string();
+    let read = data.read(disk::MERGES)?.map(|bytes| Merges::from_bytes(&bytes));
+    Ok(read.transpose().map_err(|source| LaunchError::Identity { path: path(), source })?.unwrap_or_default())
 }
 
 /// Contacts and keys of other overlays.

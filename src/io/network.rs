@@ -47,6 +47,21 @@ fn local_address() -> Option<IpAddr> {
     outside.min_by_key(|ip| (ip.is_ipv6(), *ip))
 }
 
+/// Addresses that a call's media may come to besides `bind`: those of all networks that this machine is on; none on loopback.
+pub(super) fn beside(bind: IpAddr) -> Vec<IpAddr> {
+    const MOST: usize = 6;
+    if bind.is_loopback() {
+        return Vec::new();
+    }
+    let Ok(addrs) = if_addrs::get_if_addrs() else { return Vec::new() };
+    let usable = addrs.iter().filter(|i| !i.is_loopback() && !i.is_link_local()).map(|i| i.ip());
+    let mut others: Vec<_> = usable.filter(|ip| *ip != bind && !ip.is_unspecified()).collect();
+    others.sort_by_key(|ip| (ip.is_ipv6(), *ip));
+    others.dedup();
+    others.truncate(MOST);
+    others
+}
+
 /// A global IPv6 address of this machine: the one that it sends from, which lasts as long as that may (RFC 6724, RFC 8981).
 pub(super) fn global_v6() -> Option<IpAddr> {
     source_to_world(Ipv6Addr::UNSPECIFIED.into()).filter(|ip| scope(*ip) == Scope::Public)

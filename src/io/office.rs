@@ -16,8 +16,8 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-/// What an archive holds: keys, book, accounts, revocations, peers.
-const BACKED_UP: [&str; 4] = [disk::IDENTITY, disk::PHONES, disk::REVOCATIONS, disk::PEERS];
+/// What an archive holds: keys, book, accounts, revocations, peers, offices that were merged.
+const BACKED_UP: [&str; 6] = [disk::IDENTITY, disk::PHONES, disk::REVOCATIONS, disk::PEERS, disk::FORMER, disk::MERGES];
 /// How long one enroller address may take.
 pub(super) const ANSWER: Duration = Duration::from_secs(8);
 
@@ -152,6 +152,9 @@ pub fn join(data: &DataDir, code: &str, label: &str) -> Result<Identity, OfficeE
 
 pub(super) fn join_by(data: &DataDir, code: InviteCode, label: &str) -> Result<Identity, OfficeError> {
     free(data)?;
+    if code.kind == CodeKind::Merge {
+        return Err(OfficeError::Code(EnrolError::NotACode));
+    }
     let addrs = code.addrs.clone();
     let mut rng = super::seed::rng().map_err(|source| OfficeError::System { what: "reading randomness", source })?;
     let joining = Joining::new(code, label, &mut rng).map_err(OfficeError::Name)?;
@@ -161,6 +164,7 @@ pub(super) fn join_by(data: &DataDir, code: InviteCode, label: &str) -> Result<I
     let foreign = |fault: IdentityError| OfficeError::Foreign(fault.into());
     let identity = match joining.kind() {
         CodeKind::Invite => joining.finish(&JoinAnswer::decode(&answer).map_err(foreign)?, unix_now()),
+        CodeKind::Merge => return Err(OfficeError::Code(EnrolError::NotACode)),
         CodeKind::Device => joining.finish_device(&DeviceAnswer::decode(&answer).map_err(foreign)?, unix_now()),
     };
     let identity = identity.map_err(OfficeError::Foreign)?;

@@ -2,6 +2,7 @@
 
 use super::audio::{SinkSpec, SourceSpec};
 use super::media::{Engine, EngineError, Event, Remote, Voice};
+use super::network;
 use crate::media::codec;
 use crate::media::session;
 use crate::node::{MediaCommand, MediaInput};
@@ -20,29 +21,57 @@ pub(super) struct Voices {
     engine: Engine,
     source: SourceSpec,
     sink: SinkSpec,
+    bind: IpAddr,
+    opened: BTreeSet<CallId>,
     running: BTreeSet<CallId>,
 }
 
 impl Voices {
-    pub fn new(engine: Engine, source: SourceSpec, sink: SinkSpec) -> Voices {
-        Voices { engine, source, sink, running: BTreeSet::new() }
+    pub fn new(engine: Engine, bind: IpAddr, source: SourceSpec, sink: SinkSpec) -> Voices {
+        Voices { engine, source, sink, bind, opened: BTreeSet::new(), running: BTreeSet::new() }
     }
 
     /// Calls to come use another address of this machine.
-    pub fn rebind(&self, bind: IpAddr) {
+    pub fn rebind(&mut self, bind: IpAddr) {
+        self.bind = bind;
         self.engine.rebind(bind);
     }
 
     /// Carries out a command; what can be answered at once is answered.
     pub fn carry_out(&mut self, command: MediaCommand) -> Option<MediaInput> {
         match command {
-            MediaCommand::Open { call } => Some(match self.engine.open(call.0) {
-                Ok(local) => {
-                    let opened = MediaOpened { rtp: local.rtp, rtcp_port: local.rtcp.port() };
-                    MediaInput::Opened { call, opened }
+            MediaCommand::Open { call } => {
+                let beside = network::beside(self.bind);
+                let first = self.opened.insert(call);
+                let opened = match first {
+                    true => self.engine.open(call.0, &beside),
+                    false => self.engine.reopen(call.0, &beside),
+                };
+                match opened {
+                    Ok(local) => {
+                        let opened = MediaOpened { rtp: local.rtp, rtcp_port: local.rtcp.port() };
+                        Some(MediaInput::Opened { call, opened, also: local.also })
+                    }
+                    Err(e) if first => Some(MediaInput::Failed { call, why: e.to_string() }),
+                    Err(error) => {
+                        tracing::warn!(call = call.0, %error, "a call under way gets no sockets on the new address");
+                        None
+                    }
                 }
-                Err(e) => MediaInput::Failed { call, why: e.to_string() },
-            }),
+            }
+            MediaCommand::Send { call, local, to, bytes } => {
+                let sent = self.engine.send(call.0, local, to, bytes);
+                sent.err().inspect(|e| tracing::debug!(%e, "a check was not sent")).and(None)
+            }
+            MediaCommand::Take { call, from, bytes } => {
+                let taken = self.engine.take(call.0, from, bytes);
+                taken.err().inspect(|e| tracing::debug!(%e, "a packet of a relay was lost")).and(None)
+            }
+            MediaCommand::Route { call, route } => {
+                tracing::info!(call = call.0, ?route, "the way of the voice");
+                let told = self.engine.route(call.0, route);
+                told.err().inspect(|e| tracing::warn!(%e, "the voice keeps its old way")).and(None)
+            }
             MediaCommand::Start { call, plan } => match self.start(call, &plan) {
                 Ok(()) => None,
                 Err(why) => Some(MediaInput::Failed { call, why }),
@@ -53,6 +82,7 @@ impl Voices {
             }
             MediaCommand::Close { call } => {
                 self.running.remove(&call);
+                self.opened.remove(&call);
                 match self.engine.close(call.0) {
                     Ok(()) => None,
                     // It was never opened: there are no figures to wait for.
@@ -75,7 +105,7 @@ impl Voices {
         };
         let remote = Remote { rtp: agreed.remote_rtp, rtcp: agreed.remote_rtcp, rtcp_mux: agreed.rtcp_mux };
         let secured = plan.secured.map(|s| (s.fingerprint, s.client));
-        let voice = Voice { remote, session, secured };
+        let voice = Voice { remote, session, secured, ice: plan.ice.is_some() };
         if self.running.contains(&call) {
             return self.engine.update(call.0, voice).map_err(|e| e.to_string());
         }
@@ -123,6 +153,7 @@ pub(super) fn tell(node: &mpsc::Sender<MediaInput>, event: Event) {
             };
             MediaInput::Closed { call: CallId(call), stats }
         }
+        Event::Packet { call, local, from, bytes } => MediaInput::Packet { call: CallId(call), local, from, bytes },
         Event::Failed { call, error } => MediaInput::Failed { call: CallId(call), why: error.to_string() },
         Event::Unsecured { call, why } => MediaInput::Failed { call: CallId(call), why: why.into() },
         Event::AudioFailed { call, error } => return tracing::warn!(call, %error, "audio"),

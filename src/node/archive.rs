@@ -6,6 +6,7 @@
 //! own messages count, so nobody can push another's out.
 
 use super::control::{MessageEntry, MessageState};
+use super::hex::hex;
 use crate::core::UnixTime;
 use crate::identity::{Letter, LetterId, PublicKey};
 use serde::{Deserialize, Serialize};
@@ -113,6 +114,11 @@ impl Archive {
             return Ok(Archive::default());
         }
         serde_json::from_slice(bytes).map_err(|e| e.to_string())
+    }
+
+    /// The file as it is.
+    pub fn to_file(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
     }
 
     /// The file, when something has changed since the last time.
@@ -309,19 +315,6 @@ impl Archive {
         self.dirty = true;
         Some(self.waits.remove(at))
     }
-}
-
-/// Lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// And back.
-pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.is_ascii() {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
 }
 
 #[cfg(test)]

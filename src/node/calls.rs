@@ -189,10 +189,14 @@ impl Node {
                 }
                 ua::Output::OpenMedia { call } => self.out.push_back(Output::Media(MediaCommand::Open { call })),
                 ua::Output::StartMedia { call, caller, plan } => self.start_voice(now, call, caller.as_deref(), plan),
+                ua::Output::Candidates { call, candidates } => self.on_remote_candidates(now, call, &candidates),
                 ua::Output::SendDtmf { call, digit } => {
                     self.out.push_back(Output::Media(MediaCommand::Dtmf { call, digit }));
                 }
-                ua::Output::CloseMedia { call } => self.out.push_back(Output::Media(MediaCommand::Close { call })),
+                ua::Output::CloseMedia { call } => {
+                    self.end_path(now, call);
+                    self.out.push_back(Output::Media(MediaCommand::Close { call }));
+                }
                 ua::Output::Event { event } => self.on_ua_event(now, event),
             }
         }
@@ -218,6 +222,7 @@ impl Node {
             Some(_) => "dtls-srtp-unverified",
         };
         self.calls.security.insert(call, security);
+        self.agree_path(now, call, plan.ice.as_ref());
         self.out.push_back(Output::Media(MediaCommand::Start { call, plan }));
     }
 
@@ -255,7 +260,11 @@ impl Node {
         self.calls.devices.remove(&call);
         self.calls.parties.remove(&call);
         let security = self.calls.security.remove(&call).unwrap_or("none");
-        let report = CallReport { security: security.into(), ..call_report(call, report, hops) };
+        let mut report = CallReport { security: security.into(), ..call_report(call, report, hops) };
+        if let Some(path) = self.paths.describe(call) {
+            report.path = path;
+        }
+        self.forget_path(call);
         self.calls.ended.push_front(report.clone());
         self.calls.ended.truncate(ENDED);
         match self.calls.commands.remove(&call) {
@@ -266,7 +275,11 @@ impl Node {
 
     pub(super) fn on_media(&mut self, now: Instant, input: MediaInput) {
         match input {
-            MediaInput::Opened { call, opened } => self.ua.media_opened(now, call, opened),
+            MediaInput::Opened { call, opened, also } => {
+                self.open_path(now, call, opened, &also);
+                self.ua.media_opened(now, call, opened);
+            }
+            MediaInput::Packet { call, local, from, bytes } => self.on_path_packet(now, call, local, from, &bytes),
             MediaInput::Failed { call, why } => self.ua.media_failed(now, call, &why),
             MediaInput::Dtmf { call, digit } => {
                 let request = self.calls.commands.get(&call).copied();
@@ -287,9 +300,13 @@ impl Node {
     pub(super) fn call_statuses(&self, now: Instant) -> Vec<CallStatus> {
         let alive = self.ua.summaries(now).into_iter().filter(|s| s.state != State::Over);
         let security = |call: &CallId| self.calls.security.get(call).copied().unwrap_or_default().to_owned();
+        let path = |s: &Summary| {
+            let agreed = if s.codec.is_empty() { String::new() } else { "direct".to_owned() };
+            self.paths.describe(s.call).unwrap_or(agreed)
+        };
         let with_key = |s: Summary| {
             let (key, standing) = shown(self.calls.parties.get(&s.call));
-            CallStatus { security: security(&s.call), key, standing, ..call_status(s) }
+            CallStatus { security: security(&s.call), path: path(&s), key, standing, ..call_status(s) }
         };
         alive.map(with_key).collect()
     }

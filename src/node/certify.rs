@@ -9,7 +9,9 @@ use super::ring::State;
 use super::{Node, Output};
 use crate::config::Bootstrap;
 use crate::core::{Flow, Id, Instant};
-use crate::identity::{CERTIFY_TYPE, CertifyAnswer, CertifyRequest, ContactBody, ENROLLERS, EnrolError, SignedEntry};
+use crate::identity::{
+    CERTIFY_TYPE, CertifyAnswer, CertifyRequest, ContactBody, ENROLLERS, EnrolError, Identity, SignedEntry,
+};
 use crate::overlay::PeerRef;
 use crate::sip::msg::Message;
 use crate::sip::tx::ServerTxId;
@@ -61,20 +63,27 @@ impl Node {
         (self.certifying.due, self.certifying.wait) = (Some(now), SEEK.0);
     }
 
+    /// Looks at `at`, unless it does so earlier.
+    pub(super) fn certify_soon(&mut self, at: Instant) {
+        self.certifying.due = Some(self.certifying.due.map_or(at, |due| due.min(at)));
+    }
+
     pub(super) fn certify_timeout(&mut self, now: Instant) {
         if self.next_certify_timeout().is_none_or(|at| at > now) {
             return;
         }
         self.certifying.due = Some(now + LOOK);
         let unix = self.unix(now);
+        let revoked = self.people.revoked.clone();
         let Some(identity) = self.identity.as_mut() else { return };
-        match identity.renew_own(unix, &mut self.rng) {
+        match identity.renew_own(&revoked, unix, &mut self.rng) {
             Ok(true) => self.show_identity(now, false),
             Ok(false) => {}
             Err(fault) => tracing::warn!(%fault, "the certificates of this device are not renewed"),
         }
-        if let Some(identity) = self.identity.as_ref().filter(|i| i.enroller.is_none() && i.needs_enroller(unix)) {
-            let phones = identity.ending_delegations(unix);
+        let wants = |i: &&Identity| i.enroller.is_none() && (i.needs_enroller(unix) || i.leans_on(&revoked));
+        if let Some(identity) = self.identity.as_ref().filter(wants) {
+            let phones = identity.ending_delegations(&revoked, unix);
             self.certifying.under_way = true;
             self.seek_enroller(now, Wanted { phones, ..Wanted::default() });
         }
@@ -292,6 +301,9 @@ impl Node {
         added.map_err(|fault| {
             CommandError::new(format!("the account {user} was not made: {fault}"), "change it and try again")
         })?;
+        if self.registrar.accounts().shares().waiting().next().is_some() {
+            self.share_soon(now);
+        }
         self.save_identity();
         self.save_phones();
         self.mailbox_of_phone(now, &self.domain.aor(&user.to_ascii_lowercase()));

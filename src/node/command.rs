@@ -20,6 +20,7 @@ impl Node {
     pub(super) fn on_command(&mut self, now: Instant, request: RequestId, command: Command) {
         let answer = match command {
             Command::Status => Ok(Reply::Status(Box::new(self.status(now)))),
+            Command::Relays => return self.find_relays(now, Some(request)),
             Command::Peers => Ok(Reply::Peers { peers: self.peers() }),
             Command::Lookup { target, iterative } => return self.command_lookup(now, request, &target, iterative),
             Command::Call { target, play, record, duration } => {
@@ -56,12 +57,16 @@ impl Node {
             }
             Command::PhoneList => Ok(Reply::Phones { phones: self.phones(now) }),
             Command::PhoneRemove { user } => self.phone_remove(now, &user),
+            Command::PhoneShare { user, member } => return self.phone_share(now, request, &user, &member),
+            Command::PhoneUnshare { user, device } => self.phone_unshare(now, &user, &device),
             Command::Invite { user, extension } => self.invite(now, &user, extension.as_deref()),
             Command::Devices => return self.devices(now, request, None),
             Command::DeviceAdd { label, with_key } => self.device_add(now, label, with_key),
             Command::DeviceRemove { device } => return self.devices(now, request, Some(device)),
             Command::OfficeUsers => self.office_users(now),
             Command::OfficeRevoke { target } => self.office_revoke(now, &target),
+            Command::OfficeMerge { code } => return self.office_merge(now, request, code.as_deref()),
+            Command::EnrollerRevoke { target, sheet, since } => self.revoke_enroller(now, &target, &sheet, since),
             Command::OfficeAdapters { device, allow } => self.office_adapters(&device, allow),
             Command::OwnerAdd { user, sheet } => return self.owner_add(now, request, &user, &sheet),
             Command::Message { .. }
@@ -195,6 +200,7 @@ impl Node {
                 advertised: self.overlay.as_ref().map(|_| locals.overlay),
             },
             reach: self.reach(),
+            relay: self.relay_status(),
             voice_engine: crate::media::codec::voice_engine().into(),
             link_security: if clear || self.overlay.is_none() { "none" } else { "tls1.3" }.into(),
             counters,
@@ -241,10 +247,13 @@ impl Node {
     }
 
     fn phones(&self, now: Instant) -> Vec<PhoneStatus> {
+        let shares = self.registrar.accounts().shares();
+        let shared = |user: &str| shares.of(user).map(|s| format!("{}/{}", s.member, s.device)).collect();
         let row = |account: &crate::pbx::Account| PhoneStatus {
             user: account.user.clone(),
             label: account.label.clone(),
             contacts: self.registrar.bindings(now, &account.user).into_iter().map(|b| b.uri).collect(),
+            also: shared(&account.user),
         };
         self.registrar.accounts().iter().map(row).collect()
     }
@@ -282,6 +291,9 @@ impl Node {
         }
         self.registrar.forget(user);
         self.forget_mailbox(now, user);
+        if self.registrar.accounts_mut().shares_mut().take_back(user, None) > 0 {
+            self.share_soon(now);
+        }
         self.save_phones();
         Ok(done(format!("removed {user}")))
     }

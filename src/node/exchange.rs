@@ -1,16 +1,19 @@
 //! Exchanges: what two nodes ask each other that is neither overlay nor call. Each is a `REGISTER` to the peer itself over a
-//! link, with a body of a type of its own, and a final answer with a body of the same type; a type is one row in
-//! [`Node::on_exchange`] (members) or in `on_stranger` (whoever shows no chain that holds).
+//! link, with a body of a type of its own, and a final answer with a body of the same type; a type is one row of
+//! [`ROWS`] (members) or in `on_stranger` (whoever shows no chain that holds).
 
 use super::detour::Sent;
+use super::relay::RELAY_TYPE;
+use super::twin::TWIN_TYPE;
 use super::{Node, Owner};
-use crate::core::{Flow, Instant};
+use crate::core::{Flow, Id, Instant};
 use crate::identity::login::{SHARE_TYPE, ShareAnswer};
-use crate::identity::{BOOK_TYPE, CERTIFY_TYPE, OWNER_TYPE, REVOCATIONS_TYPE};
+use crate::identity::{BOOK_TYPE, CERTIFY_TYPE, InviteCode, OWNER_TYPE, PHONE_TYPE, REVOCATIONS_TYPE, TrustAnchor};
 use crate::sip::msg::{HeaderName, Message, Method};
 use crate::sip::tx::ServerTxId;
 use crate::ua::Hop;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 
 /// Most exchanges of ours under way at once.
 const UNDER_WAY: usize = 512;
@@ -26,9 +29,36 @@ pub(super) enum Asked {
     Book { to: Hop, rounds: u8 },
     /// Another device to become an enroller.
     Owner(Box<super::office::Owner>),
+    /// Whether another program than this one holds this device's key.
+    Twin,
+    /// Another office to take this one in.
+    Offer { request: super::RequestId, code: InviteCode, office: TrustAnchor, flow: Flow },
+    /// The same for this device.
+    Move { office: TrustAnchor, flow: Flow },
+    /// Somebody who may have been of this office.
+    Seek { flow: Flow, round: u8, rest: VecDeque<SocketAddr> },
+    /// A further adapter of a phone.
+    Share(Box<super::adapters::Sharing>),
     /// Something about password log-ins.
     Login(super::login::LoginAsked),
+    /// A credential of a relay.
+    Relay { search: u64, peer: Id, sent: Instant },
 }
+
+/// What takes a member's request of one type.
+type On = fn(&mut Node, Instant, ServerTxId, &Message, Flow);
+
+/// Every type and who takes it.
+const ROWS: [(&str, On); 8] = [
+    (SHARE_TYPE, Node::on_share_request),
+    (REVOCATIONS_TYPE, Node::on_revocations),
+    (CERTIFY_TYPE, Node::on_certify),
+    (BOOK_TYPE, Node::on_book),
+    (TWIN_TYPE, Node::on_twin_asked),
+    (PHONE_TYPE, Node::on_phone_word),
+    (RELAY_TYPE, Node::on_relay_asked),
+    (OWNER_TYPE, |node, now, tx, message, _| node.on_owner(now, tx, message)),
+];
 
 /// Our requests that wait for an answer.
 #[derive(Debug, Default)]
@@ -96,6 +126,12 @@ impl Node {
             Asked::Certificates(wanted) => self.on_certificates(now, *wanted, &answer),
             Asked::Book { to, rounds } => self.on_book_answered(now, &to, rounds, &answer),
             Asked::Owner(owner) => self.on_owner_answered(now, *owner, &answer),
+            Asked::Twin => self.on_twin_answered(&answer),
+            Asked::Offer { request, code, office, flow } => self.on_terms(now, (request, code, office, flow), &answer),
+            Asked::Move { office, flow } => self.on_move_answered(now, &office, flow, &answer),
+            Asked::Seek { flow, round, rest } => self.on_successor_told(now, (flow, round, rest), &answer),
+            Asked::Share(sharing) => self.on_shared(now, *sharing, &answer),
+            Asked::Relay { search, peer, sent } => self.on_relay_answered(now, search, peer, sent, &answer),
             Asked::Login(asked) => {
                 let answer = if answer.status == 200 { ShareAnswer::decode(&answer.body).ok() } else { None };
                 self.on_share_answer(now, asked, answer);
@@ -108,27 +144,11 @@ impl Node {
         if *message.method() != Method::Register {
             return false;
         }
-        if message.content_is(SHARE_TYPE) {
-            self.on_share_request(now, tx, message, flow);
-            return true;
-        }
-        if message.content_is(REVOCATIONS_TYPE) {
-            self.on_revocations(now, tx, message, flow);
-            return true;
-        }
-        if message.content_is(CERTIFY_TYPE) {
-            self.on_certify(now, tx, message, flow);
-            return true;
-        }
-        if message.content_is(BOOK_TYPE) {
-            self.on_book(now, tx, message, flow);
-            return true;
-        }
-        if message.content_is(OWNER_TYPE) {
-            self.on_owner(now, tx, message);
-            return true;
-        }
-        false
+        let Some((_, on)) = ROWS.iter().find(|(content_type, _)| message.content_is(content_type)) else {
+            return false;
+        };
+        on(self, now, tx, message, flow);
+        true
     }
 
     /// Answers an exchange.

@@ -85,16 +85,27 @@ pub(super) struct Flows {
 }
 
 impl Flows {
-    pub fn new(locals: Locals) -> Self {
+    /// Numbers its connections from `first` on.
+    pub fn new(locals: Locals, first: u64) -> Self {
         Flows {
             locals,
             connections: BTreeMap::new(),
             by_peer: BTreeMap::new(),
             by_remote: BTreeMap::new(),
             abroad: BTreeMap::new(),
-            next: 1,
+            next: first,
             dropped: 0,
         }
+    }
+
+    /// The number of the next connection that is dialled.
+    pub fn next_connection(&self) -> u64 {
+        self.next
+    }
+
+    /// All connections.
+    pub fn all(&self) -> Vec<ConnId> {
+        self.connections.keys().copied().collect()
     }
 
     pub fn locals(&self) -> Locals {

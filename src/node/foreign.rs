@@ -1,13 +1,16 @@
 //! Callers and callees of other overlays: what comes over their links, and the proofs in requests and answers.
 //!
-//! A link with another overlay carries calls and messages and what belongs to them, and nothing else: no overlay request,
-//! no REGISTER, no lookup's answer. Who calls over it has to be the one whose device dialled, by its chain and by the
+//! A link with another overlay carries calls and messages and what belongs to them, and what is said when one office becomes part
+//! of another ([`super::merging`]); nothing else: no overlay request, no registration, no lookup's answer. Who calls over it has to be the one whose device dialled, by its chain and by the
 //! proof that goes on to the callee; a name of this overlay is refused. The callee is looked up in the ring as for a phone.
 
 use super::Node;
 use super::flows::Wire;
 use crate::core::{Flow, Instant, UnixTime};
-use crate::identity::{CallProof, Foreign, Identity, Known, PROOF_HEADER, Proven, RingToken, Said, Side, split_aor};
+use crate::identity::{
+    CallProof, Foreign, Identity, Known, MERGE_TYPE, PROOF_HEADER, Proven, REVOCATIONS_TYPE, RingToken, Said, Side,
+    split_aor,
+};
 use crate::pbx::policy::Origin;
 use crate::sip::msg::{HeaderName, Message, Method, Uri};
 use crate::sip::tx::ServerTxId;
@@ -115,6 +118,12 @@ impl Node {
                 return self.router.on_request(now, tx, message, &flow, &Origin::Dialog);
             }
             return self.answer(now, tx, &message, 481, "Call/Transaction Does Not Exist");
+        }
+        if *message.method() == Method::Register && message.content_is(MERGE_TYPE) {
+            return self.on_merge(now, tx, &message, flow, foreign);
+        }
+        if *message.method() == Method::Register && message.content_is(REVOCATIONS_TYPE) {
+            return self.on_successor_asked(now, tx, &message, foreign);
         }
         if !matches!(message.method().as_str(), "INVITE" | "MESSAGE") {
             self.count("requests of other overlays refused");

@@ -146,7 +146,7 @@ impl Node {
             return;
         }
         self.begin_reach(now);
-        let unix = self.unix(now);
+        let unix = self.wall(now);
         self.overlay_input(now, overlay::Input::Clock { unix });
         self.tell_damage();
         if let Some(stored) = self.setup.stored.take() {
@@ -321,6 +321,7 @@ impl Node {
         if !std::mem::replace(&mut entrance.said, true) && (been || !named.is_empty()) {
             self.event(None, Event::Alone { why });
         }
+        self.seek_successor(now);
         if first {
             self.overlay_input(now, overlay::Input::Command(Command::Create));
         }

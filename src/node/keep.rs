@@ -4,7 +4,7 @@
 use super::control::{Event, Warning};
 use super::{Node, StoreInput};
 use crate::core::Instant;
-use crate::identity::{PublicKey, SignedEntry};
+use crate::identity::{ChunkHash, PublicKey, SignedEntry};
 use crate::overlay;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,8 +19,12 @@ const MOST: usize = 32;
 pub(super) enum About {
     /// The disk takes no records.
     Disk,
+    /// The disk takes no files.
+    Files,
     /// The file of records was damaged.
     Damage,
+    /// A chunk on the disk was damaged.
+    Chunk,
     /// This machine's clock.
     Clock,
     /// One device key is in use by two programs: ours, or that of the device that signs for this AOR.
@@ -69,9 +73,18 @@ impl Node {
 
     pub(super) fn on_store(&mut self, now: Instant, input: StoreInput) {
         let upto = match input {
+            StoreInput::Unsaved { why } => {
+                let what = format!("what has changed is in memory only: {why}");
+                let next = "make room on the disk of the data directory; it is tried again by itself";
+                return self.warn(About::Files, what, next);
+            }
+            StoreInput::Saved => return self.settled(&About::Files),
             StoreInput::Flushed { upto } => {
                 self.settled(&About::Disk);
                 upto
+            }
+            StoreInput::Loaded { hash, bytes } => {
+                return self.overlay_input(now, overlay::Input::Loaded { hash, bytes });
             }
             StoreInput::Failing { upto, why } => {
                 self.count("batches of records that the disk did not take");
@@ -83,7 +96,15 @@ impl Node {
         self.overlay_input(now, overlay::Input::Flushed { upto });
     }
 
-    pub(super) fn on_clock_off(&mut self, seconds: Option<i64>) {
+    /// What lay on the disk of a chunk is not what was written: it is fetched from the other holders.
+    pub(super) fn on_damaged(&mut self, hash: ChunkHash) {
+        self.count("chunks damaged on the disk");
+        let what = format!("the chunk {hash} on this disk was damaged; it is being fetched from another holder");
+        self.warn(About::Chunk, what, "look after the disk");
+    }
+
+    pub(super) fn on_clock_off(&mut self, now: Instant, seconds: Option<i64>) {
+        self.ua.set_clock(now, self.unix(now));
         let Some(seconds) = seconds else { return self.settled(&About::Clock) };
         let by = match seconds.unsigned_abs() {
             s if s >= 172_800 => format!("{} days", s / 86_400),
@@ -121,7 +142,7 @@ impl Node {
         self.warn(About::Copy(aor), what, "tell its owner; the copy has to be enrolled as a device of its own");
     }
 
-    fn told_of_copy(&mut self, aor: &str, device: PublicKey) {
+    pub(super) fn told_of_copy(&mut self, aor: &str, device: PublicKey) {
         let what =
             format!("another program writes {aor} with this device's key {device}: a copy of this data directory runs");
         let next = "stop one of the two and enrol it as a device of its own in an empty data directory";

@@ -1,6 +1,7 @@
 //! Lookups and writes: what the node asks the overlay for whoever needs it, and what comes of the answer.
 
 use super::Node;
+use super::blob::BlobOp;
 use super::login::LoginOp;
 use super::publish::Write;
 use super::ring::State;
@@ -65,6 +66,8 @@ pub(super) enum Op {
         user: String,
         sheet: Box<RecoverySheet>,
     },
+    /// A device that is to serve a phone too.
+    Share(Box<super::adapters::Sharing>),
     /// The recipient of a message that is being sent.
     Letter {
         sending: u64,
@@ -95,6 +98,10 @@ pub(super) enum Op {
     Mend,
     Login(LoginOp),
     Settings(SettingsOp),
+    Lease {
+        aor: String,
+    },
+    Blob(BlobOp),
 }
 
 /// What a write that the publishers keep wrote.
@@ -189,6 +196,8 @@ impl Node {
             Some(Op::Login(LoginOp::Front(front, _))) => self.on_front_credential(now, front, Some(entries)),
             Some(Op::Login(LoginOp::Keep(job, _))) => self.on_keep_read(now, job, Some(entries)),
             Some(Op::Settings(op)) => self.on_settings_read(now, op, Some(entries)),
+            Some(Op::Blob(BlobOp::Look { id })) => self.on_blob_found(now, &id, Some(entries)),
+            Some(Op::Blob(_) | Op::Lease { .. }) => {}
             Some(Op::Write { .. } | Op::Leave { .. } | Op::Device(_) | Op::Notice(_) | Op::Mend) | None => {}
             Some(op) => self.on_people_found(now, op, entries),
         }
@@ -201,6 +210,7 @@ impl Node {
             Op::Refer { tx, message } => self.on_refer(now, tx, &message, entries),
             Op::Books => self.on_books(now, entries),
             Op::Devices { request, remove } => self.on_devices(now, request, remove, entries),
+            Op::Share(sharing) => self.on_adapter_found(now, *sharing, entries),
             Op::Owner { request, user, sheet } => self.on_owner_found(now, request, user, *sheet, entries),
             _ => {}
         }
@@ -229,6 +239,8 @@ impl Node {
             Some(Op::Login(LoginOp::Front(front, _))) => self.on_front_credential(now, front, None),
             Some(Op::Login(LoginOp::Keep(job, _))) => self.on_keep_read(now, job, None),
             Some(Op::Settings(op)) => self.on_settings_read(now, op, None),
+            Some(Op::Blob(BlobOp::Look { id })) => self.on_blob_found(now, &id, None),
+            Some(Op::Blob(_) | Op::Lease { .. }) => {}
             Some(Op::Write { .. } | Op::Leave { .. } | Op::Device(_) | Op::Notice(_) | Op::Mend) | None => {}
             Some(op) => self.on_people_found(now, op, &[]),
         }
@@ -240,7 +252,8 @@ impl Node {
         for entry in entries.iter().filter(|e| e.entry().kind == EntryKind::Contact) {
             let Ok(body) = ContactBody::decode(&entry.entry().body) else { continue };
             let Some(addr) = body.addrs.first().copied() else { continue };
-            let Some(claim) = entry.chain().user_key().map(|key| KeyFingerprint::of(&key)) else { continue };
+            let user = split_aor(&entry.entry().aor).map_or("", |(user, _)| user);
+            let Some(claim) = entry.chain().claimant(user).map(|key| KeyFingerprint::of(&key)) else { continue };
             if Some(body.peer_id) != own {
                 let via = body.via.iter().filter(|(id, _)| *id != body.peer_id);
                 self.attach.learn(body.peer_id, via.map(|(id, addr)| PeerRef { id: *id, addr: *addr }).collect());
@@ -347,6 +360,7 @@ impl Node {
             Some(Op::Leave { id }) => return self.on_left(now, id, &result),
             Some(Op::Login(LoginOp::Keep(job, _))) => return self.on_keep_written(now, job, &result),
             Some(Op::Settings(op)) => return self.on_settings_written(now, op, &result),
+            Some(Op::Blob(op)) => return self.on_blob_written(now, op, result),
             _ => return,
         };
         let (written, past) = match &result {

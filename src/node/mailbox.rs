@@ -7,8 +7,9 @@
 //! message; else it ends after seven days. A device reads the mailboxes of its user and of its phones when it has joined
 //! and every few minutes (`fetch`).
 
-use super::archive::{LIFE, Waits, hex, unhex};
+use super::archive::{LIFE, Waits};
 use super::control::MessageState;
+use super::hex::{hex, unhex};
 use super::lookup::Op;
 use super::message::{Due, Outcome};
 use super::publish::{Publisher, Write};

@@ -6,9 +6,10 @@
 //!
 //! Delivered means that a device of the recipient has it (200), waits that somebody keeps it for them (202).
 
-use super::archive::{Archive, LIFE, Waits, hex};
+use super::archive::{Archive, LIFE, Waits};
 use super::calls::{Callee, hop_of};
 use super::control::{CommandError, MessageState, Reply, RequestId};
+use super::hex::hex;
 use super::history::entry_of;
 use super::pins::Party;
 use super::{Node, mailbox};
@@ -448,7 +449,8 @@ fn devices_in(entries: &[SignedEntry]) -> BTreeMap<PublicKey, (Option<PeerRef>, 
     let mut devices = BTreeMap::new();
     let place = |body: &ContactBody| Some(PeerRef { id: body.peer_id, addr: *body.addrs.first()? });
     for entry in entries {
-        let (said, user) = (entry.entry(), entry.chain().user_key());
+        let said = entry.entry();
+        let user = entry.chain().claimant(split_aor(&said.aor).map_or("", |(user, _)| user));
         let place = match said.kind {
             EntryKind::Contact => ContactBody::decode(&said.body).ok().map(|body| place(&body)),
             EntryKind::DEVICE => DeviceBody::decode(&said.body).ok().map(|body| place(&body.contact)),

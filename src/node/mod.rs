@@ -16,6 +16,7 @@
 //! | `reach` | where this node can be reached, and what follows when it moves |
 //! | `discovery` | peers found on the local network: whom a peer that is alone joins |
 //! | `calls` | the user agent: targets, media, reports |
+//! | `paths` | the ways that calls' media take (ICE) |
 //! | `route` | the registrar and the proxy for standard phones |
 //! | `attach` | kept links: dials, signs of life, through whom this node and others are reached |
 //! | `detour` | the way of a request to a peer, and around whoever fails on it |
@@ -29,22 +30,34 @@
 //! | `enrol` | invites, and strangers who redeem them |
 //! | `people` | revocations: kept, told on, compared before anybody is let in |
 //! | `certify` | certificates asked of enrollers, and what enrollers grant |
+//! | `adapters` | phones that several devices serve |
 //! | `office` | an administrator's commands, and the book shared among enrollers |
+//! | `disown` | the root revokes an enroller |
+//! | `merging` | one office taken into another, by their administrators |
+//! | `moving` | this device goes over to the office that its own continues as |
 //! | `devices` | the devices of this node's user |
 //! | `message` | messages that go out |
 //! | `deliver` | messages that come in, for the user here and for phones |
 //! | `mailbox` | messages that wait in the overlay for somebody who is absent |
 //! | `fetch` | what waits there for whom this node serves |
+//! | `lease` | what this node wants to be the only one for |
+//! | `blob`, `blob_read` | what is too large for a record: written and read chunk by chunk |
 //! | `history` | messages as a person lists, reads and deletes them |
 //! | `archive` | what is kept of messages over a restart |
 //! | `login` | password log-in: strangers who try, shares held for others, this user's own |
 //! | `pairing` | strangers who have a short code |
 //! | `settings` | contacts and settings, the same on all devices of the user |
+//! | `relay` | this node as a relay, and those of others |
 //! | `exchange` | what nodes ask each other beside overlay and calls |
+//! | `hex` | bytes as digits |
+//! | `input`, `output` | what comes in, what is wanted done |
 //! | `command` | what a person or a script asks |
 
+mod adapters;
 mod archive;
 mod attach;
+mod blob;
+mod blob_read;
 mod calls;
 mod certify;
 mod command;
@@ -53,352 +66,67 @@ mod deliver;
 mod detour;
 mod devices;
 mod discovery;
+mod disown;
 mod enrol;
 mod exchange;
 mod fetch;
 mod flows;
 mod foreign;
+mod hex;
 mod history;
 mod host_cache;
+mod input;
 mod introduce;
 mod join;
 mod keep;
+mod lease;
 mod login;
 mod lookup;
 mod mailbox;
+mod merging;
 mod message;
+mod moving;
 mod office;
+mod output;
 mod pairing;
+mod paths;
 mod people;
 mod pins;
 mod publish;
 mod reach;
 mod receive;
+mod relay;
 mod ring;
 mod role;
 mod route;
 mod settings;
 mod setup;
 mod strangers;
+mod twin;
 mod vouch;
 mod ways;
 
+pub use blob_read::BlobRead;
+pub use input::{Input, MediaInput, StoreInput};
+pub use output::{MediaCommand, Output, Saved};
+pub use relay::{Grant, RelayCommand, RelayFigures, RelayInput};
 pub use setup::Setup;
 
-use crate::config::Bootstrap;
-use crate::core::{ConnId, Flow, Id, Instant, Rng, TimerQueue, Transport, UnixTime};
-use crate::identity::{Expect, Identity, Proven, Revoked};
-use crate::nat::portmap::Mapping;
+use crate::core::{ConnId, Flow, Instant, Rng, TimerQueue, UnixTime};
+use crate::identity::{Identity, Proven};
 use crate::overlay::Overlay;
 use crate::overlay::carry::Carry;
 use crate::pbx::Domain;
-use crate::pbx::locate::{Question, Record};
 use crate::pbx::registrar::Registrar;
 use crate::pbx::router::{BranchId, Router};
 use crate::sip::msg::Message;
 use crate::sip::tx::{self, ClientTxId};
-use crate::ua::{CallId, MediaOpened, MediaPlan, MediaStats, Ua};
+use crate::ua::Ua;
 use bytes::Bytes;
-use control::{Command, CommandError, Event, Reply, RequestId};
+use control::{CommandError, Event, Reply, RequestId};
 use flows::{Flows, Wire};
 use publish::Publisher;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
-use std::sync::Arc;
-
-/// What comes from outside.
-#[derive(Debug)]
-pub enum Input {
-    /// A datagram arrived.
-    Datagram {
-        /// Our socket and the sender.
-        flow: Flow,
-        /// All of it.
-        bytes: Bytes,
-    },
-    /// A connection was accepted; its number has the highest bit set.
-    Accepted {
-        /// With its number.
-        flow: Flow,
-        /// Who proved to be at the other end of a link.
-        peer: Proven,
-    },
-    /// A connection of [`Output::Connect`] is open.
-    Connected {
-        /// Which.
-        conn: ConnId,
-        /// Who proved to be at the other end of a link.
-        peer: Proven,
-    },
-    /// A connection of [`Output::Connect`] could not be opened.
-    ConnectFailed {
-        /// Which.
-        conn: ConnId,
-        /// Why, for the log.
-        why: String,
-    },
-    /// One message arrived on a connection.
-    Frame {
-        /// Which.
-        conn: ConnId,
-        /// The message.
-        bytes: Bytes,
-    },
-    /// A connection was closed, by either end.
-    Closed {
-        /// Which.
-        conn: ConnId,
-    },
-    /// The wall clock, at the start and when it jumps.
-    Clock {
-        /// Now.
-        unix: UnixTime,
-    },
-    /// Somebody asks something.
-    Command {
-        /// Comes back with the answer.
-        request: RequestId,
-        /// What.
-        command: Command,
-    },
-    /// Whoever asked has gone; a call that they placed ends.
-    Abort {
-        /// Of [`Input::Command`].
-        request: RequestId,
-    },
-    /// A hint: a peer of this overlay is said to be at this address. Any number of times; whether it is one is
-    /// proven by its link.
-    Found {
-        /// Overlay address.
-        addr: SocketAddr,
-        /// Peer-ID, as it says.
-        id: Id,
-    },
-    /// The other end has answered a keep-alive (RFC 5626 section 3.5.1).
-    Pong {
-        /// On which connection.
-        conn: ConnId,
-    },
-    /// What this machine can bear, at the start and now and then.
-    Facts(crate::overlay::tier::Facts),
-    /// The answer to [`Output::Resolve`].
-    Resolved {
-        /// What was asked.
-        name: Bootstrap,
-        /// Overlay addresses, the preferred one first; or why there are none, for a person.
-        found: Result<Vec<SocketAddr>, String>,
-    },
-    /// A router opened a port to the overlay socket, or another one than before.
-    Mapped {
-        /// Which.
-        mapping: Mapping,
-    },
-    /// No router does, or none any more.
-    Unmapped {
-        /// Why, for a person.
-        why: String,
-    },
-    /// This machine has other addresses than before. Ports stay.
-    Moved {
-        /// Where standard phones are told to reach this node.
-        sip: SocketAddr,
-        /// Where peers are.
-        overlay: SocketAddr,
-        /// Where peers may reach it beside that: [`Setup::also`].
-        also: Vec<SocketAddr>,
-    },
-    /// The answer to [`Output::Query`].
-    Answer {
-        /// Its number.
-        query: u64,
-        /// What was found, empty where nothing is there; none where nobody answered.
-        records: Option<Vec<Record>>,
-    },
-    /// From the media threads.
-    Media(MediaInput),
-    /// From whoever keeps the records.
-    Store(StoreInput),
-}
-
-/// What becomes of [`Output::Store`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoreInput {
-    /// Every batch up to this one is on the disk.
-    Flushed {
-        /// [`Batch::number`](crate::overlay::Batch::number).
-        upto: u64,
-    },
-    /// The disk does not take them; it is tried again until it does.
-    Failing {
-        /// Every batch up to this one is held in memory only.
-        upto: u64,
-        /// Why, for a person.
-        why: String,
-    },
-}
-
-/// What the media threads say.
-#[derive(Debug)]
-pub enum MediaInput {
-    /// Sockets were taken for a call.
-    Opened {
-        /// Which call.
-        call: CallId,
-        /// Where.
-        opened: MediaOpened,
-    },
-    /// They could not be, or the audio source or sink could not be opened.
-    Failed {
-        /// Which call.
-        call: CallId,
-        /// Why, for a person.
-        why: String,
-    },
-    /// A digit was heard.
-    Dtmf {
-        /// In which call.
-        call: CallId,
-        /// `0-9`, `*`, `#`, `A-D`.
-        digit: char,
-    },
-    /// Sockets were closed; the last figures.
-    Closed {
-        /// Which call.
-        call: CallId,
-        /// All packets counted.
-        stats: MediaStats,
-    },
-}
-
-/// What the media threads are asked.
-#[derive(Debug)]
-pub enum MediaCommand {
-    /// Take sockets.
-    Open {
-        /// For which call.
-        call: CallId,
-    },
-    /// Let voice flow by this plan; again when it changes.
-    Start {
-        /// In which call.
-        call: CallId,
-        /// What was agreed.
-        plan: Box<MediaPlan>,
-    },
-    /// Send a digit.
-    Dtmf {
-        /// In which call.
-        call: CallId,
-        /// `0-9`, `*`, `#`, `A-D`.
-        digit: char,
-    },
-    /// Close sockets and report.
-    Close {
-        /// Of which call.
-        call: CallId,
-    },
-}
-
-/// What is to be kept over a restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Saved {
-    /// Keys, chain, and an enroller's book: secret.
-    Identity,
-    /// Accounts of standard phones: digest secrets.
-    Phones,
-    /// The host cache: supernodes to join by, in CBOR.
-    Hosts,
-    /// What is revoked.
-    Revocations,
-    /// Messages: what was received and sent, what waits.
-    Messages,
-    /// The user's contacts and settings: private.
-    Settings,
-    /// Keys of password shares held for others: secret.
-    Shares,
-    /// How often passwords were tried.
-    Attempts,
-    /// Contacts and keys of other overlays, and who may not ring.
-    Foreign,
-}
-
-/// What is to be done outside.
-#[derive(Debug)]
-pub enum Output {
-    /// Send a datagram.
-    Datagram {
-        /// From our socket to the other end.
-        flow: Flow,
-        /// All of it.
-        bytes: Bytes,
-    },
-    /// Open a connection and report it.
-    Connect {
-        /// Its number from now on.
-        conn: ConnId,
-        /// TCP in clear, or TLS for a link.
-        transport: Transport,
-        /// Where to.
-        remote: SocketAddr,
-        /// Who must be there.
-        expect: Expect,
-    },
-    /// Write a message on a connection.
-    Write {
-        /// Which.
-        conn: ConnId,
-        /// The message.
-        bytes: Bytes,
-    },
-    /// Close a connection.
-    Close {
-        /// Which.
-        conn: ConnId,
-    },
-    /// Ask the DNS; [`Input::Answer`] brings the answer, once and in any case.
-    Query {
-        /// Comes back.
-        query: u64,
-        /// What.
-        question: Question,
-    },
-    /// For the media threads.
-    Media(MediaCommand),
-    /// The final answer to a command.
-    Reply {
-        /// Of [`Input::Command`].
-        request: RequestId,
-        /// Answer or failure.
-        result: Result<Reply, CommandError>,
-    },
-    /// Something happened: for whoever asked, or for everybody.
-    Event {
-        /// Whose command it belongs to.
-        request: Option<RequestId>,
-        /// What.
-        event: Event,
-    },
-    /// Keep this over a restart, before anything that follows is sent.
-    Save {
-        /// What it is.
-        what: Saved,
-        /// The whole new content.
-        bytes: Bytes,
-    },
-    /// Keep these records over a restart and report it ([`Input::Store`]).
-    Store(crate::overlay::Batch),
-    /// Look this name up, by SRV or as a host, and report [`Input::Resolved`].
-    Resolve {
-        /// As the user wrote it.
-        name: Bootstrap,
-    },
-    /// Links refuse these keys from now on.
-    Revoked(Arc<Revoked>),
-    /// Links show this identity from now on.
-    Identity(Box<Identity>),
-    /// The node has left the ring and is done.
-    Stopped,
-}
 
 /// Who waits for the answer to a request of ours.
 #[derive(Debug, Clone, Copy)]
@@ -432,8 +160,13 @@ pub struct Node {
     unheard: TimerQueue<ClientTxId>,
     ring: ring::Ring,
     calls: calls::Calls,
+    twin: twin::Twin,
+    paths: paths::Paths,
+    /// When it was made: [`Setup::system`] is the other clock then.
+    started: Instant,
     vouch: vouch::Vouching,
     exchanges: exchange::Exchanges,
+    relaying: relay::Relaying,
     mail: message::Mail,
     warnings: keep::Warnings,
     attach: attach::Attachments,
@@ -441,12 +174,18 @@ pub struct Node {
     people: people::People,
     certifying: certify::Certifying,
     office: office::Office,
+    /// When further adapters of phones are told what they have to know.
+    sharing_due: Option<Instant>,
+    merging: merging::Merging,
+    moving: moving::Moving,
     login: login::Login,
     settings: settings::Synced,
     pairing: Option<pairing::Pairing>,
     reach: reach::Reach,
     strangers: strangers::Strangers,
     ways: ways::Ways,
+    leases: lease::Wanted,
+    blobs: blob::Blobs,
     wire: Vec<Wire>,
     out: VecDeque<Output>,
     counters: BTreeMap<&'static str, u64>,
@@ -469,7 +208,7 @@ impl Node {
             clock: (now, setup.unix),
             identity: setup.identity.clone(),
             tx: tx::Layer::new(rng.fork(), tx::Config::default()),
-            flows: Flows::new(setup.locals()),
+            flows: Flows::new(setup.locals(), setup.first_connection),
             overlay: parts.overlay,
             carry: parts.carry,
             ua: parts.ua,
@@ -482,8 +221,12 @@ impl Node {
             unheard: TimerQueue::new(),
             ring: ring::Ring::new(&setup),
             calls: calls::Calls::default(),
+            twin: twin::Twin::default(),
+            paths: paths::Paths::default(),
+            started: now,
             vouch: vouch::Vouching::default(),
             exchanges: exchange::Exchanges::default(),
+            relaying: relay::Relaying::new(now, setup.relays),
             // Whoever starts a node has checked the file.
             mail: message::Mail::new(archive::Archive::read(&setup.messages).unwrap_or_default()),
             warnings: keep::Warnings::default(),
@@ -492,12 +235,17 @@ impl Node {
             people: people::People::new(std::mem::take(&mut setup.revocations)),
             certifying: certify::Certifying::default(),
             office: office::Office::default(),
+            sharing_due: Some(now),
+            merging: merging::Merging::new(std::mem::take(&mut setup.merges)),
+            moving: moving::Moving::default(),
             login: login::Login::new(setup.shares.as_deref(), setup.attempts.as_deref()),
             pairing: None,
             settings: settings::Synced::new(setup.settings.as_deref()),
             reach: reach::Reach::default(),
             strangers: strangers::Strangers::new(std::mem::take(&mut setup.acquaintances)),
             ways: ways::Ways::default(),
+            leases: lease::Wanted::default(),
+            blobs: blob::Blobs::default(),
             wire: Vec::new(),
             out: VecDeque::new(),
             counters: BTreeMap::new(),
@@ -544,6 +292,7 @@ impl Node {
             Input::Answer { query, records } => self.on_answer(now, query, records),
             Input::Media(media) => self.on_media(now, media),
             Input::Store(store) => self.on_store(now, store),
+            Input::Relay(relay) => self.on_relay(now, relay),
         }
         self.settle(now);
     }
@@ -563,9 +312,14 @@ impl Node {
         self.people_timeout(now);
         self.certify_timeout(now);
         self.office_timeout(now);
+        self.sharing_timeout(now);
+        self.moving_timeout(now);
         self.on_mail_timeout(now);
         self.login_timeout(now);
         self.settings_timeout(now);
+        self.lease_timeout(now);
+        self.paths_timeout(now);
+        self.relay_timeout(now);
         self.settle(now);
     }
 
@@ -588,26 +342,36 @@ impl Node {
                 self.next_people_timeout(),
                 self.next_certify_timeout(),
                 self.next_office_timeout(),
+                self.next_sharing(),
+                self.next_moving(),
                 self.next_mail_timeout(),
                 self.next_login(),
                 self.settings.next(),
+                self.leases.next(),
                 self.strangers.next(),
+                self.paths.next(),
+                self.relaying.next(),
             ])
             .flatten()
             .min()
     }
 
-    /// The wall-clock time at `now`.
-    pub fn unix(&self, now: Instant) -> UnixTime {
+    /// What this machine's clock shows at `now`.
+    pub fn wall(&self, now: Instant) -> UnixTime {
         self.clock.1 + now.since(self.clock.0)
+    }
+
+    /// The time that this node goes by: its neighbours' where they agree on another than this machine's clock shows.
+    pub fn unix(&self, now: Instant) -> UnixTime {
+        self.overlay.as_ref().map_or_else(|| self.wall(now), |o| o.unix(now))
     }
 
     fn set_clock(&mut self, now: Instant, unix: UnixTime) {
         self.clock = (now, unix);
-        self.ua.set_clock(now, unix);
         if let Some(overlay) = self.overlay.as_mut() {
             overlay.handle(now, crate::overlay::Input::Clock { unix });
         }
+        self.ua.set_clock(now, self.unix(now));
     }
 
     /// Lets the machines answer each other until none has anything to say.
@@ -616,10 +380,12 @@ impl Node {
             let mut quiet = !self.settle_tx(now);
             quiet &= !self.settle_overlay(now);
             quiet &= !self.settle_ua(now);
+            quiet &= !self.settle_paths(now);
             quiet &= !self.settle_pbx(now);
             quiet &= !self.write_due(now);
             quiet &= !self.write_mail(now);
             quiet &= !self.leave_when_done(now);
+            quiet &= !self.arrive(now);
             if quiet {
                 break;
             }
@@ -628,19 +394,15 @@ impl Node {
             self.out.push_back(Output::Save { what: Saved::Messages, bytes: Bytes::from(file) });
         }
         for wire in std::mem::take(&mut self.wire) {
-            self.out.push_back(match wire {
-                Wire::Datagram { flow, bytes } => Output::Datagram { flow, bytes },
-                Wire::Connect { conn, transport, remote, expect } => {
-                    Output::Connect { conn, transport, remote, expect }
-                }
-                Wire::Write { conn, bytes } => Output::Write { conn, bytes },
-                Wire::Close { conn } => Output::Close { conn },
-            });
+            self.out.push_back(wire.into());
         }
     }
 
     fn on_connected(&mut self, now: Instant, conn: ConnId, peer: Proven) {
         if self.flows.is_abroad(conn) {
+            if self.errand_open(now, conn, &peer) {
+                return;
+            }
             return self.on_way_open(now, conn, peer);
         }
         if peer.member().is_some_and(|member| self.people.revoked.check(member).is_err()) {
@@ -666,6 +428,7 @@ impl Node {
         self.race_gone(now, conn);
         self.link_gone();
         self.strangers.silent.cancel(&conn);
+        self.errand_failed(now, conn);
         self.on_way_failed(now, conn, why.unwrap_or("the connection was closed"));
         self.tx.flow_failed(flow);
         self.registrar.flow_closed(conn);

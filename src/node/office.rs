@@ -9,7 +9,7 @@ use super::ring::State;
 use crate::core::{Flow, Instant};
 use crate::identity::{
     Ask, BOOK_TYPE, BookAsk, Certificate, Claims, ContactBody, ENROLLERS, Enroller, IdentityError, KeyPair, OWNER_TYPE,
-    OwnerAnswer, OwnerAsk, PublicKey, RecoverySheet, Revocation, RevokedKey, SignedEntry, TrustAnchor, canonical_user,
+    OwnerAnswer, OwnerAsk, PublicKey, RecoverySheet, Revocation, RevokedKey, SignedEntry, canonical_user,
 };
 use crate::sip::msg::Message;
 use crate::sip::tx::ServerTxId;
@@ -24,8 +24,8 @@ const SOON: Duration = Duration::from_secs(1);
 const ROUNDS: u8 = 200;
 /// Of these, without learning anything: what the other end does not take is not offered for ever.
 const FRUITLESS: u8 = 8;
-const NOT_HERE: &str = "this device does not administer an office";
-const WHERE: &str = "ask on an administrator's device: the one that ran chordial office create";
+pub(super) const NOT_HERE: &str = "this device does not administer an office";
+pub(super) const WHERE: &str = "ask on an administrator's device: the one that ran chordial office create";
 
 /// The administrator's side of the node.
 #[derive(Debug, Default)]
@@ -216,6 +216,11 @@ impl Node {
             let what = format!("{target} is this device's own");
             return Err(CommandError::new(what, "do it on another administrator's device"));
         }
+        if self.is_enrollers_device(&key) {
+            let what = format!("{target} is an administrator's device, which the root alone revokes");
+            let next = format!("have the recovery sheet ready: chordial office revoke {target} --by-root");
+            return Err(CommandError::new(what, next));
+        }
         let unix = self.unix(now);
         let identity = self.identity.as_ref().ok_or_else(|| CommandError::new(NOT_HERE, WHERE))?;
         let signed = Revocation::sign(identity, what, key, &name, unix);
@@ -286,20 +291,9 @@ impl Node {
     /// Makes a device of `user` an enroller, by the root on the recovery sheet.
     pub(super) fn owner_add(&mut self, now: Instant, request: RequestId, user: &str, sheet: &str) {
         let answer = |what: String, next: &str| Err(CommandError::new(what, next));
-        let anchor = self.identity.as_ref().map(|i| i.anchor.clone());
-        let Some(TrustAnchor::Office { overlay, root }) = anchor else {
-            return self.reply(request, answer(NOT_HERE.into(), WHERE));
-        };
-        let sheet = match RecoverySheet::parse(&overlay, sheet) {
-            Ok(sheet) if sheet.root() == root => sheet,
-            Ok(_) => {
-                let what = "the recovery sheet is another office's".into();
-                return self.reply(request, answer(what, "take the sheet that this office's create printed"));
-            }
-            Err(fault) => {
-                let what = format!("the recovery sheet cannot be read: {fault}");
-                return self.reply(request, answer(what, "check it for a typing error"));
-            }
+        let sheet = match self.read_sheet(sheet) {
+            Ok(sheet) => sheet,
+            Err(error) => return self.reply(request, Err(error)),
         };
         match canonical_user(user) {
             Ok(user) if self.ring.state() == State::In => {

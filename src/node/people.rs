@@ -14,7 +14,7 @@ use super::ring::State;
 use super::{Node, Output, Saved};
 use crate::core::{ConnId, Flow, Instant};
 use crate::identity::{
-    Ask, DeviceCodes, ItemId, Noted, PublicKey, REVOCATIONS_TYPE, Reply, Revocation, Revocations, Revoked,
+    Ask, DeviceCodes, ItemId, Noted, PublicKey, REVOCATIONS_TYPE, Reply, Revocation, Revocations, Revoked, RevokedKey,
 };
 use crate::overlay;
 use crate::sip::msg::Message;
@@ -76,6 +76,7 @@ impl Node {
         self.people.compare = Some(now + COMPARE);
         if !self.people.revocations.is_empty() {
             self.spread(now);
+            self.heed_successor(now);
         }
     }
 
@@ -153,25 +154,35 @@ impl Node {
 
     /// Takes a statement of this node itself; false when there are too many.
     pub(super) fn revoke(&mut self, now: Instant, revocation: Revocation) -> bool {
-        let bytes = revocation.encode();
-        match self.people.revocations.note(revocation) {
-            Noted::New => self.noted(now, vec![bytes], None),
-            Noted::Known => {}
-            Noted::Full => return false,
+        self.revoke_all(now, vec![revocation])
+    }
+
+    /// Takes several that belong together.
+    pub(super) fn revoke_all(&mut self, now: Instant, revocations: Vec<Revocation>) -> bool {
+        let (mut new, mut fits) = (Vec::new(), true);
+        for revocation in revocations {
+            let bytes = revocation.encode();
+            match self.people.revocations.note(revocation) {
+                Noted::New => new.push(bytes),
+                Noted::Known => {}
+                Noted::Full => fits = false,
+            }
         }
-        true
+        if !new.is_empty() {
+            self.noted(now, new, None);
+        }
+        fits
     }
 
     /// True when any was new.
-    fn note(&mut self, now: Instant, items: &[Vec<u8>], from: Option<PublicKey>) -> bool {
+    pub(super) fn note(&mut self, now: Instant, items: &[Vec<u8>], from: Option<PublicKey>) -> bool {
         let Some(anchor) = self.identity.as_ref().map(|i| i.anchor.clone()) else { return false };
-        let unix = self.unix(now);
         let mut new = Vec::new();
         for item in items {
             if self.people.revocations.holds(&ItemId::of(item)) {
                 continue;
             }
-            let read = Revocation::decode(item).and_then(|r| r.verify(&anchor, unix).map(|()| r));
+            let read = Revocation::decode(item).and_then(|r| r.verify(&anchor).map(|()| r));
             match read.map(|r| self.people.revocations.note(r)) {
                 Ok(Noted::New) => new.push(item.clone()),
                 Ok(Noted::Known) => {}
@@ -200,7 +211,10 @@ impl Node {
         }
         self.settle_tx(now);
         self.spread(now);
-        for revocation in new.iter().filter_map(|bytes| Revocation::decode(bytes).ok()) {
+        self.replace_disowned(now);
+        self.heed_successor(now);
+        let read = new.iter().filter_map(|bytes| Revocation::decode(bytes).ok());
+        for revocation in read.filter(|r| r.what != RevokedKey::Office) {
             tracing::info!(name = %revocation.name, key = %revocation.subject, "revoked");
             self.event(None, Event::Revoked { name: revocation.name, key: revocation.subject.to_string() });
         }

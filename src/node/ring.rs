@@ -252,6 +252,7 @@ impl Node {
                 Ok(entries) => self.on_get_done(now, op, &entries, &trace),
                 Err(fault) => self.on_get_failed(now, op, &fault.to_string(), &trace),
             },
+            O::Left if self.has_departed() => {}
             O::Left => self.out.push_back(Output::Stopped),
             O::NeighboursChanged => {
                 self.on_neighbours(now);
@@ -263,8 +264,13 @@ impl Node {
             }
             O::Drop { peer } => self.close_links(&peer.id),
             O::FindDone { op, result, .. } => self.on_find_done(now, op, result.ok()),
+            O::LeaseDone { op, result, .. } => self.on_lease_done(now, op, result),
+            O::TakeDone { op, result, .. } => self.on_chunk_read(now, op, result.ok()),
+            O::Load { hash } => self.out.push_back(Output::LoadChunk { hash }),
+            O::Damaged { hash } => self.on_damaged(hash),
             O::Keep(batch) => self.out.push_back(Output::Store(batch)),
-            O::ClockOff { seconds } => self.on_clock_off(seconds),
+            O::Twin { addr } => self.on_twin_told(now, addr),
+            O::ClockOff { seconds } => self.on_clock_off(now, seconds),
             O::Conflict { entries, .. } => self.on_conflict(now, &entries),
             O::Dial { rpc, peer } => self.dial_only(rpc, peer),
             O::Ping { peer } => self.ping(&peer),

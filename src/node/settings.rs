@@ -57,6 +57,11 @@ impl Synced {
         Synced { settings: settings.unwrap_or_default(), ..Synced::default() }
     }
 
+    /// The file.
+    pub fn file(&self) -> Vec<u8> {
+        self.settings.to_bytes().to_vec()
+    }
+
     pub fn next(&self) -> Option<Instant> {
         [self.round, self.until].into_iter().flatten().min()
     }
@@ -77,6 +82,12 @@ impl Node {
             self.settings.round = Some(now + round + round.mul_f64(self.rng.unit() / 4.0));
             self.read_settings(now);
         }
+    }
+
+    /// All contacts: names and targets.
+    pub(super) fn contacts_kept(&self) -> Vec<(String, String)> {
+        let all = self.settings.settings.under(CONTACT);
+        all.map(|(name, target)| (name.to_owned(), target.to_owned())).collect()
     }
 
     /// What `name` stands for.
@@ -154,7 +165,7 @@ impl Node {
         contacts.filter(|(known, _)| same(known, name)).map(|(known, _)| known.to_owned()).collect()
     }
 
-    fn change(&mut self, now: Instant, name: &str, target: Option<&str>) -> Result<(), CommandError> {
+    pub(super) fn change(&mut self, now: Instant, name: &str, target: Option<&str>) -> Result<(), CommandError> {
         let unix = self.unix(now);
         let writer = self.identity.as_ref().map(|i| i.device_key().fingerprint()).unwrap_or_default();
         let set = self.settings.settings.set(&format!("{CONTACT}{name}"), target, writer, unix);

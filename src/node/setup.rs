@@ -3,9 +3,9 @@
 use super::Node;
 use super::flows::Locals;
 use crate::config::Config;
-use crate::config::{Encryption, PhoneAuth};
+use crate::config::{Encryption, Ice, PhoneAuth};
 use crate::core::{Id, Instant, Redacted, Rng, Transport, UnixTime};
-use crate::identity::{Acquaintances, Identity, Revocations, Verifier};
+use crate::identity::{Acquaintances, Former, Identity, Merges, Revocations, Verifier};
 use crate::overlay::carry::{Carry, address_peer_id};
 use crate::overlay::chord::{self, Chord};
 use crate::overlay::tier::Tiered;
@@ -56,6 +56,12 @@ pub struct Setup {
     pub attempts: Option<Vec<u8>>,
     /// Whom this device knows in other overlays.
     pub acquaintances: Acquaintances,
+    /// The office that this device has come from.
+    pub former: Option<Former>,
+    /// Offices that this administrator's device takes in.
+    pub merges: Merges,
+    /// The number of the first connection that is dialled.
+    pub first_connection: u64,
     /// Where standard phones are served, as the socket says.
     pub sip_listen: SocketAddr,
     /// Where links are taken, as the socket says.
@@ -68,10 +74,14 @@ pub struct Setup {
     pub also: Vec<SocketAddr>,
     /// A router is asked for a port.
     pub maps: bool,
+    /// The driver can serve a relay.
+    pub relays: bool,
     /// The wall-clock time when the node is made.
     pub unix: UnixTime,
     /// `User-Agent`, `Server`.
     pub software: String,
+    /// The system's monotonic clock when the node is made: the ICE agent's library wants it. Without it calls have no ICE.
+    pub system: Option<std::time::Instant>,
     /// Of the DTLS certificate that the media threads show; none where voice is not encrypted.
     pub voice_fingerprint: Option<Fingerprint>,
 }
@@ -101,14 +111,19 @@ impl Setup {
             shares: None,
             attempts: None,
             acquaintances: Acquaintances::default(),
+            former: None,
+            merges: Merges::default(),
+            first_connection: 1,
             sip_listen: sip,
             overlay_listen: overlay,
             sip,
             overlay,
             also: Vec::new(),
             maps: false,
+            relays: false,
             unix,
             software: concat!("Chordial/", env!("CARGO_PKG_VERSION")).into(),
+            system: None,
             voice_fingerprint: None,
         }
     }
@@ -233,6 +248,7 @@ impl Setup {
                 .as_ref()
                 .zip(self.voice_fingerprint)
                 .map(|(identity, fingerprint)| VoiceKeys { device: identity.device.clone(), fingerprint }),
+            ice: if self.system.is_some() { self.config.media.ice } else { Ice::Off },
             encrypted_only: self.config.media.encryption == Encryption::Required,
         }
     }
@@ -283,6 +299,10 @@ pub(super) fn parts(_now: Instant, setup: &Setup, rng: &mut Rng) -> Parts {
         domain.set_peer(me.id);
     }
     domain.add_name("localhost", Some(setup.sip.port()));
+    if let Some(former) = &setup.former {
+        let renamed = former.statement.successor.iter().flat_map(|s| s.renamed.iter().cloned()).collect();
+        domain.set_former(former.anchor.overlay(), renamed);
+    }
     // Nonces and the passes of dialogs hold over a restart: their keys come from the device's.
     let mut secret = |purpose: &str| match &setup.identity {
         Some(identity) => blake3::derive_key(purpose, &**identity.device.seed().reveal()),
@@ -314,8 +334,8 @@ pub(super) fn parts(_now: Instant, setup: &Setup, rng: &mut Rng) -> Parts {
 impl Node {
     /// Joins or founds, registers, and tells what this node speaks for.
     pub(super) fn begin(&mut self, now: Instant) {
-        let unix = self.unix(now);
-        self.ua.set_clock(now, unix);
+        let unix = self.wall(now);
+        self.set_clock(now, unix);
         for aor in self.own_aors() {
             self.publisher.want(now, unix, &aor, true);
         }

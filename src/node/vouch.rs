@@ -11,6 +11,7 @@
 //! domains are not members and are believed as far as the peer that lets them in.
 
 use super::Node;
+use super::hex::{hex, unhex};
 use super::pins::Party;
 use crate::core::{Flow, Instant};
 use crate::core::{Id, limits};
@@ -182,7 +183,7 @@ impl Node {
     fn proven_caller(&mut self, now: Instant, message: &Message, aor: &str) -> Option<(PublicKey, KeyFingerprint)> {
         let unix = self.unix(now);
         let anchor = self.identity.as_ref()?.anchor.clone();
-        let signed = SignedEntry::decode(&message.header(PROOF).and_then(unhex)?).ok()?;
+        let signed = SignedEntry::decode(&message.header(PROOF).and_then(short).and_then(unhex)?).ok()?;
         let entry = signed.entry();
         let says = entry.kind == EntryKind::CALLER
             && entry.aor == aor
@@ -245,16 +246,7 @@ fn binding(message: &Message) -> [u8; 32] {
     *hash.finalize().as_bytes()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.iter().flat_map(|b| [b >> 4, b & 15]).map(|d| char::from(DIGITS[usize::from(d)])).collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let text = text.trim().as_bytes();
-    if !text.len().is_multiple_of(2) || text.len() > limits::RECORD_ENTRY * 2 {
-        return None;
-    }
-    let digit = |d: u8| char::from(d).to_digit(16).map(|d| d as u8);
-    text.chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
+/// The field's value where it is no longer than an entry may be.
+fn short(value: &str) -> Option<&str> {
+    Some(value.trim()).filter(|text| text.len() <= limits::RECORD_ENTRY * 2)
 }

@@ -1,7 +1,8 @@
 //! What the overlay asks its driver to keep over a restart, and how that comes back.
 
 use crate::core::{Id, UnixTime};
-use crate::identity::{DictionaryKey, SignedEntry};
+use crate::identity::{ChunkHash, DictionaryKey, SignedEntry};
+use bytes::Bytes;
 
 /// One change of what is held.
 #[derive(Clone, PartialEq, Debug)]
@@ -24,6 +25,18 @@ pub enum Change {
         /// Which entry.
         entry: DictionaryKey,
     },
+    /// This chunk is held.
+    Chunk {
+        /// Its name.
+        hash: ChunkHash,
+        /// All of it.
+        bytes: Bytes,
+    },
+    /// It is held no more.
+    Unchunk {
+        /// Its name.
+        hash: ChunkHash,
+    },
     /// Nothing is held any more: all of it was handed over. What was kept so far is not to come back, in no form.
     Clear,
 }
@@ -45,6 +58,8 @@ pub struct Batch {
 pub struct Stored {
     /// Key, replica and entry.
     pub entries: Vec<(Id, u8, SignedEntry)>,
+    /// Chunks that lie there, and how many bytes of each.
+    pub chunks: Vec<(ChunkHash, u32)>,
     /// [`Batch::unix`] of the last batch.
     pub unix: UnixTime,
 }

@@ -1,8 +1,10 @@
 //! What peers say to each other, before it becomes SIP.
 
 use super::tier::{Answer, Ask};
+use super::{LeaseAnswer, Vote};
 use crate::core::{Id, UnixTime};
-use crate::identity::{SignedEntry, TouchOf};
+use crate::identity::{ChunkHash, SignedEntry, TouchOf};
+use bytes::Bytes;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -136,6 +138,37 @@ pub enum Request {
         /// How it travels; never recursive.
         route: Route,
     },
+    /// A device asks for a lease; or the responsible peer asks those after it to agree.
+    Lease {
+        /// Resource-ID of the lease's name.
+        key: Id,
+        /// The device's request.
+        entry: Box<SignedEntry>,
+        /// The responsible peer's decision.
+        vote: Option<Vote>,
+        /// How it travels; never recursive.
+        route: Route,
+    },
+    /// A store with the chunk that the entry is about.
+    Give {
+        /// Resource-ID, recomputed from the entry by every holder.
+        key: Id,
+        /// As in `Fetch`.
+        replica: u8,
+        /// Who wants it held.
+        entry: Box<SignedEntry>,
+        /// The sealed chunk.
+        bytes: Bytes,
+        /// How it travels; never recursive.
+        route: Route,
+    },
+    /// Asks for a chunk that the receiver holds.
+    Take {
+        /// Resource-ID.
+        key: Id,
+        /// Which.
+        hash: ChunkHash,
+    },
     /// Does the receiver hold the same as the sender in these ranges of the circle? Between neighbours only.
     Compare {
         /// Replicas with a number above 0 count too, each where it lies.
@@ -225,6 +258,12 @@ pub enum RequestKind {
     Touch,
     /// [`Request::Compare`].
     Compare,
+    /// [`Request::Lease`].
+    Lease,
+    /// [`Request::Give`].
+    Give,
+    /// [`Request::Take`].
+    Take,
 }
 
 impl Request {
@@ -240,6 +279,9 @@ impl Request {
             Request::Members { .. } => RequestKind::Members,
             Request::Touch { .. } => RequestKind::Touch,
             Request::Compare { .. } => RequestKind::Compare,
+            Request::Lease { .. } => RequestKind::Lease,
+            Request::Give { .. } => RequestKind::Give,
+            Request::Take { .. } => RequestKind::Take,
         }
     }
 }
@@ -310,6 +352,13 @@ pub enum Response {
     Refused {
         /// The entries held instead.
         current: Vec<SignedEntry>,
+    },
+    /// 200 or 412 to a request for a lease.
+    Lease(LeaseAnswer),
+    /// 200 to the question for a chunk.
+    Chunk {
+        /// What is held under that name.
+        bytes: Bytes,
     },
     /// To a request between an ordinary node and a supernode.
     Tier(Answer),

@@ -10,11 +10,12 @@
 //! Every machine is sans-IO: [`Overlay::handle`] in, [`Overlay::poll_output`] until `None`, then wait until
 //! [`Overlay::poll_timeout`].
 //!
-//! Absent: lease records, quotas per network prefix, lookups over more than one path at once in rings too large for a
+//! Absent: quotas per network prefix, lookups over more than one path at once in rings too large for a
 //! member list.
 
 use crate::core::{Id, Instant, UnixTime};
-use crate::identity::{EntryKind, Revoked, SignedEntry, Verifier};
+use crate::identity::{ChunkHash, EntryKind, Revoked, SignedEntry, Verifier};
+use bytes::Bytes;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +23,13 @@ use std::time::Duration;
 pub mod carry;
 pub mod chord;
 mod kept;
+mod lease;
 mod message;
 mod ring;
 pub mod tier;
 
 pub use kept::{Batch, Change, Stored};
+pub use lease::{Lease, LeaseAnswer, LeaseError, Vote};
 pub use message::{
     Brief, Failure, Links, MAX_NEWS, Member, Part, PeerRef, Range, Request, RequestKind, Response, Route,
 };
@@ -111,6 +114,13 @@ pub enum Input {
         /// [`Batch::number`].
         upto: u64,
     },
+    /// The outcome of [`Output::Load`].
+    Loaded {
+        /// Which chunk.
+        hash: ChunkHash,
+        /// What lies there, whole or not; none where nothing does, or it cannot be read.
+        bytes: Option<Bytes>,
+    },
     /// The outcome of [`Output::Dial`]: whether that very peer answered at that address.
     Dialled {
         /// Which.
@@ -175,6 +185,35 @@ pub enum Command {
         aor: Option<Arc<str>>,
         /// How to look.
         mode: Mode,
+    },
+    /// Ask for a lease, for longer than before, or give it back, as the entry (kind 17) says.
+    Lease {
+        /// For the answer.
+        op: OpId,
+        /// Resource-ID of its name.
+        key: Id,
+        /// Signed by the device that is to have it.
+        entry: SignedEntry,
+    },
+    /// Write a chunk of a blob: as [`Command::Put`], with what the entry (kind 19) asks to be held.
+    Give {
+        /// For the answer: [`Output::PutDone`].
+        op: OpId,
+        /// Resource-ID.
+        key: Id,
+        /// Who wants it held, for how long.
+        entry: SignedEntry,
+        /// The sealed chunk.
+        bytes: Bytes,
+    },
+    /// Read a chunk of a blob.
+    Take {
+        /// For the answer.
+        op: OpId,
+        /// Resource-ID.
+        key: Id,
+        /// What it has to be.
+        hash: ChunkHash,
     },
     /// Find the peer responsible for an identifier.
     Find {
@@ -251,6 +290,34 @@ pub enum Output {
         /// How they were found.
         trace: Trace,
     },
+    /// A lease was granted or given back, or why not.
+    LeaseDone {
+        /// Which.
+        op: OpId,
+        /// The lease.
+        result: Result<Lease, LeaseError>,
+        /// How the responsible peer was found.
+        trace: Trace,
+    },
+    /// A chunk was read.
+    TakeDone {
+        /// Which.
+        op: OpId,
+        /// The very bytes of that hash; an error when no holder that could be asked has them.
+        result: Result<Bytes, LookupError>,
+        /// Whom it was asked of.
+        trace: Trace,
+    },
+    /// Read a chunk that was kept ([`Change::Chunk`]) and report [`Input::Loaded`].
+    Load {
+        /// Which.
+        hash: ChunkHash,
+    },
+    /// What was kept of a chunk is not what was written: it is fetched from another holder.
+    Damaged {
+        /// Which.
+        hash: ChunkHash,
+    },
     /// A find has ended.
     FindDone {
         /// Which.
@@ -292,6 +359,11 @@ pub enum Output {
     },
     /// Keep this over a restart, and say when it is done: [`Input::Flushed`].
     Keep(Batch),
+    /// Others say that this very peer is at another address: an old story, or a second one with its key. Hearsay.
+    Twin {
+        /// Where it is said to be.
+        addr: SocketAddr,
+    },
     /// This machine's clock is ahead of its neighbours' by so many seconds (negative: behind), which agree: theirs is gone by.
     /// `None`: it is right again.
     ClockOff {
@@ -397,6 +469,8 @@ pub struct Status {
     pub resources: usize,
     /// Entries held.
     pub entries: usize,
+    /// Bytes of chunks held.
+    pub chunk_bytes: u64,
     /// How many seconds this machine's clock is ahead of its neighbours' (negative: behind), when it is so wrong that theirs
     /// is gone by.
     pub clock_off: Option<i64>,
@@ -445,6 +519,16 @@ pub struct Counters {
     pub implausible: u64,
     /// Reads answered from the cache, and requests of others.
     pub cached: u64,
+    /// Leases granted here.
+    pub leases: u64,
+    /// Leases refused here because another device has them.
+    pub leases_held: u64,
+    /// Leases not granted here because it could not be known who has them.
+    pub leases_unsure: u64,
+    /// Chunks that were not what their name says, from holders or from the disk.
+    pub damaged: u64,
+    /// Chunks fetched from other holders because they belong here.
+    pub fetched: u64,
     /// Rings met that were not this peer's.
     pub merged: u64,
 }

@@ -3,11 +3,13 @@
 //! Never the password: a [`Ha1`] per account, which is bound to the realm, and the realm is the overlay's name. It is
 //! as good as the password within this overlay, so the file form belongs on disk with the rights of a secret.
 //!
-//! File form, TOML: `realm = "office"`, then `[[account]]` tables with `user`, `label`, `md5`, `sha256` (hexadecimal).
+//! File form, TOML: `realm = "office"`, then `[[account]]` tables with `user`, `label`, `md5`, `sha256` (hexadecimal), and `[[share]]`
+//! tables of the further adapters ([`Share`]).
 //! Import: lines `user,password` or `user,password,label`; a field with a comma stands in quotes, a quote in it is
 //! doubled (RFC 4180, except that no field spans lines); blank lines, lines that start with `#` and a first line
 //! `user,password` are passed over.
 
+use super::{Share, Shares};
 use crate::sip::auth::Ha1;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -67,6 +69,7 @@ pub enum AccountError {
 pub struct Accounts {
     realm: String,
     by_user: BTreeMap<String, Account>,
+    shares: Shares,
     capacity: usize,
 }
 
@@ -76,6 +79,8 @@ struct File {
     realm: String,
     #[serde(default)]
     account: Vec<Row>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    share: Vec<Share>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -91,7 +96,8 @@ struct Row {
 impl Accounts {
     /// No accounts yet; `realm` is the overlay's name, taken in lower case.
     pub fn new(realm: &str) -> Accounts {
-        Accounts { realm: realm.to_ascii_lowercase(), by_user: BTreeMap::new(), capacity: ACCOUNTS }
+        let (by_user, shares) = Default::default();
+        Accounts { realm: realm.to_ascii_lowercase(), by_user, shares, capacity: ACCOUNTS }
     }
 
     /// Adds an account, or gives an existing one a new label and password.
@@ -103,6 +109,7 @@ impl Accounts {
             return Err(AccountError::Password(user.into()));
         }
         let ha1 = Ha1::new(user, &self.realm, password);
+        self.shares.again(user);
         self.insert(Account { user: user.into(), label: label.into(), ha1 })
     }
 
@@ -176,7 +183,20 @@ impl Accounts {
             };
             accounts.insert(Account { user: row.user, label: row.label, ha1: Ha1 { md5, sha256 } })?;
         }
+        for share in file.share {
+            accounts.shares.set(share);
+        }
         Ok(accounts)
+    }
+
+    /// The further adapters of these accounts.
+    pub fn shares(&self) -> &Shares {
+        &self.shares
+    }
+
+    /// The same, to change them.
+    pub fn shares_mut(&mut self) -> &mut Shares {
+        &mut self.shares
     }
 
     /// The realm.
@@ -212,7 +232,8 @@ impl Accounts {
             md5: to_hex(&a.ha1.md5),
             sha256: to_hex(&a.ha1.sha256),
         };
-        let file = File { realm: self.realm.clone(), account: self.iter().map(row).collect() };
+        let share = self.shares.iter().cloned().collect();
+        let file = File { realm: self.realm.clone(), account: self.iter().map(row).collect(), share };
         // Strings and tables of strings only: there is nothing in it that TOML cannot say.
         toml::to_string(&file).unwrap_or_default()
     }

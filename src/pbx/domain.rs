@@ -6,6 +6,7 @@
 
 use crate::core::{Flow, Id};
 use crate::sip::msg::{Scheme, Uri};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 /// The overlay's name and our own names and addresses.
@@ -16,18 +17,28 @@ pub struct Domain {
     names: Vec<(String, Option<u16>)>,
     /// This peer's identifier: a URI that names another one is not ours, whatever its address (private ones are many's).
     peer: Option<Id>,
+    /// How this overlay was called for those who are here, and whose names were others then.
+    former: Option<(String, BTreeMap<String, String>)>,
 }
 
 impl Domain {
     /// The overlay called `overlay`, without any address yet.
     pub fn new(overlay: &str) -> Domain {
-        Domain { overlay: overlay.to_ascii_lowercase(), addresses: Vec::new(), names: Vec::new(), peer: None }
+        let (addresses, names, peer, former) = Default::default();
+        Domain { overlay: overlay.to_ascii_lowercase(), addresses, names, peer, former }
     }
 
     /// Adds an address at which we take SIP. One that says "any" (`0.0.0.0`) names nobody and is left out.
     pub fn add_address(&mut self, address: SocketAddr) {
         if !address.ip().is_unspecified() && !self.addresses.contains(&address) {
             self.addresses.push(address);
+        }
+    }
+
+    /// Names under another overlay's name mean this one's, some of them renamed. Without effect where both are called alike.
+    pub fn set_former(&mut self, overlay: &str, renamed: BTreeMap<String, String>) {
+        if overlay != self.overlay {
+            self.former = Some((overlay.to_ascii_lowercase(), renamed));
         }
     }
 
@@ -67,6 +78,7 @@ impl Domain {
         }
         let host = uri.host.strip_suffix('.').unwrap_or(&uri.host);
         host.eq_ignore_ascii_case(&self.overlay)
+            || self.former.as_ref().is_some_and(|(name, _)| host.eq_ignore_ascii_case(name))
             || self.names.iter().any(|(name, port)| {
                 host.eq_ignore_ascii_case(name) && (port.is_none() || uri.port.is_none() || uri.port == *port)
             })
@@ -75,7 +87,9 @@ impl Domain {
     /// The user whom a URI names in this overlay, escapes decoded; none for a URI without user or of another domain.
     pub fn user_of(&self, uri: &Uri) -> Option<String> {
         let user = uri.user_unescaped().filter(|user| !user.is_empty())?;
-        self.covers(uri).then(|| user.into_owned())
+        let renamed = self.former.as_ref().filter(|(name, _)| uri.host.eq_ignore_ascii_case(name));
+        let now = renamed.and_then(|(_, renamed)| renamed.get(user.as_ref()).cloned());
+        self.covers(uri).then(|| now.unwrap_or_else(|| user.into_owned()))
     }
 
     /// The same for a Request-URI, where `tel:` numbers mean the overlay's users of that name

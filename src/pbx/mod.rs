@@ -16,9 +16,11 @@ pub mod locate;
 pub mod policy;
 pub mod registrar;
 pub mod router;
+pub mod shares;
 pub mod target;
 
 pub use accounts::{Account, Accounts};
 pub use domain::Domain;
 pub use policy::Origin;
+pub use shares::{Share, Shares};
 pub use target::{Candidate, Target};

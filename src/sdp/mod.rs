@@ -9,6 +9,7 @@
 //! key lines (`k=`, obsolete) are kept and ignored.
 
 mod attribute;
+pub mod ice;
 pub mod negotiate;
 mod parse;
 mod write;

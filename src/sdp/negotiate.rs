@@ -11,9 +11,14 @@
 //! and `a=setup`, RTCP multiplexed; an offer with the profile `UDP/TLS/RTP/SAVP` or `SAVPF` is answered in kind. What keys
 //! are worth is for the caller of this module to know.
 //!
-//! Left out: SDES (`RTP/SAVP` is refused), ICE and bundles (their attributes are not answered, which
-//! is how one declines them).
+//! ICE (RFC 8839) is offered where [`LocalMedia::ice`] is there, with RTCP multiplexed, and agreed when both ends say it and
+//! multiplex. An offer whose default address is none of its candidates has passed something that rewrites addresses:
+//! `a=ice-mismatch` is answered and the default address counts.
+//!
+//! Left out: SDES (`RTP/SAVP` is refused) and bundles (their attributes are not answered, which is how one declines them); a
+//! second component for RTCP; the updated offer that tells third parties which pair was chosen (RFC 8839 section 4.4.1).
 
+use super::ice::Ice;
 use super::{Attribute, Connection, Direction, Media, Origin, RtpMap, Session};
 use std::net::SocketAddr;
 
@@ -87,6 +92,8 @@ pub struct LocalMedia {
     pub direction: Direction,
     /// Encryption; none to neither offer nor accept it.
     pub keys: Option<LocalKeys>,
+    /// ICE; none to neither offer nor accept it.
+    pub ice: Option<Ice>,
 }
 
 /// A codec that both ends have.
@@ -133,6 +140,8 @@ pub struct Agreed {
     pub index: usize,
     /// Encryption; none: in clear.
     pub keys: Option<RemoteKeys>,
+    /// The other end's ICE; none: media go to the addresses above.
+    pub ice: Option<Ice>,
 }
 
 impl Agreed {
@@ -240,7 +249,8 @@ pub fn complete(offer: &Session, answer: &Session) -> Result<Agreed, NegotiateEr
     let mux = ours.attribute("rtcp-mux").is_some() && theirs.attribute("rtcp-mux").is_some();
     let offered_keys = ours.attribute("fingerprint").is_some();
     let keys = if offered_keys && mux { remote_keys(answer, theirs, Setup::of_answer) } else { None };
-    Ok(Agreed { keys, ..agree(answer, theirs, index, codecs, &events, wanted, mux)? })
+    let ice = if ours.attribute("ice-ufrag").is_some() && mux { remote_ice(answer, theirs) } else { None };
+    Ok(Agreed { keys, ice, ..agree(answer, theirs, index, codecs, &events, wanted, mux)? })
 }
 
 /// The answer to one acceptable stream.
@@ -275,7 +285,10 @@ fn answer_stream(
     if keys.is_none() && is_dtls(&media.proto) {
         return Err(NegotiateError::NoAudio);
     }
-    let agreed = Agreed { keys, ..agreed };
+    let wants_ice = local.ice.is_some() && mux;
+    let ice = if wants_ice { remote_ice(offer, media) } else { None };
+    let mismatch = wants_ice && ice.is_none() && Ice::of(offer, media).is_some();
+    let agreed = Agreed { keys, ice, ..agreed };
 
     let mut answered = Media::new("audio", local.addr.port(), &media.proto, Vec::new());
     push_codec(&mut answered, pt, ours);
@@ -285,6 +298,11 @@ fn answer_stream(
     finish(&mut answered, local, agreed.direction, mux);
     if let (Some(ours), Some(theirs)) = (&local.keys, &agreed.keys) {
         push_keys(&mut answered, ours, if theirs.active { "active" } else { "passive" });
+    }
+    match (&local.ice, &agreed.ice) {
+        (Some(ours), Some(_)) => ours.push(&mut answered),
+        _ if mismatch => answered.attributes.push(Attribute::flag("ice-mismatch")),
+        _ => {}
     }
     Ok((answered, agreed))
 }
@@ -323,6 +341,15 @@ fn remote_keys(session: &Session, media: &Media, active: fn(&str) -> Option<bool
         active: active(value("setup")?.trim())?,
         statement: value(STATEMENT).unwrap_or_default().to_owned(),
     })
+}
+
+/// What a section says of ICE, unless its default address is none of its candidates (RFC 8839 section 4.2.5) or the other end has
+/// found that of ours. Where candidates are to follow, there may be none yet.
+fn remote_ice(session: &Session, media: &Media) -> Option<Ice> {
+    let ice = Ice::of(session, media).filter(|_| media.attribute("ice-mismatch").is_none())?;
+    let default = session.connection_of(media).and_then(Connection::to_ip).map(|ip| SocketAddr::new(ip, media.port));
+    let fits = default.is_some_and(|d| d.ip().is_unspecified() || ice.candidates.iter().any(|c| c.addr == d));
+    (fits || (ice.candidates.is_empty() && ice.trickle)).then_some(ice)
 }
 
 fn push_keys(media: &mut Media, keys: &LocalKeys, setup: &str) {
@@ -373,6 +400,7 @@ fn agree(
         ptime: remote.ptime().unwrap_or(DEFAULT_PTIME).min(most),
         index,
         keys: None,
+        ice: None,
     })
 }
 
@@ -406,6 +434,9 @@ fn offered(local: &LocalMedia) -> Media {
     finish(&mut media, local, local.direction, local.rtcp_mux);
     if let Some(keys) = &local.keys {
         push_keys(&mut media, keys, "actpass");
+    }
+    if let Some(ice) = &local.ice {
+        ice.push(&mut media);
     }
     media
 }

@@ -25,6 +25,7 @@ fn local(addr: &str) -> LocalMedia {
         version: 1,
         direction: Direction::SendRecv,
         keys: None,
+        ice: None,
     }
 }
 
@@ -271,4 +272,63 @@ proptest! {
             prop_assert_eq!(Session::parse(written.as_bytes()).map(|s| s.to_string()), Ok(written));
         }
     }
+}
+
+fn with_ice(addr: &str, candidates: &[&str]) -> LocalMedia {
+    let credentials = ice::Credentials::draw(&mut crate::core::Rng::from_seed(addr.len() as u64));
+    let candidates = candidates.iter().map(|c| ice::Candidate::parse(c).unwrap()).collect();
+    let ice = ice::Ice { credentials, lite: false, trickle: true, candidates };
+    LocalMedia { ice: Some(ice), ..local(addr) }
+}
+
+const HERE: &str = "1 1 UDP 2130706431 192.0.2.1 4000 typ host";
+const THERE: &str = "1 1 UDP 2130706431 192.0.2.2 5000 typ host";
+
+#[test]
+fn both_ends_learn_each_others_candidates() {
+    let (ours, theirs) = (with_ice("192.0.2.1:4000", &[HERE]), with_ice("192.0.2.2:5000", &[THERE]));
+    let offer = Session::parse(&negotiate::offer(&ours).to_bytes()).unwrap();
+    let (answer, there) = negotiate::answer(&offer, &theirs).unwrap();
+    let here = negotiate::complete(&offer, &Session::parse(&answer.to_bytes()).unwrap()).unwrap();
+    assert_eq!((there.ice, here.ice), (ours.ice, theirs.ice));
+    assert!(here.rtcp_mux && there.rtcp_mux);
+}
+
+#[test]
+fn who_has_no_ice_is_sent_to_where_the_description_says() {
+    let ours = with_ice("192.0.2.1:4000", &[HERE]);
+    let offer = negotiate::offer(&ours);
+    let (answer, there) = negotiate::answer(&offer, &local("192.0.2.2:5000")).unwrap();
+    assert!(answer.media[0].attributes.iter().all(|a| !a.name.starts_with("ice") && a.name != "candidate"));
+    let here = negotiate::complete(&offer, &answer).unwrap();
+    assert_eq!((here.ice, here.remote_rtp), (None, "192.0.2.2:5000".parse().unwrap()));
+    assert_eq!((there.ice, there.remote_rtp), (None, "192.0.2.1:4000".parse().unwrap()));
+    // One that does not multiplex would need checks for RTCP, which are not made.
+    let two_ports = LocalMedia { rtcp_mux: false, ..with_ice("192.0.2.2:5000", &[THERE]) };
+    let (answer, there) = negotiate::answer(&offer, &two_ports).unwrap();
+    assert_eq!((there.ice, negotiate::complete(&offer, &answer).unwrap().ice), (None, None));
+}
+
+#[test]
+fn an_offer_whose_address_was_rewritten_is_answered_with_mismatch() {
+    let ours = with_ice("192.0.2.1:4000", &[HERE]);
+    let text = String::from_utf8(negotiate::offer(&ours).to_bytes()).unwrap();
+    let rewritten = text.replace("c=IN IP4 192.0.2.1", "c=IN IP4 203.0.113.9");
+    let (answer, there) =
+        negotiate::answer(&Session::parse(rewritten.as_bytes()).unwrap(), &with_ice("192.0.2.2:5000", &[THERE]))
+            .unwrap();
+    assert_eq!((there.ice, there.remote_rtp), (None, "203.0.113.9:4000".parse().unwrap()));
+    assert!(answer.media[0].attribute("ice-mismatch").is_some() && answer.media[0].attribute("ice-ufrag").is_none());
+    assert_eq!(negotiate::complete(&negotiate::offer(&ours), &answer).unwrap().ice, None);
+}
+
+#[test]
+fn an_ice_lite_end_is_known_as_one() {
+    let offer = negotiate::offer(&with_ice("192.0.2.1:4000", &[HERE]));
+    let answer = format!(
+        "v=0\r\no=- 1 1 IN IP4 192.0.2.2\r\ns=-\r\nc=IN IP4 192.0.2.2\r\nt=0 0\r\na=ice-lite\r\n\
+         m=audio 5000 RTP/AVP 0\r\na=rtcp-mux\r\na=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\na=candidate:{THERE}\r\n"
+    );
+    let ice = negotiate::complete(&offer, &Session::parse(answer.as_bytes()).unwrap()).unwrap().ice.unwrap();
+    assert!(ice.lite && !ice.trickle && ice.candidates.len() == 1);
 }

@@ -343,10 +343,12 @@ impl World {
             // Peers of the simulation know each other by address.
             Output::Event { .. }
             | Output::Media(_)
+            | Output::Relay(_)
             | Output::Save { .. }
             | Output::Resolve { .. }
             | Output::Query { .. }
             | Output::Store(_)
+            | Output::LoadChunk { .. }
             | Output::Revoked(_)
             | Output::Identity(_)
             | Output::Stopped => {}

@@ -1,8 +1,9 @@
 //! A call and what becomes of it.
 
-use super::media::{MediaOpened, MediaStats};
+use super::media::{CallIce, MediaOpened, MediaStats};
 use super::{Hop, Target};
 use crate::core::{Flow, Instant};
+use crate::sdp::ice::Credentials;
 use crate::sip::dialog::{Dialog, DialogId, InviteServer};
 use crate::sip::msg::Message;
 use crate::sip::tx::{ClientTxId, ServerTxId};
@@ -131,6 +132,8 @@ pub(super) struct Leg {
     pub target: Target,
     pub invite: Message,
     pub tx: Option<ClientTxId>,
+    /// Of its offer: each target has its own.
+    pub ice: Credentials,
     pub cseq: u32,
     /// Credentials were sent with it.
     pub authorized: bool,
@@ -165,8 +168,20 @@ pub(super) struct Talk {
     /// Our latest session description and its version.
     pub local: Option<crate::sdp::Session>,
     pub version: u64,
+    /// A further INVITE of ours, until it has its answer.
+    pub reoffer: Option<Reoffer>,
     /// Late offer: ours is in the 2xx, the answer comes in the ACK.
     pub answer_due: bool,
+}
+
+/// A further INVITE within a talk.
+#[derive(Debug)]
+pub(super) struct Reoffer {
+    pub invite: Message,
+    pub offer: crate::sdp::Session,
+    pub ice: Option<Credentials>,
+    /// Answered: its 2xx is acknowledged again when it comes again.
+    pub answered: bool,
 }
 
 pub(super) struct Call {
@@ -182,6 +197,7 @@ pub(super) struct Call {
     pub targets: Option<Vec<Target>>,
     pub opened: Option<MediaOpened>,
     pub media_started: bool,
+    pub ice: CallIce,
     pub session_id: u64,
     pub legs: Vec<Leg>,
     pub invitation: Option<Invitation>,
@@ -212,6 +228,7 @@ impl Call {
             targets: None,
             opened: None,
             media_started: false,
+            ice: CallIce::default(),
             session_id,
             legs: Vec::new(),
             invitation: None,

@@ -3,7 +3,9 @@
 use super::call::{Call, Direction, Invitation, Talk};
 use super::media::Described;
 use super::{ALLOW, CallId, Ending, Hop, MediaOpened, Output, Secured, State, Timer, Ua, UaEvent, media};
+use crate::config::Ice as Policy;
 use crate::core::{Flow, Instant};
+use crate::sdp::ice::{Credentials, INFO_PACKAGE, Ice};
 use crate::sdp::negotiate::{Agreed, LocalMedia};
 use crate::sdp::{self, Session};
 use crate::secure::Role;
@@ -27,8 +29,9 @@ impl Ua {
             }
             (Method::Invite, Some(id), _) => self.on_reinvite(now, tx, id, request, flow),
             (Method::Bye, Some(id), _) => self.on_bye(now, tx, id, request),
+            (Method::Info, Some(id), _) => self.on_info(tx, id, request),
             (Method::Message, Some(_), _) | (Method::Message, None, false) => self.on_message(now, tx, request, link),
-            (Method::Bye, None, _) | (_, None, true) => {
+            (Method::Bye | Method::Info, None, _) | (_, None, true) => {
                 let gone = self.reply(request, 481, "Call/Transaction Does Not Exist");
                 self.respond(tx, gone);
             }
@@ -43,7 +46,8 @@ impl Ua {
 
     /// What RFC 3261 section 8.2 has a UAS refuse before it looks closer.
     fn refusal(&mut self, request: &Message) -> Option<Message> {
-        let known = [Method::Invite, Method::Bye, Method::Options, Method::Cancel, Method::Ack, Method::Message];
+        use Method::*;
+        let known = [Invite, Bye, Options, Cancel, Ack, Message, Info];
         if !known.contains(request.method()) {
             let mut no = self.reply(request, 405, "Method Not Allowed");
             no.push(HeaderName::Allow, ALLOW);
@@ -135,11 +139,16 @@ impl Ua {
     }
 
     /// Tells before it rings whether the offer can be answered at all.
-    fn check_offer(&self, now: Instant, request: &Message) -> Result<(), (u16, String)> {
+    fn check_offer(&mut self, now: Instant, request: &Message) -> Result<(), (u16, String)> {
         let Some(offer) = offer_of(request) else { return Ok(()) };
         let offer = offer.map_err(|e| (400, format!("Bad session description: {e}")))?;
         let anywhere = MediaOpened { rtp: SocketAddr::from((Ipv4Addr::LOCALHOST, 4000)), rtcp_port: 4001 };
-        let local = media::local(anywhere, &self.profile.codecs, 0, 1);
+        let mut local = media::local(anywhere, &self.profile.codecs, 0, 1);
+        if self.profile.ice != Policy::Off {
+            let credentials = Credentials::draw(&mut self.rng);
+            local.rtcp_mux = true;
+            local.ice = Some(Ice { credentials, lite: false, trickle: true, candidates: Vec::new() });
+        }
         let local = self.local_keyed(now, local, described(Role::Answer, request));
         let refused = |why: &dyn std::fmt::Display| (488, format!("Not Acceptable Here: {why}"));
         let (_, agreed) = sdp::negotiate::answer(&offer, &local).map_err(|e| refused(&e))?;
@@ -167,6 +176,11 @@ impl Ua {
         let (flow, link, request) = (invitation.flow, invitation.link, invitation.request.clone());
         let to_tag = invitation.to_tag.clone();
         let local = media::local(opened, &self.profile.codecs, call.session_id, 1);
+        let ice = Credentials::draw(&mut self.rng);
+        // A late offer is ours.
+        call.ice.controlling = offer_of(&request).is_none();
+        call.ice.local = Some(ice.clone());
+        let local = self.local_ice(id, local, Some(&ice));
         let (session, agreed) = match offer_of(&request) {
             Some(Ok(offer)) => match self.answer_to(now, &request, &offer, local) {
                 Ok(answered) => answered,
@@ -184,6 +198,9 @@ impl Ua {
         Dialog::copy_record_route(&request, &mut ok);
         ok.push(HeaderName::Contact, format_args!("<{}>", self.contact(link)));
         ok.push(HeaderName::Allow, ALLOW);
+        if session.media.iter().any(|m| m.attribute("ice-ufrag").is_some()) {
+            ok.push(super::reoffer::RECV_INFO, INFO_PACKAGE);
+        }
         ok.set_body("application/sdp", session.to_bytes());
         let Ok(dialog) = Dialog::from_uas(&request, &ok) else {
             return self.refuse(now, id, 400, "No dialog can be made of this request", Ending::Failed);
@@ -191,7 +208,8 @@ impl Ua {
         let Some(call) = self.calls.get_mut(&id) else { return };
         call.status = 200;
         let answer_due = agreed.is_none();
-        call.talk = Some(Talk { dialog, made_by: Hop::Flow(flow), link, local: Some(session), version: 1, answer_due });
+        let (made_by, local) = (Hop::Flow(flow), Some(session));
+        call.talk = Some(Talk { dialog, made_by, link, local, version: 1, reoffer: None, answer_due });
         self.respond_invite(now, id, ok);
         self.answered(now, id, agreed.as_ref().map_or("", |(a, _)| a.codec.name.as_str()));
         if let Some((agreed, secured)) = agreed {
@@ -266,7 +284,8 @@ impl Ua {
         if self.settle_bye(id) {
             return self.send_bye(id);
         }
-        let Some(talk) = self.calls.get_mut(&id).and_then(|c| c.talk.as_mut()).filter(|t| t.answer_due) else { return };
+        let due = self.calls.get_mut(&id).and_then(|c| c.talk.as_mut()).filter(|t| t.answer_due);
+        let Some(talk) = due else { return self.trickle(id) };
         talk.answer_due = false;
         let answer = Session::parse(ack.body()).map_err(|e| e.to_string());
         let agreed = match (&talk.local, answer) {
@@ -276,12 +295,12 @@ impl Ua {
         };
         let (call_id, tag) = (ack.call_id().unwrap_or_default(), ack.to_tag().unwrap_or_default());
         let described = Described { role: Role::Answer, call_id, tag };
-        let agreed = agreed.and_then(|agreed| {
-            let secured = self.secured(now, &agreed, described).map_err(str::to_owned)?;
-            Ok((agreed, secured))
-        });
+        let agreed = agreed.and_then(|agreed| self.with_keys(now, agreed, described));
         match agreed {
-            Ok((agreed, secured)) => self.start_media(id, agreed, secured),
+            Ok((agreed, secured)) => {
+                self.start_media(id, agreed, secured);
+                self.trickle(id);
+            }
             Err(why) => {
                 self.send_bye(id);
                 self.finish(now, id, Ending::Failed, 488, format!("the answer does not fit: {why}"));
@@ -344,6 +363,15 @@ impl Ua {
         }
         let (link, answer_due, before) = (talk.link, talk.answer_due, talk.local.clone());
         let local = media::local(opened, &self.profile.codecs, call.session_id, talk.version + 1);
+        // Other credentials than before are a restart, and get other ones (RFC 8839 section 4.4.2).
+        let theirs = offer_of(request).and_then(Result::ok).and_then(|o| o.media.iter().find_map(|m| Ice::of(&o, m)));
+        let (known, ours) = (call.ice.remote.as_ref().map(|r| &r.credentials), call.ice.local.clone());
+        let restarts = theirs.as_ref().is_some_and(|t| known != Some(&t.credentials));
+        let ice = match ours {
+            Some(ours) if !restarts => ours,
+            _ => Credentials::draw(&mut self.rng),
+        };
+        let local = self.local_ice(id, local, Some(&ice));
         let outcome = match offer_of(request) {
             // Our own offer in a 2xx has no answer yet (RFC 6337 section 2.2).
             _ if answer_due => Err(491),
@@ -377,6 +405,7 @@ impl Ua {
         talk.version += 1;
         talk.answer_due = agreed.is_none();
         talk.local = Some(session.clone());
+        self.calls.entry(id).and_modify(|c| c.ice.local = Some(ice));
         let mut ok = self.reply(request, 200, "OK");
         ok.push(HeaderName::Contact, format_args!("<{}>", self.contact(link)));
         ok.push(HeaderName::Allow, ALLOW);

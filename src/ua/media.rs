@@ -1,10 +1,12 @@
 //! What the user agent and the media threads tell each other about a call's voice.
 
 use super::{CallId, Output, State, Ua};
+use crate::config;
 use crate::core::Instant;
 use crate::identity::{KeyPair, PublicKey};
 use crate::media::codec;
 use crate::sdp::Direction;
+use crate::sdp::ice::{self, Candidate, Credentials};
 use crate::sdp::negotiate::{Agreed, CodecOffer, EventOffer, LocalKeys, LocalMedia};
 use crate::secure::{Fingerprint, Role, Statement};
 use std::net::SocketAddr;
@@ -54,10 +56,38 @@ pub struct MediaPlan {
     pub agreed: Agreed,
     /// Encryption; none: in clear.
     pub secured: Option<Secured>,
+    /// ICE; none: media go to the address in `agreed`.
+    pub ice: Option<IcePlan>,
     /// Audio source instead of the configured one.
     pub play: Option<String>,
     /// Audio sink instead of the configured one.
     pub record: Option<String>,
+}
+
+/// A call's ICE, as agreed. Other credentials of the other end than before are a restart (RFC 8445 section 9).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IcePlan {
+    /// Ours.
+    pub local: Credentials,
+    /// The other end's, with its candidates so far.
+    pub remote: ice::Ice,
+    /// This end made the first offer.
+    pub controlling: bool,
+}
+
+/// A call's ICE while it is talked over.
+#[derive(Debug, Default)]
+pub(super) struct CallIce {
+    /// Where this end may be; empty: no ICE in this call.
+    pub candidates: Vec<Candidate>,
+    /// How many of them the other end knows.
+    pub told: usize,
+    /// Of our latest description.
+    pub local: Option<Credentials>,
+    /// Of the other end's latest.
+    pub remote: Option<ice::Ice>,
+    /// This end made the first offer.
+    pub controlling: bool,
 }
 
 /// A call's last figures.
@@ -109,6 +139,7 @@ pub(super) fn local(opened: MediaOpened, codecs: &[String], session_id: u64, ver
         version,
         direction: Direction::SendRecv,
         keys: None,
+        ice: None,
     }
 }
 
@@ -121,6 +152,15 @@ impl Ua {
         };
         call.opened = Some(opened);
         self.go_on(now, id);
+    }
+
+    /// Where this end of a call may be, all that is known by now: from the first sockets until the call ends, and again whenever
+    /// one more is found. Without any, the call has no ICE.
+    pub fn candidates(&mut self, id: CallId, candidates: Vec<Candidate>) {
+        if let Some(call) = self.calls.get_mut(&id).filter(|_| self.profile.ice != config::Ice::Off) {
+            call.ice.candidates = candidates;
+            self.trickle(id);
+        }
     }
 
     /// The sockets of [`Output::OpenMedia`] could not be had.
@@ -146,6 +186,29 @@ impl Ua {
         LocalMedia { rtcp_mux: true, keys: Some(keys), ..local }
     }
 
+    /// The same with ICE under these credentials, where the call has it.
+    pub(super) fn local_ice(&mut self, id: CallId, local: LocalMedia, credentials: Option<&Credentials>) -> LocalMedia {
+        let (Some(call), Some(credentials)) = (self.calls.get_mut(&id), credentials) else { return local };
+        if call.ice.candidates.is_empty() {
+            return local;
+        }
+        call.ice.told = call.ice.candidates.len();
+        let candidates = call.ice.candidates.clone();
+        let ice = ice::Ice { credentials: credentials.clone(), lite: false, trickle: true, candidates };
+        LocalMedia { rtcp_mux: true, ice: Some(ice), ..local }
+    }
+
+    /// What was agreed, with what was agreed about encryption.
+    pub(super) fn with_keys(
+        &self,
+        now: Instant,
+        agreed: Agreed,
+        described: Described<'_>,
+    ) -> Result<(Agreed, Option<Secured>), String> {
+        let secured = self.secured(now, &agreed, described).map_err(str::to_owned)?;
+        Ok((agreed, secured))
+    }
+
     /// What was agreed about encryption; `described` is the other end's description. An error when there has to be some and is
     /// none, or when the fingerprint or the signature for it is not what it should be.
     pub(super) fn secured(
@@ -154,6 +217,9 @@ impl Ua {
         agreed: &Agreed,
         described: Described<'_>,
     ) -> Result<Option<Secured>, &'static str> {
+        if self.profile.ice == config::Ice::On && agreed.ice.is_none() {
+            return Err("the other end has no ICE");
+        }
         let Some(keys) = &agreed.keys else {
             return if self.profile.encrypted_only { Err("the other end does not encrypt") } else { Ok(None) };
         };
@@ -174,7 +240,10 @@ impl Ua {
         let Some(call) = self.calls.get_mut(&id) else { return };
         call.codec = agreed.codec.name.clone();
         call.media_started = true;
-        let plan = MediaPlan { agreed, secured, play: call.play.clone(), record: call.record.clone() };
+        call.ice.remote = agreed.ice.clone();
+        let both = call.ice.local.clone().zip(agreed.ice.clone());
+        let ice = both.map(|(local, remote)| IcePlan { local, remote, controlling: call.ice.controlling });
+        let plan = MediaPlan { agreed, secured, ice, play: call.play.clone(), record: call.record.clone() };
         let caller = call.invited_by.clone();
         self.out.push_back(Output::StartMedia { call: id, caller, plan: Box::new(plan) });
     }

@@ -5,6 +5,9 @@
 //! [`Ua`] is handed requests and responses that the transaction layer has sorted, and says what to send and
 //! which media to open. It knows nothing of the overlay: whoever places a call hands it the targets.
 //!
+//! Calls have ICE where both ends do (RFC 8839): candidates found after the offer or the answer follow by INFO (RFC 8840), a restart
+//! is a further INVITE.
+//!
 //! Left out until it is built: hold and transfer by this end, PRACK and UPDATE (neither is offered in
 //! `Allow` or `Supported`), following a 3xx (it is reported), session timers (a talk whose other end vanished lasts until
 //! somebody hangs up), credentials for requests within a dialog, call waiting beyond a bound of simultaneous calls.
@@ -15,10 +18,11 @@ mod incoming;
 mod media;
 pub mod message;
 mod outgoing;
+mod reoffer;
 
 pub use account::{Account, AccountConfig};
 pub use call::{CallId, Direction, Ending, Report, State, Summary};
-pub use media::{MediaOpened, MediaPlan, MediaStats, Secured, VoiceKeys};
+pub use media::{IcePlan, MediaOpened, MediaPlan, MediaStats, Secured, VoiceKeys};
 
 use crate::core::{Flow, Id, Instant, Redacted, Rng, TimerQueue, UnixTime};
 use crate::sip::msg::{HeaderName, Message, Method, Uri};
@@ -29,7 +33,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Methods that this user agent takes.
-pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, MESSAGE";
+pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, MESSAGE, INFO";
 
 /// Who this user agent is and how it behaves.
 #[derive(Debug, Clone)]
@@ -58,6 +62,8 @@ pub struct Profile {
     pub keys: Option<VoiceKeys>,
     /// Calls whose voice cannot be encrypted are refused.
     pub encrypted_only: bool,
+    /// Whether calls look for a way between both ends.
+    pub ice: crate::config::Ice,
 }
 
 /// Where a request goes.
@@ -103,6 +109,8 @@ pub enum RequestKey {
     Invite(CallId, usize),
     /// A request within a call's dialog whose answer changes nothing.
     InDialog(CallId),
+    /// A further INVITE within a call.
+    Reoffer(CallId),
     /// The account's REGISTER.
     Register,
     /// A MESSAGE.
@@ -153,6 +161,13 @@ pub enum Output {
         caller: Option<String>,
         /// What was agreed and what is played and recorded.
         plan: Box<MediaPlan>,
+    },
+    /// The other end may be found at these places too.
+    Candidates {
+        /// In which call.
+        call: CallId,
+        /// Further candidates.
+        candidates: Vec<crate::sdp::ice::Candidate>,
     },
     /// Send a DTMF digit (RFC 4733).
     SendDtmf {
@@ -251,6 +266,8 @@ enum Timer {
     Figures(CallId),
     /// No leg of an ended call can answer any more.
     Forget(CallId),
+    /// A further INVITE that crossed the other end's is tried again.
+    Reoffer(CallId),
     /// The account's registration is renewed.
     Register,
 }
@@ -328,6 +345,7 @@ impl Ua {
                 Timer::Accepted(call) => self.on_accepted_timeout(now, call),
                 Timer::Figures(call) => self.media_closed(now, call, MediaStats::default()),
                 Timer::Forget(call) => _ = self.calls.remove(&call),
+                Timer::Reoffer(call) => self.restart_ice(now, call),
                 Timer::Register => self.register_now(),
             }
         }
@@ -343,6 +361,11 @@ impl Ua {
         self.calls.iter().map(|(id, call)| call.summary(*id, now)).collect()
     }
 
+    /// The call is not over.
+    pub fn is_under_way(&self, call: CallId) -> bool {
+        self.calls.get(&call).is_some_and(|c| !c.is_over())
+    }
+
     /// A request of [`Output::Request`] went out in this transaction.
     pub fn sent(&mut self, key: RequestKey, tx: ClientTxId) {
         if let RequestKey::Invite(call, leg) = key {
@@ -356,6 +379,7 @@ impl Ua {
             RequestKey::Invite(call, leg) => self.on_invite_response(now, call, leg, tx, response),
             RequestKey::Register => self.on_register_response(now, response),
             RequestKey::Message(key) => self.on_message_response(key, response),
+            RequestKey::Reoffer(call) => self.on_reoffer_response(now, call, response),
             RequestKey::InDialog(_) => {}
         }
     }
@@ -377,6 +401,7 @@ impl Ua {
                 };
                 self.message_answered(key, status, reason);
             }
+            RequestKey::Reoffer(call) => self.on_reoffer_failed(now, call, status),
             RequestKey::InDialog(_) => {}
         }
     }

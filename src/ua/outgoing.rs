@@ -5,6 +5,7 @@ use super::call::{Call, Direction, Leg, Talk, by_link};
 use super::media::Described;
 use super::{CallId, Ending, Hop, Output, RequestKey, State, Target, Timer, Ua, UaEvent, media};
 use crate::core::Instant;
+use crate::sdp::ice::{Credentials as IceCredentials, INFO_PACKAGE};
 use crate::sdp::{self, Session};
 use crate::secure::Role;
 use crate::sip::auth::{self, Credentials};
@@ -70,18 +71,22 @@ impl Ua {
         call.state = State::Calling;
         let session_id = call.session_id;
         let with = call.with.clone();
+        call.ice.controlling = true;
         let local = media::local(opened, &self.profile.codecs, session_id, 1);
         for (index, target) in targets.into_iter().enumerate() {
+            let ice = IceCredentials::draw(&mut self.rng);
+            let local = self.local_ice(id, local.clone(), Some(&ice));
             let (call_id, from_tag) = (self.rng.token(12), self.rng.token(6));
             let hop = self.first_hop(target.hop.clone());
             let described = Described { role: Role::Offer, call_id: &call_id, tag: &from_tag };
-            let offer = sdp::negotiate::offer(&self.local_keyed(now, local.clone(), described));
+            let offer = sdp::negotiate::offer(&self.local_keyed(now, local, described));
             let mut invite = self.request_outside(Method::Invite, &target.uri, &with, &call_id, &from_tag, 1);
             self.finish_invite(&mut invite, &hop, &offer);
             let leg = Leg {
                 target: Target { uri: target.uri, hop: hop.clone() },
                 invite: invite.clone(),
                 tx: None,
+                ice,
                 cseq: 1,
                 authorized: false,
                 ended: None,
@@ -99,6 +104,9 @@ impl Ua {
     fn finish_invite(&self, invite: &mut Message, hop: &Hop, offer: &Session) {
         invite.push(HeaderName::Contact, format_args!("<{}>", self.contact(by_link(hop))));
         invite.push(HeaderName::Allow, super::ALLOW);
+        if offer.media.iter().any(|m| m.attribute("ice-ufrag").is_some()) {
+            invite.push(super::reoffer::RECV_INFO, INFO_PACKAGE);
+        }
         invite.set_body("application/sdp", offer.to_bytes());
     }
 
@@ -191,11 +199,15 @@ impl Ua {
         let Some(leg) = call.legs.get_mut(leg_index) else { return };
         call.status = response.status();
         let link = by_link(&leg.target.hop);
-        call.talk = Some(Talk { dialog, made_by: hop, link, local: offer.ok(), version: 1, answer_due: false });
+        let ice = leg.ice.clone();
+        call.ice.local = Some(ice);
+        call.talk =
+            Some(Talk { dialog, made_by: hop, link, local: offer.ok(), version: 1, reoffer: None, answer_due: false });
         match agreed {
             Ok((agreed, secured)) => {
                 self.answered(now, id, &agreed.codec.name);
                 self.start_media(id, agreed, secured);
+                self.trickle(id);
             }
             Err(why) => {
                 self.send_bye(id);

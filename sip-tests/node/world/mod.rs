@@ -1,14 +1,16 @@
 //! Nodes, raw ends and a network between them, on one clock that only events move.
 
 use bytes::Bytes;
-use chordial::config::Config;
+use chordial::config::{Config, Serve};
 use chordial::core::{ConnId, Flow, Id, Instant, Redacted, Rng, Transport, UnixTime};
 use chordial::identity::{
-    Acquaintances, DictionaryKey, Expect, Foreign, Identity, Proven, Revocations, Revoked, SignedEntry, TrustAnchor,
-    Verified,
+    Acquaintances, ChunkHash, DictionaryKey, Expect, Foreign, Identity, Proven, Revocations, Revoked, SignedEntry,
+    TrustAnchor, Verified,
 };
 use chordial::node::control::{CallReport, Command, CommandError, Event, Reply, RequestId};
-use chordial::node::{Input, MediaCommand, MediaInput, Node, Output, Saved, Setup, StoreInput};
+use chordial::node::{
+    Input, MediaCommand, MediaInput, Node, Output, RelayCommand, RelayInput, Saved, Setup, StoreInput,
+};
 use chordial::overlay::{Batch, Change, Stored};
 use chordial::pbx::locate::{Record, RecordKind};
 use chordial::secure::Fingerprint;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod ask;
+pub mod media;
 mod wire;
 
 pub const START: UnixTime = UnixTime(1_800_000_000);
@@ -101,6 +104,7 @@ pub struct Host {
 #[derive(Default)]
 pub struct Disk {
     pub records: BTreeMap<(Id, u8, DictionaryKey), SignedEntry>,
+    pub chunks: BTreeMap<ChunkHash, Bytes>,
     pub unix: UnixTime,
     /// How long it takes to flush.
     pub delay: Duration,
@@ -161,6 +165,12 @@ pub struct World {
     pub rewrite: Box<Rewrite>,
     /// Hosts made from now on encrypt their calls: host N shows a certificate whose fingerprint is all N.
     pub encrypts: bool,
+    /// Hosts made from now on have ICE.
+    pub ice: bool,
+    /// Sockets of calls, and whose they are.
+    sockets: BTreeMap<SocketAddr, (usize, CallId)>,
+    /// Loses a datagram between sockets of calls when it says so.
+    pub media_lose: Box<Lose>,
     /// Who answers in the place of whoever is dialled.
     pub hijacked: BTreeMap<SocketAddr, SocketAddr>,
     /// Nobody answers questions to the DNS.
@@ -187,6 +197,9 @@ impl World {
             swallow: Box::new(|_| false),
             rewrite: Box::new(|_| None),
             encrypts: false,
+            ice: false,
+            sockets: BTreeMap::new(),
+            media_lose: Box::new(|_, _, _| false),
             hidden: BTreeSet::new(),
             far: BTreeMap::new(),
             hijacked: BTreeMap::new(),
@@ -265,8 +278,13 @@ impl World {
                     Change::Put { key, replica, entry } => {
                         disk.records.insert((key, replica, entry.dictionary_key()), entry);
                     }
+                    Change::Chunk { hash, bytes } => drop(disk.chunks.insert(hash, bytes)),
+                    Change::Unchunk { hash } => drop(disk.chunks.remove(&hash)),
                     Change::Remove { key, replica, entry } => drop(disk.records.remove(&(key, replica, entry))),
-                    Change::Clear => disk.records.clear(),
+                    Change::Clear => {
+                        disk.records.clear();
+                        disk.chunks.clear();
+                    }
                 }
             }
         }
@@ -285,11 +303,13 @@ impl World {
         let mut setup = Setup::new(h.config.clone(), h.identity.clone(), h.sip, h.overlay, unix);
         let entries = h.disk.records.iter().map(|((key, replica, _), e)| (*key, *replica, e.clone())).collect();
         setup.known_peers = known_peers;
+        setup.relays = setup.config.relay.serve == Serve::On;
         setup.messages = h.messages.clone();
         if let Some((_, bytes)) = h.files.iter().find(|(kept, _)| *kept == Saved::Foreign) {
             setup.acquaintances = Acquaintances::from_bytes(bytes).unwrap();
         }
-        setup.stored = Some(Stored { entries, unix: h.disk.unix });
+        let chunks = h.disk.chunks.iter().map(|(hash, bytes)| (*hash, bytes.len() as u32)).collect();
+        setup.stored = Some(Stored { entries, chunks, unix: h.disk.unix });
         (h.dead, h.stopped, h.wake) = (false, false, None);
         (h.events, h.log, h.saved) = (Vec::new(), Vec::new(), Vec::new());
         h.node = Node::new(self.now, setup, self.rng.fork());
@@ -314,9 +334,7 @@ impl World {
     pub fn returning(&mut self, gone: usize) -> usize {
         let identity = self.hosts[gone].identity.clone().unwrap();
         let file = |what| self.hosts[gone].files.iter().find(|(kept, _)| *kept == what).map(|(_, b)| b.clone());
-        let unix = self.unix();
-        let revocations =
-            file(Saved::Revocations).map(|b| Revocations::from_bytes(&b, &identity.anchor, unix).unwrap());
+        let revocations = file(Saved::Revocations).map(|b| Revocations::from_bytes(&b, &identity.anchor).unwrap());
         self.revocations = revocations.unwrap_or_default();
         self.member(identity, |_| {})
     }
@@ -351,10 +369,12 @@ impl World {
         let verified = identity.as_ref().map(|i| Arc::new(i.verified(unix).unwrap()));
         let anchor = identity.as_ref().map(|i| i.anchor.clone());
         let mut setup = Setup::new(config.clone(), identity.clone(), sip, overlay, unix);
+        setup.relays = setup.config.relay.serve == Serve::On;
         setup.password = password;
         setup.stored = Some(Stored::default());
         setup.voice_fingerprint = self.encrypts.then_some(Fingerprint([i as u8; 32]));
         setup.hosts = cache.to_vec();
+        setup.system = self.ice.then(media::some_moment);
         setup.revocations = std::mem::take(&mut self.revocations);
         let node = Node::new(self.now, setup, self.rng.fork());
         Host {
@@ -502,6 +522,9 @@ impl World {
             }
             Output::Media(command) => {
                 self.hosts[host].log.push(format!("media {command:?}"));
+                if let MediaCommand::Send { local, to, bytes, .. } = &command {
+                    return self.media_datagram(*local, *to, bytes);
+                }
                 if let Some((late, input)) = self.media(host, &command) {
                     self.at(now + late, Place::Node(host), Arrival::Node(Input::Media(input)));
                 }
@@ -516,6 +539,7 @@ impl World {
             Output::Identity(identity) => {
                 let unix = self.unix();
                 self.hosts[host].verified = Some(Arc::new(identity.verified(unix).unwrap()));
+                self.hosts[host].anchor = Some(identity.anchor.clone());
                 self.hosts[host].identity = Some(*identity);
             }
             Output::Save { what, bytes } => {
@@ -531,11 +555,27 @@ impl World {
                 self.hosts[host].saved.push(what);
             }
             Output::Store(batch) => self.keep(host, batch),
+            Output::LoadChunk { hash } => {
+                let bytes = self.hosts[host].disk.chunks.get(&hash).cloned();
+                self.at(self.now, Place::Node(host), Arrival::Node(Input::Store(StoreInput::Loaded { hash, bytes })));
+            }
+            Output::Relay(command) => self.relay(host, command),
             Output::Resolve { name } => self.hosts[host].log.push(format!("resolve {name}")),
             Output::Stopped => {
                 self.hosts[host].log.push("stopped".into());
                 self.hosts[host].stopped = true;
             }
+        }
+    }
+
+    /// What the relay's sockets would say.
+    fn relay(&mut self, host: usize, command: RelayCommand) {
+        let h = &mut self.hosts[host];
+        h.log.push(format!("relay {command:?}"));
+        if matches!(command, RelayCommand::Start { .. }) {
+            let at = std::net::SocketAddr::new(h.overlay.ip(), 3478);
+            let open = RelayInput::Open { udp: vec![at], tcp: vec![at], certificate: [0; 32] };
+            self.at(self.now, Place::Node(host), Arrival::Node(Input::Relay(open)));
         }
     }
 
@@ -549,18 +589,21 @@ impl World {
             MediaCommand::Open { call } => {
                 h.open.insert(*call);
                 let rtp = SocketAddr::new(h.sip.ip(), 20_000 + (call.0 * 2) as u16);
+                self.sockets.insert(rtp, (host, *call));
                 let opened = MediaOpened { rtp, rtcp_port: rtp.port() + 1 };
-                Some((h.media_delay, MediaInput::Opened { call: *call, opened }))
+                Some((h.media_delay, MediaInput::Opened { call: *call, opened, also: Vec::new() }))
             }
             MediaCommand::Close { call } => {
                 let known = h.open.remove(call);
+                self.sockets.retain(|_, whose| *whose != (host, *call));
                 let stats = if known { STATS } else { MediaStats::default() };
                 Some((Duration::ZERO, MediaInput::Closed { call: *call, stats }))
             }
-            MediaCommand::Start { call, .. } | MediaCommand::Dtmf { call, .. } => {
+            MediaCommand::Start { call, .. } | MediaCommand::Dtmf { call, .. } | MediaCommand::Route { call, .. } => {
                 assert!(h.open.contains(call), "{command:?} without sockets");
                 None
             }
+            MediaCommand::Send { .. } | MediaCommand::Take { .. } => None,
         }
     }
 }

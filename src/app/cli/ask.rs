@@ -70,14 +70,11 @@ pub async fn phone_add(data: &Path, args: PhoneAddArgs, json: bool) -> Result<()
         (false, true) => print::out(&format!("{done}\npassword  {password}   (it is not shown again)")),
         (false, false) => print::out(&done),
     }
+    // The account is made and its password printed by now, whatever becomes of this.
+    for member in args.also {
+        one(data, Command::PhoneShare { user: user.clone(), member }, json).await?;
+    }
     Ok(())
-}
-
-/// `office owner add`: the recovery sheet is typed, used for one signature, and kept nowhere.
-pub async fn owner_add(data: &Path, user: String, json: bool) -> Result<(), Failure> {
-    drop(Client::connect(data).await?);
-    let sheet = password::ask("Recovery sheet (the groups of letters and digits): ")?;
-    one(data, Command::OwnerAdd { user, sheet }, json).await
 }
 
 /// `call`: done when it was answered. Ctrl-C hangs up and still brings the report.

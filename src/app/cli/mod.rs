@@ -5,18 +5,19 @@ mod ask;
 mod audio;
 mod contacts;
 mod login;
+mod office;
 pub mod password;
 mod print;
 
 pub use args::{
     AcceptArgs, Adapters, ArchiveArgs, BlockArgs, CallArgs, Cli, Command, Contacts, CreateArgs, DemoArgs, Devices,
     DtmfArgs, InviteArgs, JoinArgs, LinkArgs, LoginArgs, LookupArgs, MessageArgs, Messages, Office, Owner,
-    PasswordArgs, Phone, PhoneAddArgs, RecoverArgs, SimArgs, StartArgs, WhichCall,
+    PasswordArgs, Phone, PhoneAdapter, PhoneAddArgs, RecoverArgs, RevokeArgs, SimArgs, StartArgs, WhichCall,
 };
 pub use ask::spinner;
 pub use login::addresses;
 pub use password::asked;
-pub use print::{message_line, out, table};
+pub use print::{message_line, out, renamed, table};
 
 use super::{Failure, demo, start};
 use crate::node::control;
@@ -44,10 +45,11 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             };
             client(ask::one(&data()?, command, json))
         }
-        Command::Office(Office::Users) => client(ask::one(&data()?, control::Command::OfficeUsers, json)),
-        Command::Office(Office::Revoke { target }) | Command::Revoke { target } => {
-            client(ask::one(&data()?, control::Command::OfficeRevoke { target }, json))
+        Command::Office(Office::Merge { code }) => {
+            client(ask::one(&data()?, control::Command::OfficeMerge { code }, json))
         }
+        Command::Office(Office::Users) => client(ask::one(&data()?, control::Command::OfficeUsers, json)),
+        Command::Office(Office::Revoke(args)) | Command::Revoke(args) => client(office::revoke(&data()?, args, json)),
         Command::Office(Office::Adapters(adapters)) => {
             let (device, allow) = match adapters {
                 Adapters::Allow { device } => (device, true),
@@ -55,7 +57,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             };
             client(ask::one(&data()?, control::Command::OfficeAdapters { device, allow }, json))
         }
-        Command::Office(Office::Owner(Owner::Add { user })) => client(ask::owner_add(&data()?, user, json)),
+        Command::Office(Office::Owner(Owner::Add { user })) => client(office::owner_add(&data()?, user, json)),
         Command::Office(Office::Recover(args)) => start::recover_office(&data()?, &args, json),
         Command::Office(Office::Backup(args)) => start::backup(&data()?, &args, json),
         Command::Office(Office::Restore(args)) => start::restore(&data()?, &args, json),
@@ -80,6 +82,12 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Phone(Phone::Remove { user }) => {
             client(ask::one(&data()?, control::Command::PhoneRemove { user }, json))
         }
+        Command::Phone(Phone::Adapter(PhoneAdapter::Add { user, member })) => {
+            client(ask::one(&data()?, control::Command::PhoneShare { user, member }, json))
+        }
+        Command::Phone(Phone::Adapter(PhoneAdapter::Remove { user, device })) => {
+            client(ask::one(&data()?, control::Command::PhoneUnshare { user, device }, json))
+        }
         Command::Contacts(Contacts::Link(args)) => client(contacts::link(&data()?, args, json)),
         Command::Contacts(Contacts::Accept(args)) => {
             let command = control::Command::ContactAccept { who: args.who, name: args.name };
@@ -91,6 +99,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Contacts(Contacts::Forget { name }) => {
             client(ask::one(&data()?, control::Command::ContactForget { name }, json))
         }
+        Command::Relays => client(ask::one(&data()?, control::Command::Relays, json)),
         Command::Strangers => client(ask::one(&data()?, control::Command::Strangers, json)),
         Command::Block(args) => client(ask::one(&data()?, control::Command::Block { target: args.target }, json)),
         Command::Unblock(args) => client(ask::one(&data()?, control::Command::Unblock { target: args.target }, json)),

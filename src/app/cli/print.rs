@@ -3,7 +3,7 @@
 use crate::core::UnixTime;
 use crate::node::control::{
     CallReport, CallStatus, ContactStatus, DeviceStatus, LookupReport, MessageEntry, MessageState, OfficeDevice,
-    OfficeReport, PeerStatus, PhoneStatus, Reply, Status, StrangersReport,
+    OfficeReport, PeerStatus, PhoneStatus, RelayOffer, Renamed, Reply, Status, StrangersReport,
 };
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -21,6 +21,10 @@ pub fn reply(reply: &Reply) -> String {
         Reply::Status(s) => status(s),
         Reply::Peers { peers } if peers.is_empty() => "no other peer is known".into(),
         Reply::Peers { peers } => table(peers.iter().map(peer_row)),
+        Reply::Relays { relays } if relays.is_empty() => {
+            "no relay is known; supernodes are asked, unless their owners switched it off".into()
+        }
+        Reply::Relays { relays } => table(relays.iter().map(relay_row)),
         Reply::Lookup(report) => lookup(report),
         Reply::Call(report) => call_line(report),
         Reply::Calls { calls, ended } => list_calls(calls, ended),
@@ -28,6 +32,14 @@ pub fn reply(reply: &Reply) -> String {
         Reply::Phones { phones } => table(phones.iter().map(phone_row)),
         Reply::Invite { code, expires } => {
             format!("{code}\nworks once, for {}; on the other device: chordial join CODE", span(*expires))
+        }
+        Reply::Merge(report) => {
+            format!(
+                "this office continues as {}: {}{}\nits devices go over by themselves, those that are off within 90 days",
+                report.continues_as,
+                count(report.merged_users, "user"),
+                renamed(&report.renamed)
+            )
         }
         Reply::Devices { devices } => table(devices.iter().map(device_row)),
         Reply::Office(report) => office(report),
@@ -242,6 +254,18 @@ fn status(s: &Status) -> String {
         }
         row("records", o.records.to_string());
     }
+    if let Some(relay) = &s.relay {
+        let at = relay.udp.first().map_or("none".into(), |a| format!("{a} (UDP, TCP, TLS)"));
+        let also: String =
+            relay.tcp.iter().filter(|t| !relay.udp.contains(t)).map(|t| format!(", {t} (TCP, TLS)")).collect();
+        let carried = format!(
+            "{}; {} packets, {} bytes",
+            count(relay.allocations as usize, "allocation"),
+            relay.packets,
+            relay.bytes
+        );
+        row("relay", relay.why.clone().map_or(format!("{at}{also}; {carried}"), |why| format!("none: {why}")));
+    }
     let address = |a: Option<std::net::SocketAddr>| a.map_or("none".into(), |a| a.to_string());
     let mut listen = format!("sip {}", address(s.listen.sip));
     if s.listen.overlay.is_some() {
@@ -330,9 +354,16 @@ fn peer_row(p: &PeerStatus) -> [String; 4] {
     [p.peer_id.clone(), p.address.clone(), p.links.join(","), rtt]
 }
 
-fn phone_row(p: &PhoneStatus) -> [String; 3] {
+/// Names that are others after a merge, behind a line.
+pub fn renamed(renamed: &[Renamed]) -> String {
+    let all: Vec<_> = renamed.iter().map(|r| format!("{} is {}", r.was, r.is)).collect();
+    if all.is_empty() { String::new() } else { format!("; renamed, since the name was somebody's: {}", all.join(", ")) }
+}
+
+fn phone_row(p: &PhoneStatus) -> [String; 4] {
     let contacts = if p.contacts.is_empty() { "not registered".into() } else { p.contacts.join(", ") };
-    [p.user.clone(), p.label.clone(), contacts]
+    let also = if p.also.is_empty() { String::new() } else { format!("also at {}", p.also.join(", ")) };
+    [p.user.clone(), p.label.clone(), contacts, also]
 }
 
 fn peer_text(p: &PeerStatus) -> String {
@@ -369,6 +400,14 @@ pub fn table<const N: usize>(rows: impl IntoIterator<Item = [String; N]>) -> Str
         let _ = writeln!(text, "{}", line.trim_end());
     }
     text
+}
+
+fn relay_row(r: &RelayOffer) -> [String; 5] {
+    let hosts: Vec<_> = r.hosts.iter().map(ToString::to_string).collect();
+    let streams: Vec<_> = r.streams.iter().map(ToString::to_string).collect();
+    let ports = format!("udp {} tcp,tls {}", r.udp, streams.join(","));
+    let state = format!("{:.1} ms, {} % taken, for {}", r.rtt_ms, r.load_percent, span(r.seconds));
+    [hosts.join(" "), ports, r.username.clone(), r.password.clone(), state]
 }
 
 #[cfg(test)]

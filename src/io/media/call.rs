@@ -6,8 +6,11 @@ use super::{CallStats, Event, Voice};
 use crate::core::{Instant, Rng};
 use crate::io::audio::{Sink, Source};
 use crate::media::session::{Output, Session};
+use crate::nat::ice::{Route, is_stun};
 use crate::rtp::is_rtcp;
 use crate::secure::{Association, Fingerprint, Keys, State};
+use crate::stun::{channel_data, read_channel};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -17,17 +20,36 @@ use tokio::net::UdpSocket;
 /// DTLS datagrams kept that arrive before signalling has said whose they are.
 const EARLY: usize = 8;
 
+/// Further sockets of a call, and addresses that it takes packets in clear from.
+const SOCKETS: usize = 16;
+/// STUN messages reported for each frame.
+const REPORTS: u32 = 32;
+
 /// Which socket a datagram came to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Port {
-    Rtp,
+    /// With its address.
+    Rtp(SocketAddr),
     Rtcp,
+}
+
+/// A socket, and where it is.
+#[derive(Clone)]
+pub(super) struct Socket {
+    pub(super) local: SocketAddr,
+    pub(super) socket: Rc<UdpSocket>,
 }
 
 pub(super) struct Call {
     id: u64,
-    rtp: Rc<UdpSocket>,
-    rtcp: Rc<UdpSocket>,
+    rtp: Socket,
+    rtcp: Socket,
+    /// Further ones for both.
+    also: Vec<Socket>,
+    /// The way that ICE found.
+    route: Option<Route>,
+    /// STUN messages that may be reported until the next frame.
+    reports: u32,
     running: Option<Running>,
     strangers: u64,
     socket_errors: u64,
@@ -53,11 +75,101 @@ struct Running {
     zero: Option<Instant>,
     muted: bool,
     secured: Option<Secured>,
+    /// The way is ICE's; else where the other end said.
+    ice: bool,
+    /// Encryption that waits for the way.
+    waiting: Option<(Fingerprint, bool)>,
+    /// Where packets in clear may come from: ends of ways that ICE found.
+    proven: Vec<SocketAddr>,
 }
 
 impl Call {
-    pub(super) fn new(id: u64, rtp: Rc<UdpSocket>, rtcp: Rc<UdpSocket>, keys: Option<Keys>) -> Self {
-        Call { id, rtp, rtcp, running: None, strangers: 0, socket_errors: 0, keys, early: VecDeque::new() }
+    pub(super) fn new(id: u64, rtp: Socket, rtcp: Socket, also: Vec<Socket>, keys: Option<Keys>) -> Self {
+        Call {
+            id,
+            rtp,
+            rtcp,
+            also,
+            route: None,
+            reports: REPORTS,
+            running: None,
+            strangers: 0,
+            socket_errors: 0,
+            keys,
+            early: VecDeque::new(),
+        }
+    }
+
+    /// This machine is elsewhere; what comes to the old sockets is taken still.
+    pub(super) fn reopened(&mut self, rtp: Socket, rtcp: Socket, also: Vec<Socket>) {
+        self.also.push(std::mem::replace(&mut self.rtp, rtp));
+        self.rtcp = rtcp;
+        self.also.splice(..0, also);
+        self.also.truncate(SOCKETS);
+    }
+
+    /// Sends what is no voice.
+    pub(super) fn send(&mut self, local: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        let socket = std::iter::once(&self.rtp).chain(&self.also).find(|s| s.local == local);
+        // Unreachable addresses are what checks are for: they are no fault of the socket's.
+        let _ = socket.map(|s| s.socket.try_send_to(bytes, to));
+    }
+
+    /// The way of the voice.
+    pub(super) fn route(&mut self, now: Instant, route: Option<Route>, events: &mut Vec<Event>) {
+        self.route = route;
+        let (Some(running), Some(route)) = (&mut self.running, route) else { return };
+        if !running.proven.contains(&route.remote) {
+            running.proven.truncate(SOCKETS - 1);
+            running.proven.insert(0, route.remote);
+        }
+        running.latch.follow(route.remote);
+        match running.waiting.take() {
+            Some(agreed) => self.secure(now, Some(agreed), route.remote, events),
+            None => self.flush_handshake(events),
+        }
+    }
+
+    /// A packet that came through a relay.
+    pub(super) fn take(&mut self, now: Instant, from: SocketAddr, bytes: &[u8], events: &mut Vec<Event>) {
+        if !is_stun(bytes) {
+            self.receive(now, Port::Rtp(self.rtp.local), from, bytes, events);
+        }
+    }
+
+    /// Begins what was agreed on encryption; with ICE once there is a way.
+    fn agree(&mut self, now: Instant, voice: &Voice, events: &mut Vec<Event>) {
+        let Some(running) = &mut self.running else { return };
+        running.ice = voice.ice;
+        match (voice.ice, self.route, voice.secured) {
+            (true, None, Some(agreed)) if running.secured.is_none() => running.waiting = Some(agreed),
+            (true, Some(route), _) => self.secure(now, voice.secured, route.remote, events),
+            _ => self.secure(now, voice.secured, voice.remote.rtp, events),
+        }
+    }
+
+    /// Sends a packet of the voice's socket: DTLS, RTP, multiplexed RTCP.
+    fn send_voice(&mut self, bytes: &[u8], to: SocketAddr) {
+        let ice = self.running.as_ref().is_some_and(|r| r.ice);
+        let (socket, to) = match (ice, self.route) {
+            (false, _) => (Some(&self.rtp), to),
+            // Before there is a way, and when consent is over, nothing leaves.
+            (true, None) => return,
+            (true, Some(route)) => {
+                (std::iter::once(&self.rtp).chain(&self.also).find(|s| s.local == route.socket), route.remote)
+            }
+        };
+        let framed = self.route.filter(|_| ice).and_then(|r| r.relay);
+        let (bytes, to) = match framed {
+            Some((server, channel)) => match channel_data(channel, bytes, false) {
+                Some(framed) => (Cow::Owned(framed), server),
+                None => return,
+            },
+            None => (Cow::Borrowed(bytes), to),
+        };
+        if socket.is_none_or(|s| s.socket.try_send_to(&bytes, to).is_err()) {
+            self.socket_errors += 1;
+        }
     }
 
     pub(super) fn start(
@@ -80,8 +192,11 @@ impl Call {
                     zero: None,
                     muted: false,
                     secured: None,
+                    ice: voice.ice,
+                    waiting: None,
+                    proven: self.route.map(|r| r.remote).into_iter().collect(),
                 });
-                self.secure(now, voice.secured, voice.remote.rtp, events);
+                self.agree(now, &voice, events);
             }
             Err(error) => events.push(Event::Failed { call: self.id, error }),
         }
@@ -112,6 +227,11 @@ impl Call {
         let Some(running) = &mut self.running else { return };
         let Some(secured) = &mut running.secured else { return };
         let agreed = running.latch.agreed().rtp;
+        if running.ice {
+            // By its own way back: the certificate tells whether it is the other end.
+            secured.association.handle(datagram);
+            return self.flush_handshake(events);
+        }
         if from != secured.to && (secured.to != agreed || from.ip() == agreed.ip()) && from != agreed {
             self.strangers += 1;
             return;
@@ -122,12 +242,15 @@ impl Call {
     }
 
     fn flush_handshake(&mut self, events: &mut Vec<Event>) {
-        let Some(secured) = self.running.as_mut().and_then(|r| r.secured.as_mut()) else { return };
-        while let Some(datagram) = secured.association.poll_output() {
-            if self.rtp.try_send_to(&datagram, secured.to).is_err() {
-                self.socket_errors += 1;
-            }
+        let waits = self.route.is_none();
+        let Some(running) = self.running.as_mut().filter(|r| !(r.ice && waits)) else { return };
+        let Some(secured) = running.secured.as_mut() else { return };
+        let (mut out, to) = (Vec::new(), secured.to);
+        out.extend(std::iter::from_fn(|| secured.association.poll_output()));
+        for datagram in out {
+            self.send_voice(&datagram, to);
         }
+        let Some(secured) = self.running.as_mut().and_then(|r| r.secured.as_mut()) else { return };
         if let (State::Failed(why), false) = (secured.association.state(), secured.told) {
             secured.told = true;
             events.push(Event::Unsecured { call: self.id, why });
@@ -135,9 +258,9 @@ impl Call {
     }
 
     pub(super) fn update(&mut self, now: Instant, voice: Voice, rng: Rng, events: &mut Vec<Event>) {
-        self.secure(now, voice.secured, voice.remote.rtp, events);
+        self.agree(now, &voice, events);
         let Some(running) = &mut self.running else { return };
-        if running.latch.agreed() != voice.remote {
+        if !voice.ice && running.latch.agreed() != voice.remote {
             running.latch = Latch::new(voice.remote);
         }
         let (old, new) = (running.session.config(), &voice.session);
@@ -178,6 +301,7 @@ impl Call {
 
     /// 20 ms of both directions. `at` is the frame's deadline, not the time at which it was met.
     pub(super) fn tick(&mut self, at: Instant, events: &mut Vec<Event>) {
+        self.reports = REPORTS;
         let Some(running) = &mut self.running else { return };
         if running.zero.is_some() {
             // What was spoken since the last frame.
@@ -217,7 +341,23 @@ impl Call {
         datagram: &[u8],
         events: &mut Vec<Event>,
     ) {
-        if port == Port::Rtp && Association::is_dtls(datagram) {
+        if let (Port::Rtp(_), Some((number, data)), Some(route)) = (port, read_channel(datagram), self.route)
+            && route.relay == Some((from, number))
+            && !is_stun(data)
+        {
+            return self.receive(now, port, route.remote, data, events);
+        }
+        if let Port::Rtp(local) = port
+            && (is_stun(datagram) || read_channel(datagram).is_some())
+        {
+            // What does not fit into a frame's time comes again.
+            if let Some(left) = self.reports.checked_sub(1) {
+                self.reports = left;
+                events.push(Event::Packet { call: self.id, local, from, bytes: datagram.to_vec() });
+            }
+            return;
+        }
+        if port != Port::Rtcp && Association::is_dtls(datagram) {
             if self.running.as_ref().is_some_and(|r| r.secured.is_some()) {
                 self.shake_hands(from, datagram, events);
             } else if self.keys.is_some() && self.early.len() < EARLY {
@@ -232,26 +372,33 @@ impl Call {
             let control = is_rtcp(datagram);
             let plain = match (port, control) {
                 (Port::Rtcp, _) => None,
-                (Port::Rtp, true) => secured.association.unprotect_rtcp(datagram),
-                (Port::Rtp, false) => secured.association.unprotect_rtp(datagram),
+                (Port::Rtp(_), true) => secured.association.unprotect_rtcp(datagram),
+                (Port::Rtp(_), false) => secured.association.unprotect_rtp(datagram),
             };
             let Some(plain) = plain else {
                 self.strangers += 1;
                 return;
             };
-            running.latch.follow(from);
+            if !running.ice {
+                running.latch.follow(from);
+            }
             match control {
                 true => running.session.receive_rtcp(now, &plain),
                 false => running.session.receive_rtp(now, &plain),
             }
             return self.flush(events);
         }
+        if running.waiting.is_some() || (running.ice && !running.proven.contains(&from)) {
+            self.strangers += 1;
+            return;
+        }
         let control = match port {
             Port::Rtcp => true,
-            Port::Rtp => running.latch.agreed().rtcp_mux && is_rtcp(datagram),
+            Port::Rtp(_) if running.ice => is_rtcp(datagram),
+            Port::Rtp(_) => running.latch.agreed().rtcp_mux && is_rtcp(datagram),
         };
         if control {
-            if !running.latch.admit_rtcp(from) {
+            if !running.ice && !running.latch.admit_rtcp(from) {
                 self.strangers += 1;
                 return;
             }
@@ -261,7 +408,7 @@ impl Call {
             let expected = |payload_type| {
                 payload_type == config.payload_type || config.telephone_event.is_some_and(|(pt, _)| pt == payload_type)
             };
-            if !running.latch.admit_rtp(from, datagram, expected) {
+            if !running.ice && !running.latch.admit_rtp(from, datagram, expected) {
                 self.strangers += 1;
                 return;
             }
@@ -299,8 +446,9 @@ impl Call {
     }
 
     fn flush(&mut self, events: &mut Vec<Event>) {
-        let Some(running) = &mut self.running else { return };
-        while let Some(output) = running.session.poll_output() {
+        while let Some(running) = &mut self.running
+            && let Some(output) = running.session.poll_output()
+        {
             // An address without a host or port (the old way to hold a call) means: send nothing.
             let nowhere = |to: SocketAddr| to.ip().is_unspecified() || to.port() == 0;
             let output = match (&mut running.secured, output) {
@@ -312,27 +460,28 @@ impl Call {
                     Some(bytes) => Output::Rtcp(bytes.into()),
                     None => continue,
                 },
+                // What is to be encrypted waits for its keys.
+                (None, Output::Rtp(_) | Output::Rtcp(_)) if running.waiting.is_some() => continue,
                 (_, output) => output,
             };
-            let sent = match output {
+            match output {
                 Output::Rtp(_) if nowhere(running.latch.rtp()) => continue,
                 Output::Rtcp(_) if nowhere(running.latch.rtcp()) => continue,
-                Output::Rtp(bytes) => self.rtp.try_send_to(&bytes, running.latch.rtp()),
-                Output::Rtcp(bytes) if running.latch.agreed().rtcp_mux => {
-                    self.rtp.try_send_to(&bytes, running.latch.rtcp())
+                Output::Rtp(bytes) => {
+                    let to = running.latch.rtp();
+                    self.send_voice(&bytes, to);
                 }
-                Output::Rtcp(bytes) => self.rtcp.try_send_to(&bytes, running.latch.rtcp()),
-                Output::Dtmf { digit } => {
-                    events.push(Event::Dtmf { call: self.id, digit });
-                    continue;
+                Output::Rtcp(bytes) if running.ice || running.latch.agreed().rtcp_mux => {
+                    let to = running.latch.rtcp();
+                    self.send_voice(&bytes, to);
                 }
-                Output::RemoteBye => {
-                    events.push(Event::RemoteBye { call: self.id });
-                    continue;
+                Output::Rtcp(bytes) => {
+                    if self.rtcp.socket.try_send_to(&bytes, running.latch.rtcp()).is_err() {
+                        self.socket_errors += 1;
+                    }
                 }
-            };
-            if sent.is_err() {
-                self.socket_errors += 1;
+                Output::Dtmf { digit } => events.push(Event::Dtmf { call: self.id, digit }),
+                Output::RemoteBye => events.push(Event::RemoteBye { call: self.id }),
             }
         }
     }

@@ -17,7 +17,10 @@
 //!
 //! A secured call speaks DTLS on its RTP socket before its voice and takes nothing in clear ([`crate::secure`]).
 //!
-//! Left out until later work: ICE, forwarding and mixing.
+//! With ICE a call has a socket on each address of this machine. STUN messages that come there are reported, not looked at; the voice,
+//! RTCP and DTLS (told apart by RFC 7983) leave by the way that [`Engine::route`] told last.
+//!
+//! Left out until later work: forwarding and mixing.
 
 mod call;
 pub mod clock;
@@ -36,6 +39,7 @@ use crate::io::audio::{AudioError, SinkSpec, SourceSpec};
 use crate::media::codec::CodecError;
 use crate::media::dtmf::DtmfError;
 use crate::media::session;
+use crate::nat::ice::Route;
 use crate::secure::{Fingerprint, Keys};
 use ports::Ports;
 use std::collections::BTreeMap;
@@ -67,6 +71,8 @@ pub struct Voice {
     pub session: session::Config,
     /// Fingerprint of the other end's DTLS certificate and whether this end begins the handshake; none: in clear.
     pub secured: Option<(Fingerprint, bool)>,
+    /// The way is found by ICE: `remote` says nothing, [`Engine::route`] tells the way.
+    pub ice: bool,
 }
 
 /// What happens in a call.
@@ -118,6 +124,17 @@ pub enum Event {
         call: u64,
         /// How it went.
         stats: Box<CallStats>,
+    },
+    /// A STUN message, or one of a relay's channels that is not the way's, came.
+    Packet {
+        /// Which call.
+        call: u64,
+        /// Address of the socket.
+        local: SocketAddr,
+        /// The sender.
+        from: SocketAddr,
+        /// All of it.
+        bytes: Vec<u8>,
     },
     /// The codec failed when the call was started or updated; the call has no voice.
     Failed {
@@ -232,15 +249,41 @@ impl Engine {
         lock(&self.ports).rebind(bind);
     }
 
-    /// Opens the sockets of a call, for its SDP. `call` is a number of the caller's choice.
-    pub fn open(&self, call: u64) -> Result<Local, EngineError> {
+    /// Opens the sockets of a call, for its SDP, with one on each of `beside`. `call` is a number of the caller's choice.
+    pub fn open(&self, call: u64, beside: &[IpAddr]) -> Result<Local, EngineError> {
         if lock(&self.calls).contains_key(&call) {
             return Err(EngineError::Open(call));
         }
-        let (local, sockets) = lock(&self.ports).open()?;
+        let (local, sockets) = lock(&self.ports).open(beside)?;
         self.command(call, Command::Open { call, sockets })?;
         lock(&self.calls).insert(call, Known { running: false, telephone_event: false });
         Ok(local)
+    }
+
+    /// Opens further sockets for a call, on the addresses of now; those that it has stay until it ends.
+    pub fn reopen(&self, call: u64, beside: &[IpAddr]) -> Result<Local, EngineError> {
+        self.known(call)?;
+        let (local, sockets) = lock(&self.ports).open(beside)?;
+        self.command(call, Command::Open { call, sockets })?;
+        Ok(local)
+    }
+
+    /// Sends a datagram by a socket of a call.
+    pub fn send(&self, call: u64, local: SocketAddr, to: SocketAddr, bytes: Vec<u8>) -> Result<(), EngineError> {
+        self.known(call)?;
+        self.command(call, Command::Send { call, local, to, bytes })
+    }
+
+    /// Takes a packet of the voice in that came through a relay.
+    pub fn take(&self, call: u64, from: SocketAddr, bytes: Vec<u8>) -> Result<(), EngineError> {
+        self.known(call)?;
+        self.command(call, Command::Take { call, from, bytes })
+    }
+
+    /// Tells the way of a call's voice; none: nothing is sent.
+    pub fn route(&self, call: u64, route: Option<Route>) -> Result<(), EngineError> {
+        self.known(call)?;
+        self.command(call, Command::Route { call, route })
     }
 
     /// Lets the voice of an opened call run. The audio is opened here, so that its errors come at once.

@@ -9,18 +9,21 @@ use std::ops::RangeInclusive;
 const TRIES: u32 = 64;
 
 /// Where a call's sockets are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Local {
     /// RTP.
     pub rtp: SocketAddr,
     /// RTCP.
     pub rtcp: SocketAddr,
+    /// Further ones for both, on other addresses of this machine.
+    pub also: Vec<SocketAddr>,
 }
 
-/// The two sockets of a call.
+/// The sockets of a call.
 pub(super) struct Sockets {
     pub(super) rtp: UdpSocket,
     pub(super) rtcp: UdpSocket,
+    pub(super) also: Vec<UdpSocket>,
 }
 
 /// Gives out pairs, going round the range so that a port rests before it is used again.
@@ -40,19 +43,23 @@ impl Ports {
         self.bind = bind;
     }
 
-    pub(super) fn open(&mut self) -> Result<(Local, Sockets), EngineError> {
+    /// A pair, and one more socket on each of `beside`, where that can be had.
+    pub(super) fn open(&mut self, beside: &[IpAddr]) -> Result<(Local, Sockets), EngineError> {
         let result = match self.range.clone() {
             Some(range) => self.within(range),
             None => self.anywhere(),
         };
         let sockets =
             result.map_err(|source| EngineError::Ports { bind: self.bind, range: self.range.clone(), source });
-        sockets.and_then(|sockets| {
+        sockets.and_then(|mut sockets| {
             let failed = |source| EngineError::Ports { bind: self.bind, range: self.range.clone(), source };
-            let local = Local {
-                rtp: sockets.rtp.local_addr().map_err(failed)?,
-                rtcp: sockets.rtcp.local_addr().map_err(failed)?,
-            };
+            let rtp = sockets.rtp.local_addr().map_err(failed)?;
+            let rtcp = sockets.rtcp.local_addr().map_err(failed)?;
+            let others = beside.iter().filter(|ip| **ip != self.bind);
+            // The same port, which a firewall may have been opened for, where it is free.
+            sockets.also = others.filter_map(|ip| bind(*ip, rtp.port()).or_else(|_| bind(*ip, 0)).ok()).collect();
+            let also = sockets.also.iter().filter_map(|s| s.local_addr().ok()).collect();
+            let local = Local { rtp, rtcp, also };
             Ok((local, sockets))
         })
     }
@@ -85,7 +92,7 @@ impl Ports {
                 continue;
             }
             match self.bind(port + 1) {
-                Ok(rtcp) => return Ok(Sockets { rtp, rtcp }),
+                Ok(rtcp) => return Ok(Sockets { rtp, rtcp, also: Vec::new() }),
                 Err(error) => failure = error,
             }
         }
@@ -93,14 +100,18 @@ impl Ports {
     }
 
     fn pair(&self, port: u16) -> Result<Sockets, Error> {
-        Ok(Sockets { rtp: self.bind(port)?, rtcp: self.bind(port.saturating_add(1))? })
+        Ok(Sockets { rtp: self.bind(port)?, rtcp: self.bind(port.saturating_add(1))?, also: Vec::new() })
     }
 
     fn bind(&self, port: u16) -> Result<UdpSocket, Error> {
-        let socket = UdpSocket::bind(SocketAddr::new(self.bind, port))?;
-        socket.set_nonblocking(true)?;
-        Ok(socket)
+        bind(self.bind, port)
     }
+}
+
+fn bind(ip: IpAddr, port: u16) -> Result<UdpSocket, Error> {
+    let socket = UdpSocket::bind(SocketAddr::new(ip, port))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 #[cfg(test)]
@@ -112,7 +123,7 @@ mod tests {
     #[test]
     fn pairs_are_even_and_next_to_each_other() {
         let mut ports = Ports::new(LOOPBACK, None);
-        let pairs: Vec<_> = (0..20).map(|_| ports.open().unwrap()).collect();
+        let pairs: Vec<_> = (0..20).map(|_| ports.open(&[]).unwrap()).collect();
         for (local, _) in &pairs {
             assert!(local.rtp.port().is_multiple_of(2));
             assert_eq!(local.rtcp.port(), local.rtp.port() + 1);
@@ -121,13 +132,13 @@ mod tests {
 
     #[test]
     fn a_range_is_kept_to_and_runs_out() {
-        let free = Ports::new(LOOPBACK, None).open().unwrap().0.rtp.port();
+        let free = Ports::new(LOOPBACK, None).open(&[]).unwrap().0.rtp.port();
         let mut ports = Ports::new(LOOPBACK, Some(free - 1..=free + 1));
-        let (local, held) = ports.open().unwrap();
+        let (local, held) = ports.open(&[]).unwrap();
         assert_eq!(local.rtp.port(), free);
-        let error = ports.open().err().unwrap().to_string();
+        let error = ports.open(&[]).err().unwrap().to_string();
         assert!(error.contains(&format!("{}-{}", free - 1, free + 1)), "{error}");
         drop(held);
-        assert!(ports.open().is_ok());
+        assert!(ports.open(&[]).is_ok());
     }
 }

@@ -20,7 +20,7 @@ fn engine(seed: u64) -> (Engine, Receiver<Event>) {
     (Engine::start(config, Rng::from_seed(seed), on_event).unwrap(), receiver)
 }
 
-fn voice(codec: &str, remote: Local) -> Voice {
+fn voice(codec: &str, remote: &Local) -> Voice {
     let codec = find(codec).unwrap();
     let session = session::Config {
         codec,
@@ -30,7 +30,7 @@ fn voice(codec: &str, remote: Local) -> Voice {
         send: true,
         receive: true,
     };
-    Voice { remote: Remote { rtp: remote.rtp, rtcp: remote.rtcp, rtcp_mux: false }, session, secured: None }
+    Voice { remote: Remote { rtp: remote.rtp, rtcp: remote.rtcp, rtcp_mux: false }, session, secured: None, ice: false }
 }
 
 fn wait_for<T>(events: &Receiver<Event>, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
@@ -63,10 +63,10 @@ fn two_calls_at_once_are_heard() {
     let names: Vec<&str> = codecs().iter().take(2).map(|codec| codec.name).collect();
     let heard_path = |call: u64| dir.path().join(format!("heard-{call}.wav"));
     for (call, codec) in (0u64..).zip(&names) {
-        let (here, there) = (ours.open(call).unwrap(), theirs.open(call).unwrap());
+        let (here, there) = (ours.open(call, &[]).unwrap(), theirs.open(call, &[]).unwrap());
         let source = SourceSpec::Wav(said_path.clone());
-        theirs.start_call(call, voice(codec, here), &SourceSpec::Null, &SinkSpec::Wav(heard_path(call))).unwrap();
-        ours.start_call(call, voice(codec, there), &source, &SinkSpec::Null).unwrap();
+        theirs.start_call(call, voice(codec, &here), &SourceSpec::Null, &SinkSpec::Wav(heard_path(call))).unwrap();
+        ours.start_call(call, voice(codec, &there), &source, &SinkSpec::Null).unwrap();
         theirs.send_dtmf(call, "7", Duration::from_millis(100)).unwrap();
     }
     let (mut ended, mut digits, mut zeros) = (0, 0, BTreeMap::new());
@@ -114,15 +114,15 @@ fn two_calls_at_once_are_heard() {
 #[test]
 fn hold_codec_change_and_mistakes() {
     let (engine, events) = engine(3);
-    let (a, b) = (engine.open(1).unwrap(), engine.open(2).unwrap());
-    assert!(matches!(engine.open(1), Err(EngineError::Open(1))));
+    let (a, b) = (engine.open(1, &[]).unwrap(), engine.open(2, &[]).unwrap());
+    assert!(matches!(engine.open(1, &[]), Err(EngineError::Open(1))));
     assert!(matches!(engine.close(7), Err(EngineError::Unknown(7))));
     let missing = SourceSpec::Wav("/nowhere/x.wav".into());
-    let error = engine.start_call(1, voice("PCMU", b), &missing, &SinkSpec::Null).unwrap_err();
+    let error = engine.start_call(1, voice("PCMU", &b), &missing, &SinkSpec::Null).unwrap_err();
     assert!(error.to_string().contains("/nowhere/x.wav"), "{error}");
-    engine.start_call(1, voice("PCMU", b), &SourceSpec::Tone, &SinkSpec::Null).unwrap();
-    engine.start_call(2, voice("PCMU", a), &SourceSpec::Tone, &SinkSpec::Null).unwrap();
-    let again = engine.start_call(2, voice("PCMU", a), &SourceSpec::Tone, &SinkSpec::Null);
+    engine.start_call(1, voice("PCMU", &b), &SourceSpec::Tone, &SinkSpec::Null).unwrap();
+    engine.start_call(2, voice("PCMU", &a), &SourceSpec::Tone, &SinkSpec::Null).unwrap();
+    let again = engine.start_call(2, voice("PCMU", &a), &SourceSpec::Tone, &SinkSpec::Null);
     assert!(matches!(again, Err(EngineError::Running(2))));
     assert!(matches!(engine.send_dtmf(1, "12x", PATIENCE), Err(EngineError::Dtmf(DtmfError::Digit('x')))));
     let received = |wanted: &dyn Fn(&CallStats) -> bool| {
@@ -132,15 +132,15 @@ fn hold_codec_change_and_mistakes() {
         })
     };
     assert!(received(&|stats| stats.session.received > 0).remote == Some(a.rtp));
-    let mut held = voice("PCMU", b);
+    let mut held = voice("PCMU", &b);
     (held.session.send, held.session.receive) = (false, false);
     engine.update(1, held).unwrap();
     // One report may have been on its way already.
     received(&|_| true);
     let before = received(&|_| true).session.received;
     assert_eq!(received(&|_| true).session.received, before, "nothing comes on hold");
-    engine.update(1, voice("PCMA", b)).unwrap();
-    engine.update(2, voice("PCMA", a)).unwrap();
+    engine.update(1, voice("PCMA", &b)).unwrap();
+    engine.update(2, voice("PCMA", &a)).unwrap();
     let after = received(&|stats| stats.session.codec == "PCMA" && stats.session.received > 0);
     assert_eq!(after.session.refused, 0);
     engine.close(1).unwrap();
@@ -153,14 +153,14 @@ fn hold_codec_change_and_mistakes() {
 #[test]
 fn nobody_there_and_strangers_are_survived() {
     let (engine, events) = engine(4);
-    let local = engine.open(1).unwrap();
+    let local = engine.open(1, &[]).unwrap();
     let nobody = {
-        let gone = engine.open(2).unwrap();
+        let gone = engine.open(2, &[]).unwrap();
         engine.close(2).unwrap();
         gone
     };
     wait_for(&events, |event| matches!(event, Event::Ended { call: 2, .. }).then_some(()));
-    engine.start_call(1, voice("PCMU", nobody), &SourceSpec::Tone, &SinkSpec::Null).unwrap();
+    engine.start_call(1, voice("PCMU", &nobody), &SourceSpec::Tone, &SinkSpec::Null).unwrap();
     let stranger = std::net::UdpSocket::bind((LOOPBACK, 0)).unwrap();
     wait_for(&events, |event| matches!(event, Event::Started { .. }).then_some(()));
     for _ in 0..20 {

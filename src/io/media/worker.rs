@@ -1,11 +1,12 @@
 //! One media thread: its commands, its sockets, its clock.
 
-use super::call::{Call, Port};
+use super::call::{Call, Port, Socket};
 use super::ports::Sockets;
 use super::{CallStats, Event, OnEvent, Snapshots, Voice, clock, lock};
 use crate::core::{Instant, Rng};
 use crate::io::audio::{Sink, Source};
 use crate::media::session::FRAME;
+use crate::nat::ice::Route;
 use crate::secure::Keys;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -33,6 +34,9 @@ const ERROR_PAUSE: Duration = Duration::from_millis(2);
 pub(super) enum Command {
     Open { call: u64, sockets: Sockets },
     Start { call: u64, voice: Voice, source: Box<dyn Source>, sink: Box<dyn Sink>, rng: Rng },
+    Send { call: u64, local: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
+    Take { call: u64, from: SocketAddr, bytes: Vec<u8> },
+    Route { call: u64, route: Option<Route> },
     Update { call: u64, voice: Voice, rng: Rng },
     Mute { call: u64, muted: bool },
     Dtmf { call: u64, digits: Box<str>, duration: Duration },
@@ -81,7 +85,7 @@ type Calls = Rc<RefCell<BTreeMap<u64, Call>>>;
 
 struct Loop {
     calls: Calls,
-    readers: BTreeMap<u64, [AbortHandle; 2]>,
+    readers: BTreeMap<u64, Vec<AbortHandle>>,
     on_event: OnEvent,
     snapshots: Snapshots,
     /// The deadlines of all threads are whole frames after this.
@@ -163,6 +167,11 @@ impl Loop {
             Command::Start { call, voice, source, sink, rng } => {
                 self.with(call, |it| it.start(clock::now(), voice, source, sink, rng, &mut events));
             }
+            Command::Send { call, local, to, bytes } => self.with(call, |it| it.send(local, to, &bytes)),
+            Command::Take { call, from, bytes } => {
+                self.with(call, |it| it.take(clock::now(), from, &bytes, &mut events));
+            }
+            Command::Route { call, route } => self.with(call, |it| it.route(clock::now(), route, &mut events)),
             Command::Update { call, voice, rng } => {
                 self.with(call, |it| it.update(clock::now(), voice, rng, &mut events))
             }
@@ -188,21 +197,33 @@ impl Loop {
     }
 
     fn open(&mut self, id: u64, sockets: Sockets, events: &mut Vec<Event>) {
-        let sockets = UdpSocket::from_std(sockets.rtp)
-            .and_then(|rtp| Ok([Rc::new(rtp), Rc::new(UdpSocket::from_std(sockets.rtcp)?)]));
-        match sockets {
-            Ok([rtp, rtcp]) => {
-                let readers = [(rtp.clone(), Port::Rtp), (rtcp.clone(), Port::Rtcp)].map(|(socket, port)| {
-                    tokio::task::spawn_local(read(socket, port, id, self.calls.clone(), self.on_event.clone()))
-                        .abort_handle()
-                });
-                self.readers.insert(id, readers);
-                self.calls.borrow_mut().insert(id, Call::new(id, rtp, rtcp, self.keys.clone()));
+        let polled = |socket| {
+            let socket = UdpSocket::from_std(socket)?;
+            Ok::<_, io::Error>(Socket { local: socket.local_addr()?, socket: Rc::new(socket) })
+        };
+        let opened = polled(sockets.rtp).and_then(|rtp| {
+            let also = sockets.also.into_iter().map(polled).collect::<Result<Vec<_>, _>>()?;
+            Ok((rtp, polled(sockets.rtcp)?, also))
+        });
+        match opened {
+            Ok((rtp, rtcp, also)) => {
+                let voice = std::iter::once(&rtp).chain(&also).map(|s| (s.socket.clone(), Port::Rtp(s.local)));
+                let all = voice.chain([(rtcp.socket.clone(), Port::Rtcp)]);
+                let read = |(socket, port)| read(socket, port, id, self.calls.clone(), self.on_event.clone());
+                let readers = all.map(|s| tokio::task::spawn_local(read(s)).abort_handle());
+                self.readers.entry(id).or_default().extend(readers);
+                let mut calls = self.calls.borrow_mut();
+                match calls.get_mut(&id) {
+                    Some(call) => call.reopened(rtp, rtcp, also),
+                    None => _ = calls.insert(id, Call::new(id, rtp, rtcp, also, self.keys.clone())),
+                }
             }
             Err(error) => {
-                // The system is out of something; the call ends as soon as it began.
+                // The system is out of something; a new call ends as soon as it began.
                 tracing::error!(call = id, %error, "cannot poll the media sockets");
-                events.push(Event::Ended { call: id, stats: Box::default() });
+                if !self.calls.borrow().contains_key(&id) {
+                    events.push(Event::Ended { call: id, stats: Box::default() });
+                }
             }
         }
     }

@@ -15,9 +15,10 @@ mod tests;
 
 use super::disk::DataDir;
 use crate::core::{Id, UnixTime};
-use crate::identity::SignedEntry;
+use crate::identity::{ChunkHash, SignedEntry};
 use crate::node::StoreInput;
 use crate::overlay::{Batch, Change, Stored};
+use bytes::Bytes;
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use row::{Row, RowKey};
@@ -36,6 +37,10 @@ use tokio::sync::mpsc;
 /// The file in the data directory.
 pub const RECORDS: &str = "records.redb";
 const TABLE: TableDefinition<'static, &'static [u8], &'static [u8]> = TableDefinition::new("records v1");
+/// Chunks of blobs by their BLAKE3, which says whether they are whole.
+const CHUNKS: TableDefinition<'static, &'static [u8], &'static [u8]> = TableDefinition::new("chunks v1");
+/// Bytes of chunks that wait for the disk; what comes beyond is not kept, and fetched again from another holder.
+const CHUNKS_WAITING: usize = 32 * 1024 * 1024;
 const NOTES: TableDefinition<'static, &'static str, u64> = TableDefinition::new("notes v1");
 /// The note of the time of the last batch, seconds since 1970.
 const CLOCK: &str = "clock";
@@ -92,6 +97,11 @@ struct Waiting {
     clear: bool,
     /// A record, or that it is gone.
     rows: BTreeMap<RowKey, Option<Row>>,
+    /// A chunk, or that it is gone; and their bytes.
+    chunks: BTreeMap<ChunkHash, Option<Bytes>>,
+    chunk_bytes: usize,
+    /// Chunks to be read.
+    loads: Vec<ChunkHash>,
     upto: Option<u64>,
     unix: UnixTime,
     closing: bool,
@@ -138,7 +148,15 @@ impl Records {
                 Change::Remove { key, replica, entry } => {
                     waiting.rows.insert(RowKey::new(&key, replica, &entry), None);
                 }
+                Change::Chunk { hash, bytes } => {
+                    if waiting.chunk_bytes + bytes.len() <= CHUNKS_WAITING {
+                        waiting.chunk_bytes += bytes.len();
+                        waiting.chunks.insert(hash, Some(bytes));
+                    }
+                }
+                Change::Unchunk { hash } => drop(waiting.chunks.insert(hash, None)),
                 Change::Clear => {
+                    (waiting.chunk_bytes, waiting.chunks) = (0, BTreeMap::new());
                     waiting.rows.clear();
                     waiting.clear = true;
                 }
@@ -146,6 +164,12 @@ impl Records {
         }
         (waiting.upto, waiting.unix) = (Some(batch.number), batch.unix);
         drop(waiting);
+        self.shared.wake.notify_all();
+    }
+
+    /// Has a chunk read; `report` hears of it.
+    pub fn load(&self, hash: ChunkHash) {
+        lock(&self.shared.waiting).loads.push(hash);
         self.shared.wake.notify_all();
     }
 
@@ -189,14 +213,26 @@ impl Writer {
         let mut pause = RETRY_MIN;
         loop {
             let mut waiting = lock(&self.shared.waiting);
-            while waiting.upto.is_none() && !waiting.closing {
+            while waiting.upto.is_none() && waiting.loads.is_empty() && !waiting.closing {
                 waiting = self.shared.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            }
+            let loads = std::mem::take(&mut waiting.loads);
+            if !loads.is_empty() {
+                let known = loads.iter().map(|hash| waiting.chunks.get(hash).cloned()).collect::<Vec<_>>();
+                drop(waiting);
+                for (hash, known) in loads.into_iter().zip(known) {
+                    let bytes = known.unwrap_or_else(|| self.read_chunk(&hash));
+                    let _ = self.report.blocking_send(StoreInput::Loaded { hash, bytes });
+                }
+                continue;
             }
             let Some(upto) = waiting.upto.take() else { break };
             let (clear, rows, unix) =
                 (std::mem::take(&mut waiting.clear), std::mem::take(&mut waiting.rows), waiting.unix);
+            let chunks = std::mem::take(&mut waiting.chunks);
+            waiting.chunk_bytes = 0;
             drop(waiting);
-            let written = catch_unwind(AssertUnwindSafe(|| self.write(clear, &rows, unix)));
+            let written = catch_unwind(AssertUnwindSafe(|| self.write(clear, &rows, &chunks, unix)));
             let fault = match written {
                 Ok(Ok(())) => None,
                 Ok(Err(fault)) => Some(fault.to_string()),
@@ -214,6 +250,13 @@ impl Writer {
                 waiting.clear = clear;
                 for (key, row) in rows {
                     waiting.rows.entry(key).or_insert(row);
+                }
+                for (hash, chunk) in chunks {
+                    let size = chunk.as_ref().map_or(0, Bytes::len);
+                    if waiting.chunk_bytes + size <= CHUNKS_WAITING && !waiting.chunks.contains_key(&hash) {
+                        waiting.chunk_bytes += size;
+                        waiting.chunks.insert(hash, chunk);
+                    }
                 }
             }
             waiting.upto = waiting.upto.max(Some(upto));
@@ -233,7 +276,24 @@ impl Writer {
         self.shared.wake.notify_all();
     }
 
-    fn write(&mut self, clear: bool, rows: &BTreeMap<RowKey, Option<Row>>, unix: UnixTime) -> Result<(), StoreError> {
+    /// A chunk as it lies there; whoever asked sees whether it is whole.
+    fn read_chunk(&mut self, hash: &ChunkHash) -> Option<Bytes> {
+        let database = self.database.as_ref()?;
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            let table = database.begin_read().ok()?.open_table(CHUNKS).ok()?;
+            let value = table.get(hash.0.as_slice()).ok()??;
+            Some(Bytes::copy_from_slice(value.value()))
+        }));
+        read.ok().flatten()
+    }
+
+    fn write(
+        &mut self,
+        clear: bool,
+        rows: &BTreeMap<RowKey, Option<Row>>,
+        chunks: &BTreeMap<ChunkHash, Option<Bytes>>,
+        unix: UnixTime,
+    ) -> Result<(), StoreError> {
         if clear {
             // The file goes, not the rows: nobody finds in it what was forgotten.
             self.database = None;
@@ -253,6 +313,13 @@ impl Writer {
                 match row {
                     Some(row) => drop(table.insert(key.bytes(), row.bytes()).map_err(boxed)?),
                     None => drop(table.remove(key.bytes()).map_err(boxed)?),
+                }
+            }
+            let mut table = write.open_table(CHUNKS).map_err(boxed)?;
+            for (hash, chunk) in chunks {
+                match chunk {
+                    Some(bytes) => drop(table.insert(hash.0.as_slice(), bytes.as_ref()).map_err(boxed)?),
+                    None => drop(table.remove(hash.0.as_slice()).map_err(boxed)?),
                 }
             }
             drop(write.open_table(NOTES).map_err(boxed)?.insert(CLOCK, unix.secs()).map_err(boxed)?);
@@ -308,6 +375,18 @@ fn read(database: &mut Database) -> Result<Stored, StoreError> {
         let (_, value) = row.map_err(boxed)?;
         let (row, _) = Row::parse(value.value()).ok_or(StoreError::Damaged("a record is not what was written"))?;
         stored.entries.extend(entry(&row));
+    }
+    match read.open_table(CHUNKS) {
+        Ok(table) => {
+            for row in table.iter().map_err(boxed)? {
+                let (name, chunk) = row.map_err(boxed)?;
+                if let Ok(hash) = name.value().try_into() {
+                    stored.chunks.push((ChunkHash(hash), chunk.value().len() as u32));
+                }
+            }
+        }
+        Err(redb::TableError::TableDoesNotExist(_)) => {}
+        Err(e) => return Err(boxed(e).into()),
     }
     Ok(stored)
 }

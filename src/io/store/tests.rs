@@ -208,3 +208,35 @@ fn what_waits_is_no_more_than_what_is_held() {
     let last = std::iter::from_fn(|| reports.blocking_recv()).find(|r| *r == StoreInput::Flushed { upto: 500 });
     assert!(last.is_some());
 }
+
+#[test]
+fn chunks_come_back_and_damaged_ones_are_handed_out_as_they_are() {
+    let disk = Disk::new();
+    let chunk = |n: u8| Bytes::from(vec![n; 32 * 1024]);
+    let name = |n: u8| ChunkHash::of(&chunk(n));
+    let (records, _, mut reports) = disk.start();
+    let changes = (1..=3).map(|n| Change::Chunk { hash: name(n), bytes: chunk(n) }).collect();
+    records.keep(Batch { number: 1, unix: NOW, changes });
+    assert_eq!(reports.blocking_recv(), Some(StoreInput::Flushed { upto: 1 }));
+    records.keep(Batch { number: 2, unix: NOW, changes: vec![Change::Unchunk { hash: name(2) }] });
+    assert_eq!(reports.blocking_recv(), Some(StoreInput::Flushed { upto: 2 }));
+    records.load(name(1));
+    assert_eq!(reports.blocking_recv(), Some(StoreInput::Loaded { hash: name(1), bytes: Some(chunk(1)) }));
+    records.close();
+    // Something else in its place; whoever asks compares it with the name.
+    let database = open(&disk.file()).unwrap();
+    let write = database.begin_write().unwrap();
+    write.open_table(CHUNKS).unwrap().insert(name(3).0.as_slice(), chunk(9).as_ref()).unwrap();
+    write.commit().unwrap();
+    drop(database);
+    let (records, found, mut reports) = disk.start();
+    let mut there = found.stored.chunks.clone();
+    there.sort_unstable();
+    let mut expected = vec![(name(1), 32 * 1024), (name(3), 32 * 1024)];
+    expected.sort_unstable();
+    assert_eq!((there, found.damage), (expected, None));
+    for (hash, bytes) in [(name(3), Some(chunk(9))), (name(2), None)] {
+        records.load(hash);
+        assert_eq!(reports.blocking_recv(), Some(StoreInput::Loaded { hash, bytes }));
+    }
+}

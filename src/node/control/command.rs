@@ -14,6 +14,8 @@ pub struct RequestId(pub u64);
 pub enum Command {
     /// Who, where and with whom this node is. Answered by [`Reply::Status`].
     Status,
+    /// Relays that grant this node a credential, the best one first. Answered by [`Reply::Relays`].
+    Relays,
     /// The peers that this node knows. Answered by [`Reply::Peers`].
     Peers,
     /// Where a user can be reached. Answered by [`Reply::Lookup`].
@@ -101,6 +103,20 @@ pub enum Command {
         /// User name.
         user: String,
     },
+    /// Let another member's device serve a phone too. Answered by [`Reply::Done`].
+    PhoneShare {
+        /// The phone's user name.
+        user: String,
+        /// User name of the member, or `USER/KEY` with the fingerprint of one of several devices.
+        member: String,
+    },
+    /// Let a device that serves a phone too forget it. Answered by [`Reply::Done`].
+    PhoneUnshare {
+        /// The phone's user name.
+        user: String,
+        /// Fingerprint of the device's key, or its user's name.
+        device: String,
+    },
     /// Print a one-time code by which `user` joins this office. Answered by [`Reply::Invite`].
     Invite {
         /// User name.
@@ -131,6 +147,23 @@ pub enum Command {
     OfficeRevoke {
         /// User name, `USER/LABEL`, or the fingerprint of a user's or device's key.
         target: String,
+    },
+    /// Take another office in: print a code for its administrator, answered by [`Reply::Invite`]. Or merge this office into the one
+    /// of the code, answered by [`Reply::Merge`].
+    OfficeMerge {
+        /// The code that the other office's administrator has printed.
+        #[serde(default)]
+        code: Option<String>,
+    },
+    /// Revoke an enroller by the root. Answered by [`Reply::Done`].
+    EnrollerRevoke {
+        /// Fingerprint of the enroller's key or of its device's, or `USER/LABEL` of the device.
+        target: String,
+        /// The secret of the recovery sheet.
+        sheet: String,
+        /// What it signed from then on counts no more, seconds since 1970; by default from now on.
+        #[serde(default)]
+        since: Option<u64>,
     },
     /// Whether a member's device may take standard phones of any name upon itself. Answered by [`Reply::Done`].
     OfficeAdapters {

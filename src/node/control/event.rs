@@ -54,6 +54,30 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// A lease that this node wants is its own, or is another's, or was lost.
+    Lease {
+        /// The address that names it.
+        lease: String,
+        /// This node has it.
+        held: bool,
+        /// Its fencing token; 0 where it has it not.
+        token: u64,
+        /// Who has it, where another is known to.
+        by: Option<String>,
+        /// For how long, unless it is renewed.
+        seconds: u64,
+    },
+    /// How far a blob has come.
+    Blob {
+        /// Its number.
+        blob: String,
+        /// Chunks written or read.
+        done: usize,
+        /// Of so many, as far as is known.
+        of: usize,
+        /// `writing`, `written`, `reading`, `renewed`, `taken back`, or `failed:` and why.
+        state: String,
+    },
     /// Something that the owner should look after; `status` shows it for as long as it lasts.
     Warning {
         /// What is wrong, and with what.
@@ -94,6 +118,22 @@ pub enum Event {
         name: String,
         /// Fingerprint of its key.
         key: String,
+    },
+    /// Another office's people were taken in.
+    OfficeMerged {
+        /// Its name.
+        office: String,
+        /// How many.
+        users: usize,
+        /// Names and extensions that were somebody's here.
+        renamed: Vec<Renamed>,
+    },
+    /// This device's office continues as another one, and it is of that one now.
+    OfficeContinues {
+        /// Its name.
+        office: String,
+        /// The user's name there.
+        user: String,
     },
     /// A stranger's call was refused; told once for each key.
     Knocked {

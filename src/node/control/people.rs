@@ -73,6 +73,28 @@ pub struct DeviceStatus {
     pub revoked: bool,
 }
 
+/// One name that is another one in the office that stays.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Renamed {
+    /// As it was.
+    pub was: String,
+    /// As it is from now on.
+    pub is: String,
+}
+
+/// To `office merge --code`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MergeReport {
+    /// The office that stays.
+    pub continues_as: String,
+    /// How many users come.
+    pub merged_users: usize,
+    /// Names and extensions that were somebody's there.
+    pub renamed: Vec<Renamed>,
+    /// Until when devices that are off now may come, seconds since 1970.
+    pub until: u64,
+}
+
 /// To `office users`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct OfficeReport {

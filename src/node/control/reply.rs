@@ -14,6 +14,11 @@ pub enum Reply {
         /// Nearest on the ring first.
         peers: Vec<PeerStatus>,
     },
+    /// To [`Command::Relays`].
+    Relays {
+        /// The best one first.
+        relays: Vec<RelayOffer>,
+    },
     /// To [`Command::Lookup`].
     Lookup(LookupReport),
     /// To [`Command::Call`].
@@ -52,6 +57,8 @@ pub enum Reply {
         /// By key.
         devices: Vec<DeviceStatus>,
     },
+    /// To [`Command::OfficeMerge`] with a code.
+    Merge(Box<MergeReport>),
     /// To [`Command::OfficeUsers`].
     Office(Box<OfficeReport>),
     /// To [`Command::Pair`].

@@ -1,7 +1,7 @@
 //! The node, its ring, its calls and its phones as they are reported.
 
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// To `status`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -26,6 +26,9 @@ pub struct Status {
     /// From where others can reach this node.
     #[serde(default)]
     pub reach: ReachStatus,
+    /// This node as a relay; absent where it is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<RelayStatus>,
     /// Opus implementation.
     pub voice_engine: String,
     /// Protection of the links between peers: `tls1.3`, or `none` in the laboratory mode.
@@ -35,6 +38,59 @@ pub struct Status {
     /// What the owner should look after, for as long as it lasts.
     #[serde(default)]
     pub warnings: Vec<Warning>,
+}
+
+/// A node as a relay.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RelayStatus {
+    /// Where STUN and TURN are served over UDP.
+    pub udp: Vec<SocketAddr>,
+    /// Where TURN is served over TCP and TLS, each port both.
+    pub tcp: Vec<SocketAddr>,
+    /// Allocations that stand.
+    pub allocations: u64,
+    /// Packets carried.
+    pub packets: u64,
+    /// Bytes carried.
+    pub bytes: u64,
+    /// Packets and requests refused.
+    pub refused: u64,
+    /// Packets dropped by a ceiling or a full line.
+    pub over_ceiling: u64,
+    /// Why it does not relay, though it would.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// A relay that grants this node a credential, as a standard TURN client takes it.
+#[derive(Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct RelayOffer {
+    /// 40 hexadecimal digits.
+    pub peer_id: String,
+    /// Its addresses.
+    pub hosts: Vec<IpAddr>,
+    /// UDP port; 0: none.
+    pub udp: u16,
+    /// Ports of TCP and TLS, each both.
+    pub streams: Vec<u16>,
+    /// Realm of the credential.
+    pub realm: String,
+    /// User name.
+    pub username: String,
+    /// Password, good until the user name expires.
+    pub password: String,
+    /// For how long from now.
+    pub seconds: u64,
+    /// Round trip of the question, milliseconds.
+    pub rtt_ms: f64,
+    /// How many of its allocations are taken.
+    pub load_percent: u8,
+}
+
+impl std::fmt::Debug for RelayOffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RelayOffer").field("peer_id", &self.peer_id).field("hosts", &self.hosts).finish_non_exhaustive()
+    }
 }
 
 /// Something that the owner should look after.
@@ -163,6 +219,9 @@ pub struct CallStatus {
     /// Protection of the voice as in [`CallReport::security`], once agreed.
     #[serde(default)]
     pub security: String,
+    /// The voice's way as in [`CallReport::path`], once agreed.
+    #[serde(default)]
+    pub path: String,
     /// Short fingerprint of the other end's user key, where that is what it is known by.
     #[serde(default)]
     pub key: String,
@@ -242,7 +301,7 @@ pub struct CallReport {
     pub jitter_ms: f64,
     /// Round trip by RTCP, milliseconds, where measured.
     pub rtt_ms: Option<f64>,
-    /// `direct`.
+    /// The voice's way: `direct`, `srflx` (direct, through a NAT) or `relay HOST`.
     pub path: String,
     /// Protection of the voice: `dtls-srtp` with keys that the other end's device signed for; `dtls-srtp-unverified` where nobody
     /// known signed; `none`.
@@ -260,4 +319,7 @@ pub struct PhoneStatus {
     pub label: String,
     /// Contacts registered now.
     pub contacts: Vec<String>,
+    /// Whose further devices serve it too: `USER/KEY`.
+    #[serde(default)]
+    pub also: Vec<String>,
 }

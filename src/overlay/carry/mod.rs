@@ -10,6 +10,8 @@
 //! | resource registration | the same To, Contact, the entries as body | 200, 302, 412 with the later entry |
 //! | news of members | To = From = the sender's URI, no Contact, the news as body | 200, with the receiver's list where it differs |
 //! | renewal | the same To, no Contact, a body of the type `application/chordial-touch+cbor` | 200, 302, 404 where it is not held, 412 |
+//! | lease | the same To, no Contact, a body of the type `application/chordial-lease+cbor` | 200 or 412 with such a body, 302 |
+//! | chunk | the same To, no Contact, a body of the type `application/chordial-chunk+cbor` | given: as a resource registration; asked for: 200 with such a body, 404 |
 //! | comparison | To = the sender, no Contact, a body of the type `application/chordial-compare+cbor` | 200 with such a body |
 //!
 //! `Request-Disposition: redirect` asks for 302 (iterative), `proxy` to pass the request on (recursive; RFC 3841), with
@@ -37,8 +39,10 @@
 //! Absent: digest challenges between peers (links prove both ends), the `hmac-sha1` algorithm.
 
 mod body;
+mod chunk;
 mod compare;
 mod header;
+mod lease;
 mod members;
 mod request;
 mod response;
@@ -58,6 +62,10 @@ pub const RECORD_TYPE: &str = "application/chordial-record+cbor";
 pub const TOUCH_TYPE: &str = "application/chordial-touch+cbor";
 /// Media type of comparisons and of their answers.
 pub const COMPARE_TYPE: &str = "application/chordial-compare+cbor";
+/// Media type of leases and of their answers.
+pub const LEASE_TYPE: &str = "application/chordial-lease+cbor";
+/// Media type of chunks of blobs, and of questions for them.
+pub const CHUNK_TYPE: &str = "application/chordial-chunk+cbor";
 /// The option tag.
 pub const OPTION: &str = "dht";
 /// The name of this DHT (draft-zangrilli section 5.1.2).

@@ -3,7 +3,10 @@
 use super::body::{push_contacts, push_entries, read_entries};
 use super::header::{Loose, NOWHERE};
 use super::members::push_members;
-use super::{COMPARE_TYPE, Carry, CarryError, MEMBERS_TYPE, OPTION, TOUCH_TYPE, compare, tier};
+use super::{
+    CHUNK_TYPE, COMPARE_TYPE, Carry, CarryError, LEASE_TYPE, MEMBERS_TYPE, OPTION, TOUCH_TYPE, chunk, compare, lease,
+    tier,
+};
 use crate::core::{Id, Rng};
 use crate::identity::{self, ContactBody, SignedEntry, TouchOf};
 use crate::overlay::{PeerRef, Request, Route};
@@ -24,8 +27,10 @@ impl Carry {
         let mut message = Message::request(Method::Register, &format!("sip:{to}"));
         let route = match request {
             Request::Register { .. } | Request::Leave { .. } => &Route::Iterative,
-            Request::Tier(_) | Request::Members { .. } | Request::Compare { .. } => &Route::Here,
+            Request::Tier(_) | Request::Members { .. } | Request::Compare { .. } | Request::Take { .. } => &Route::Here,
             Request::Query { route, .. }
+            | Request::Lease { route, .. }
+            | Request::Give { route, .. }
             | Request::Fetch { route, .. }
             | Request::Store { route, .. }
             | Request::Touch { route, .. } => route,
@@ -47,6 +52,11 @@ impl Carry {
             Request::Fetch { key, replica, aor, .. } | Request::Touch { key, replica, aor, .. } => {
                 (self.resource_uri(aor.as_deref(), key, *replica), me.clone())
             }
+            Request::Lease { key, entry, .. } => (self.resource_uri(Some(&entry.entry().aor), key, 0), me.clone()),
+            Request::Give { key, replica, entry, .. } => {
+                (self.resource_uri(Some(&entry.entry().aor), key, *replica), me.clone())
+            }
+            Request::Take { key, .. } => (self.resource_uri(None, key, 0), me.clone()),
             Request::Store { key, replica, entries, .. } => {
                 let aor = entries.first().map(|e| e.entry().aor.as_str());
                 let uri = self.resource_uri(aor, key, *replica);
@@ -82,6 +92,9 @@ impl Carry {
             | Request::Tier(_)
             | Request::Members { .. }
             | Request::Touch { .. }
+            | Request::Lease { .. }
+            | Request::Give { .. }
+            | Request::Take { .. }
             | Request::Compare { .. } => {}
         }
         message.push("Require", OPTION);
@@ -99,6 +112,11 @@ impl Carry {
             Request::Store { entries, .. } => push_entries(&mut message, entries),
             Request::Members { until, digest, news } => push_members(&mut message, until.as_ref(), *digest, news),
             Request::Touch { touch, .. } => message.set_body(TOUCH_TYPE, touch.encode()),
+            Request::Lease { entry, vote, .. } => {
+                message.set_body(LEASE_TYPE, lease::encode_request(entry, vote.as_ref()));
+            }
+            Request::Give { entry, bytes, .. } => message.set_body(CHUNK_TYPE, chunk::encode_give(entry, bytes)),
+            Request::Take { hash, .. } => message.set_body(CHUNK_TYPE, chunk::encode_bytes(&hash.0)),
             Request::Compare { scattered, unix, ranges } => {
                 message.set_body(COMPARE_TYPE, compare::encode_request(*scattered, *unix, ranges));
             }
@@ -143,6 +161,23 @@ impl Carry {
                 let touch = Box::new(TouchOf::decode(message.body()).map_err(|_| CarryError::Body)?);
                 Request::Touch { key, replica, aor, touch, route: self.unrelayed(message)? }
             }
+            (None, false) if message.content_is(LEASE_TYPE) => {
+                let (key, _, _) = self.resource(message, &to)?;
+                let (entry, vote) = lease::decode_request(message.body())?;
+                self.names(&entry, &key)?;
+                Request::Lease { key, entry: Box::new(entry), vote, route: self.unrelayed(message)? }
+            }
+            (None, false) if message.content_is(CHUNK_TYPE) => {
+                let (key, replica, _) = self.resource(message, &to)?;
+                match chunk::decode_request(message.body())? {
+                    chunk::Asked::Take(hash) => Request::Take { key, hash },
+                    chunk::Asked::Give(entry, bytes) => {
+                        self.names(&entry, &key)?;
+                        let route = self.unrelayed(message)?;
+                        Request::Give { key, replica, entry: Box::new(entry), bytes, route }
+                    }
+                }
+            }
             (Some(_), true) => self.registration(message, &to, &sender)?,
             (Some(target), false) => Request::Query { target: self.target(target)?, route: self.route(message)? },
             (None, false) => {
@@ -163,6 +198,12 @@ impl Carry {
             }
         };
         Ok((sender, request))
+    }
+
+    /// The entry is about the resource that the message names.
+    pub(super) fn names(&self, entry: &SignedEntry, key: &Id) -> Result<(), CarryError> {
+        let right = (self.resource_id)(&entry.entry().aor) == *key;
+        if right { Ok(()) } else { Err(CarryError::BadId("resource-ID")) }
     }
 
     fn registration(&self, message: &Message, to: &Loose<'_>, sender: &PeerRef) -> Result<Request, CarryError> {

@@ -4,7 +4,7 @@ use super::body::{push_contacts, push_entries, read_entries};
 use super::header::Loose;
 use super::members::push_members;
 use super::tier::is_tier;
-use super::{COMPARE_TYPE, Carry, CarryError, OPTION, compare};
+use super::{CHUNK_TYPE, COMPARE_TYPE, Carry, CarryError, LEASE_TYPE, OPTION, chunk, compare, lease};
 use crate::core::Rng;
 use crate::overlay::{Failure, PeerRef, RequestKind, Response};
 use crate::sip::msg::Message;
@@ -18,7 +18,10 @@ impl Carry {
             | Response::Stored { .. }
             | Response::Cached { .. }
             | Response::Compared { .. }
+            | Response::Chunk { .. }
             | Response::Members { .. } => (200, "OK"),
+            Response::Lease(answer) if lease::is_refusal(answer) => (412, "Conditional Request Failed"),
+            Response::Lease(_) => (200, "OK"),
             Response::Redirect { .. } => (302, "Moved Temporarily"),
             Response::Responsible { exact: true, .. } => (200, "OK"),
             Response::Responsible { exact: false, .. } => (404, "Not Found"),
@@ -72,6 +75,8 @@ impl Carry {
             | Response::Refused { .. }
             | Response::Members { .. }
             | Response::Compared { .. }
+            | Response::Lease(_)
+            | Response::Chunk { .. }
             | Response::Tier(_)
             | Response::Failed(_) => {}
         }
@@ -85,6 +90,8 @@ impl Carry {
             Response::Compared { unix, parts } => {
                 message.set_body(COMPARE_TYPE, compare::encode_response(*unix, parts));
             }
+            Response::Lease(answer) => message.set_body(LEASE_TYPE, lease::encode_answer(answer)),
+            Response::Chunk { bytes } => message.set_body(CHUNK_TYPE, chunk::encode_bytes(bytes)),
             _ => message.set_body("", Vec::new()),
         }
         message
@@ -109,7 +116,7 @@ impl Carry {
         if !believed {
             let sender = self.read_peer_id(message, false).ok();
             let failure = match (status, kind) {
-                (404, RequestKind::Touch) => Failure::NotHeld,
+                (404, RequestKind::Touch | RequestKind::Take) => Failure::NotHeld,
                 _ => Failure::from_status(status),
             };
             return Ok((sender, Response::Failed(failure)));
@@ -117,7 +124,7 @@ impl Carry {
         let sender = self.read_peer_id(message, false)?;
         let links = self.read_links(message);
         let response = match (status, kind) {
-            (302, RequestKind::Leave | RequestKind::Members | RequestKind::Compare) => {
+            (302, RequestKind::Leave | RequestKind::Members | RequestKind::Compare | RequestKind::Take) => {
                 return Err(CarryError::Header("status"));
             }
             (302, _) => {
@@ -146,9 +153,19 @@ impl Carry {
                 let (unix, parts) = compare::decode_response(message.body(), self.space)?;
                 Response::Compared { unix, parts }
             }
-            (200, RequestKind::Store | RequestKind::Touch) => Response::Stored { links },
+            (200 | 412, RequestKind::Lease) if message.content_is(LEASE_TYPE) => {
+                let answer = lease::decode_answer(message.body())?;
+                if lease::is_refusal(&answer) != (status == 412) {
+                    return Err(CarryError::Header("status"));
+                }
+                Response::Lease(answer)
+            }
+            (200, RequestKind::Take) if message.content_is(CHUNK_TYPE) => {
+                Response::Chunk { bytes: chunk::decode_bytes(message.body())? }
+            }
+            (200, RequestKind::Store | RequestKind::Touch | RequestKind::Give) => Response::Stored { links },
             (200 | 404, RequestKind::Tier) => self.decode_answer(message)?,
-            (412, RequestKind::Store | RequestKind::Touch | RequestKind::Tier) => {
+            (412, RequestKind::Store | RequestKind::Touch | RequestKind::Give | RequestKind::Tier) => {
                 Response::Refused { current: read_entries(message)? }
             }
             _ => Response::Failed(Failure::from_status(status)),

@@ -6,6 +6,7 @@
 //! | `detach` | the sender, `Expires: 0` | | 200 `done` |
 //! | `get;mode=M` | To the resource, no Contact | | 200 or 404, `found;hops=..;retries=..;mode=M`, peers asked as `DHT-Path` |
 //! | `put` | To the resource, Contact | the entry | 200 `written;acks=..` and the same; 412 with the later entry |
+//! | `lease`, `give`, `take` | To the resource | as between peers | 200 `lease`, `written`, `taken` |
 //! | `find;mode=M` | To `<sip:peer@0.0.0.0;peer-ID=X>` | | 200 `responsible` and the same, Contact the peer responsible |
 //! | `dial-back` | the sender | | 200 `reachable` or `unreachable` |
 //! | `dial` | To the peer to be reached | | the same |
@@ -14,7 +15,7 @@
 
 use super::body::{push_contacts, push_entries, read_entries};
 use super::header::{Loose, NOWHERE};
-use super::{Carry, CarryError, OPTION};
+use super::{CHUNK_TYPE, Carry, CarryError, LEASE_TYPE, OPTION, chunk, lease};
 use crate::core::Rng;
 use crate::overlay::tier::{Answer, Ask, Offer, Rank, Way};
 use crate::overlay::{Links, Mode, PeerRef, Response};
@@ -76,7 +77,10 @@ impl Carry {
         let me = self.peer_uri(&self.me);
         let about = match ask {
             Ask::Get { key, aor, .. } => self.resource_uri(aor.as_deref(), key, 0),
-            Ask::Put { key, entry } => self.resource_uri(Some(&entry.entry().aor), key, 0),
+            Ask::Put { key, entry } | Ask::Lease { key, entry } | Ask::Give { key, entry, .. } => {
+                self.resource_uri(Some(&entry.entry().aor), key, 0)
+            }
+            Ask::Take { key, .. } => self.resource_uri(None, key, 0),
             Ask::Find { target, .. } => self.peer_uri(&PeerRef { id: *target, addr: NOWHERE }),
             Ask::Dial { peer } | Ask::Gone { peer } => self.peer_uri(peer),
             Ask::Attach { .. } | Ask::Detach | Ask::DialBack | Ask::Wanted { .. } => me.clone(),
@@ -112,6 +116,9 @@ impl Carry {
             Ask::Get { .. } => "get",
             Ask::Put { .. } => "put",
             Ask::Find { .. } => "find",
+            Ask::Lease { .. } => "lease",
+            Ask::Give { .. } => "give",
+            Ask::Take { .. } => "take",
             Ask::DialBack => "dial-back",
             Ask::Dial { .. } => "dial",
             Ask::Gone { .. } => "gone",
@@ -138,6 +145,9 @@ impl Carry {
         message.push(HEADER, tier);
         match ask {
             Ask::Put { entry, .. } => push_entries(&mut message, std::slice::from_ref(entry)),
+            Ask::Lease { entry, .. } => message.set_body(LEASE_TYPE, lease::encode_request(entry, None)),
+            Ask::Give { entry, bytes, .. } => message.set_body(CHUNK_TYPE, chunk::encode_give(entry, bytes)),
+            Ask::Take { hash, .. } => message.set_body(CHUNK_TYPE, chunk::encode_bytes(&hash.0)),
             _ => message.set_body("", Vec::new()),
         }
         message
@@ -182,6 +192,22 @@ impl Carry {
                     return Err(CarryError::BadId("resource-ID"));
                 }
                 Ask::Put { key, entry: Box::new(entry) }
+            }
+            "lease" => {
+                let (key, _, _) = self.resource(message, &to)?;
+                let (entry, None) = lease::decode_request(message.body())? else { return Err(CarryError::Body) };
+                self.names(&entry, &key)?;
+                Ask::Lease { key, entry: Box::new(entry) }
+            }
+            "give" | "take" => {
+                let (key, _, _) = self.resource(message, &to)?;
+                match chunk::decode_request(message.body())? {
+                    chunk::Asked::Take(hash) => Ask::Take { key, hash },
+                    chunk::Asked::Give(entry, bytes) => {
+                        self.names(&entry, &key)?;
+                        Ask::Give { key, entry: Box::new(entry), bytes }
+                    }
+                }
             }
             "find" => {
                 let target = self.target(to.peer_id().ok_or(CarryError::Header("To"))?)?;
@@ -234,11 +260,15 @@ impl Carry {
                 message.push(HEADER, format_args!("responsible;{}", way_of(way)));
                 self.push_path(message, &way.asked);
             }
+            Answer::Lease(_) => message.push(HEADER, "lease"),
+            Answer::Taken { .. } => message.push(HEADER, "taken"),
             Answer::Reachable(yes) => message.push(HEADER, if *yes { "reachable" } else { "unreachable" }),
             Answer::Done => message.push(HEADER, "done"),
         }
         match answer {
             Answer::Found { entries, .. } if !entries.is_empty() => push_entries(message, entries),
+            Answer::Lease(answer) => message.set_body(LEASE_TYPE, lease::encode_answer(answer)),
+            Answer::Taken { bytes } => message.set_body(CHUNK_TYPE, chunk::encode_bytes(bytes)),
             _ => message.set_body("", Vec::new()),
         }
     }
@@ -271,6 +301,8 @@ impl Carry {
                 let peer = self.peer(&contact)?.ok_or(CarryError::Header("Contact"))?;
                 Answer::Responsible { peer, way: way()? }
             }
+            "lease" => Answer::Lease(lease::decode_answer(message.body())?),
+            "taken" => Answer::Taken { bytes: chunk::decode_bytes(message.body())? },
             "reachable" => Answer::Reachable(true),
             "unreachable" => Answer::Reachable(false),
             "done" => Answer::Done,

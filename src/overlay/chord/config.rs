@@ -69,6 +69,14 @@ pub struct Config {
     pub max_signer_entries: usize,
     /// Entries written from one source: an IPv4 address or an IPv6 /64.
     pub max_source_entries: usize,
+    /// Bytes of chunks altogether.
+    pub max_chunk_bytes: u64,
+    /// The same where nothing is kept over a restart, and all of it is in memory.
+    pub max_chunk_memory: u64,
+    /// Bytes of chunks that one device has held here.
+    pub max_signer_chunk_bytes: u64,
+    /// The same of one source.
+    pub max_source_chunk_bytes: u64,
     /// How long an acknowledgement waits for the disk: less than any writer waits for an answer.
     pub flush_wait: Duration,
     /// Puts, gets and finds at once.
@@ -124,6 +132,10 @@ impl Default for Config {
             max_entries: 20_000,
             max_signer_entries: 512,
             max_source_entries: 4096,
+            max_chunk_bytes: 512 * 1024 * 1024,
+            max_chunk_memory: 64 * 1024 * 1024,
+            max_signer_chunk_bytes: 64 * 1024 * 1024,
+            max_source_chunk_bytes: 128 * 1024 * 1024,
             flush_wait: Duration::from_millis(150),
             max_ops: 1024,
             max_relays: 512,

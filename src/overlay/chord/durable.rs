@@ -60,6 +60,9 @@ impl Chord {
         // What came from the disk is there.
         self.durable.flushed = Some(0);
         self.store.keep_journal();
+        for (hash, length) in stored.chunks {
+            self.store.bulk.on_disk(hash, length);
+        }
         for (slot, entry) in unsound {
             self.store.forget(slot, &entry);
         }
@@ -68,6 +71,7 @@ impl Chord {
     /// All up to this batch is on the disk, or will not be for a while.
     pub(super) fn on_flushed(&mut self, now: Instant, upto: u64) {
         self.durable.flushed = self.durable.flushed.max(Some(upto));
+        self.store.bulk.flushed(upto);
         self.release(now);
     }
 
@@ -101,6 +105,11 @@ impl Chord {
                 }
             }
         }
+    }
+
+    /// What only seemed to have expired is not decided yet.
+    pub(super) fn doubts(&self) -> bool {
+        !self.durable.doubted.is_empty()
     }
 
     /// Answers once what the response says is on the disk.

@@ -10,7 +10,7 @@ use super::members::{Learnt, Members};
 use super::rpc::Why;
 use super::{Chord, State, Timer};
 use crate::core::{Id, Instant};
-use crate::overlay::{Failure, MAX_NEWS, Member, PeerRef, Request, Response, Token};
+use crate::overlay::{Failure, MAX_NEWS, Member, Output, PeerRef, Request, Response, Token};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -175,6 +175,9 @@ impl Chord {
                 if self.gossip.revived.is_none_or(|at| now.since(at) >= REVIVAL) {
                     self.gossip.revived = Some(now);
                     self.tell(now, me.id);
+                    if !said.gone {
+                        self.out.push_back(Output::Twin { addr: said.peer.addr });
+                    }
                 }
             } else if said.version > own && !wrong {
                 self.gossip.version = said.version.min(u32::MAX / 4);

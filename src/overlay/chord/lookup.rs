@@ -5,6 +5,8 @@
 //! peer that it was referred to; when that one is silent, the best of all that the answers so far have named. When nobody is
 //! left to ask, the next round begins, until the deadline.
 
+use super::chunk_ask::Take;
+use super::lease_ask::Want;
 use super::read::Read;
 use super::rpc::Why;
 use super::store::Slot;
@@ -13,6 +15,7 @@ use super::{Chord, Timer};
 use crate::core::{Id, Instant};
 use crate::identity::SignedEntry;
 use crate::overlay::{LookupError, Mode, OpId, Output, PeerRef, PutError, Request, Response, Route, Trace};
+use bytes::Bytes;
 use std::time::Duration;
 
 /// Peers asked in one lookup.
@@ -44,6 +47,11 @@ pub(super) enum Goal {
         op: OpId,
         write: Write,
     },
+    Lease {
+        op: OpId,
+        want: Want,
+    },
+    Take(Take),
     /// A finger's peer.
     Finger {
         step: u16,
@@ -52,6 +60,8 @@ pub(super) enum Goal {
     Place {
         slot: Slot,
         entries: Vec<SignedEntry>,
+        /// The chunk, where the one entry is of one.
+        bytes: Option<Bytes>,
         parent: Option<u64>,
         drop: bool,
     },
@@ -217,7 +227,7 @@ impl Chord {
     /// To the peer that the member list has as the responsible one.
     fn straight(&mut self, now: Instant, id: u64, mut op: Box<Op>, line: Vec<PeerRef>) {
         let owner = line[0];
-        if let Goal::Put { .. } = op.goal {
+        if let Goal::Put { .. } | Goal::Lease { .. } | Goal::Take(_) = op.goal {
             // The write itself finds out whether it is.
             op.note_asked(owner);
             (op.hops, op.via) = (1, Mode::Iterative);
@@ -371,6 +381,8 @@ impl Chord {
                 self.out.push_back(Output::FindDone { op: *name, result: Err(LookupError::Deadline), trace });
             }
             Goal::Get { .. } => self.end_read(now, id, op, true),
+            Goal::Lease { .. } => self.lease_expired(now, &op),
+            Goal::Take(_) => self.end_take(now, id, op, Err(LookupError::Deadline)),
             Goal::Put { op: name, write } => {
                 if !write.reported {
                     self.counters.lookups_failed += 1;
@@ -407,6 +419,11 @@ impl Chord {
                 self.on_finger(now, step, Some(found.owner));
             }
             Goal::Get { .. } => self.read_found(now, id, op, found),
+            Goal::Lease { .. } => self.lease_found(now, id, op, &found),
+            Goal::Take(_) => {
+                let found = self.with_members(now, found, &op.target);
+                self.take_found(now, id, op, found);
+            }
             Goal::Put { .. } => {
                 let found = self.with_members(now, found, &op.target);
                 self.write_found(now, id, op, found);

@@ -22,18 +22,25 @@
 //! Files: `table` (who is known), `members` and `gossip` (the member list), `store` (what is held), `durable` (what is kept over a
 //! restart), `clock` (the time that counts), `rpc` (requests out, deadlines, failures), `serve` (requests in), `join`, `merge` (two
 //! rings), `upkeep` (stabilise, fingers, leave), `watch` (churn), `replicate` (hand-over and replicas), `compare` and `repair`
-//! (holders made equal by digests), `lookup`, `read`, `write`, `cache`.
+//! (holders made equal by digests), `lease`, `lease_known`, `lease_ask` (one winner), `bulk`, `chunk`, `chunk_ask`
+//! (chunks of blobs), `lookup`, `read`, `write`, `cache`.
 //!
 //! Absent: lookups over several disjoint paths at once in rings without a member list, where liars on the way are met by
 //! trying again over another way; fingers chosen by proximity.
 
+mod bulk;
 mod cache;
+mod chunk;
+mod chunk_ask;
 mod clock;
 mod compare;
 mod config;
 mod durable;
 mod gossip;
 mod join;
+mod lease;
+mod lease_ask;
+mod lease_known;
 mod lookup;
 mod members;
 mod merge;
@@ -52,6 +59,7 @@ pub use config::Config;
 
 use super::{Command, Counters, Input, LookupError, OpId, Output, Overlay, PeerRef, PutError, Status, Trace, Verify};
 use crate::core::{Id, Instant, Rng, TimerQueue, UnixTime};
+use crate::identity::ChunkHash;
 use cache::Cache;
 use gossip::Gossip;
 use join::Joining;
@@ -126,6 +134,10 @@ pub struct Chord {
     out: VecDeque<Output>,
     clock: clock::Clock,
     durable: durable::Durable,
+    leases: lease::Leases,
+    loading: BTreeMap<ChunkHash, Vec<chunk::Reader>>,
+    /// The chunk that was last compared with its name.
+    checked: Option<ChunkHash>,
     pace: Duration,
     homes: Vec<SocketAddr>,
     stabilising: bool,
@@ -160,6 +172,9 @@ impl Chord {
             out: VecDeque::new(),
             clock: clock::Clock::new(),
             durable: durable::Durable::default(),
+            leases: lease::Leases::default(),
+            loading: BTreeMap::new(),
+            checked: None,
             pace: config.stabilise_min,
             homes: Vec::new(),
             stabilising: false,
@@ -207,7 +222,9 @@ impl Chord {
             Command::Join { bootstrap } => self.join(now, bootstrap),
             Command::Meet { peer } => self.meet(now, peer),
             Command::Leave => self.leave(now),
-            Command::Put { op, key, entry } => self.put(now, op, key, entry),
+            Command::Put { op, key, entry } => self.put(now, op, key, entry, None),
+            Command::Give { op, key, entry, bytes } => self.put(now, op, key, entry, Some(bytes)),
+            Command::Take { op, key, hash } => self.take(now, op, key, hash),
             Command::Get { op, key, aor, mode } => {
                 if let Err(error) = self.admit_op() {
                     self.out.push_back(Output::GetDone { op, result: Err(error), trace: Trace::default() });
@@ -215,6 +232,7 @@ impl Chord {
                 }
                 self.get(now, op, key, aor, mode);
             }
+            Command::Lease { op, key, entry } => self.lease(now, op, key, entry),
             Command::Find { op, target, mode } => match self.admit_op() {
                 Ok(()) => {
                     self.start(now, Goal::Find { op }, target, mode);
@@ -275,8 +293,11 @@ impl Overlay for Chord {
                 self.counters.revoked += self.store.drop_entries(|entry| self.verify.is_revoked(entry, unix));
             }
             Input::Moved { addr } => self.moved(now, addr),
+            Input::Loaded { hash, bytes } => self.on_loaded(now, hash, bytes),
             Input::Command(command) => self.command(now, command),
         }
+        self.note_neighbours(now);
+        self.settle_chunks(now);
         self.keep_changes(now);
     }
 
@@ -304,7 +325,9 @@ impl Overlay for Chord {
                 Timer::Again(id) => self.on_again(now, id),
                 Timer::Flush => self.on_flush_timer(now),
             }
+            self.note_neighbours(now);
         }
+        self.settle_chunks(now);
         self.keep_changes(now);
     }
 
@@ -322,6 +345,7 @@ impl Overlay for Chord {
             members: self.members.len(),
             resources,
             entries,
+            chunk_bytes: self.store.bulk.bytes,
             clock_off: self.clock.off(),
             tier: None,
         }

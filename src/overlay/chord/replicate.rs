@@ -51,6 +51,17 @@ impl Chord {
         let space = self.config.space;
         let placed_before = self.table.successor().is_some();
         let slots: Vec<Slot> = self.store.slots().map(|(slot, _)| *slot).collect();
+        // Who holds a scattered replica, where the member list says so; few are looked up.
+        let members: Option<Vec<Id>> = self.members.complete().then(|| {
+            let mut ids: Vec<Id> = self.members.all().filter(|m| !m.gone).map(|m| m.peer.id).collect();
+            ids.push(self.table.me.id);
+            ids.sort_unstable();
+            ids
+        });
+        let scattered_at = |position: &Id| {
+            let ids = members.as_ref()?;
+            ids.get(ids.partition_point(|id| id < position)).or(ids.first()).copied()
+        };
         let (mut placements, mut unsure) = (Vec::new(), false);
         // What a peer before this one is responsible for and has not shown lately: from the farthest place to its own.
         let mut doubted: BTreeMap<Id, Id> = BTreeMap::new();
@@ -65,9 +76,17 @@ impl Chord {
                 if slot.1 > 0 {
                     continue;
                 }
-                if self.config.scattered && now >= resource.scatter && placed_before && placements.len() < PLACEMENTS {
-                    resource.scatter = now + self.config.scatter;
-                    placements.push(((slot.0, 1), false));
+                if self.config.scattered && placed_before && placements.len() < PLACEMENTS {
+                    // At once where it belongs to somebody else than before; else only what has changed since, from time to time.
+                    let holder = scattered_at(&space.replica_position(&slot.0, 1));
+                    let moved = resource.placed.is_some_and(|(at, _)| holder.is_some_and(|h| h != at));
+                    let same = resource.placed.is_some_and(|(_, said)| said == resource.said());
+                    if moved || now >= resource.scatter && !(same && holder.is_some()) {
+                        placements.push(((slot.0, 1), false));
+                    }
+                    if moved || now >= resource.scatter {
+                        resource.scatter = now + self.config.scatter;
+                    }
                 }
                 continue;
             }
@@ -112,10 +131,23 @@ impl Chord {
             let placing = |op: &super::Op| matches!(&op.goal, Goal::Place { slot: s, .. } if *s == slot);
             if !entries.is_empty() && !self.ops.values().any(|op| placing(op)) {
                 let target = space.replica_position(&slot.0, slot.1);
-                self.start(now, Goal::Place { slot, entries, parent: None, drop }, target, Mode::Iterative);
+                self.start(
+                    now,
+                    Goal::Place { slot, entries, bytes: None, parent: None, drop },
+                    target,
+                    Mode::Iterative,
+                );
             }
         }
         self.pump(now);
+        self.look_after_chunks(now);
+    }
+
+    /// The scattered replica of a resource lies there now, so many entries of it.
+    pub(super) fn note_placed(&mut self, key: &Id, holder: Id, entries: usize) {
+        if let Some(resource) = self.store.resource_mut(&(*key, 0)).filter(|r| r.len() == entries) {
+            resource.placed = Some((holder, resource.said()));
+        }
     }
 
     /// `from` has sent these entries and holds them.

@@ -48,6 +48,21 @@ pub(super) enum Why {
     /// The member list, compared.
     CompareMembers,
     Relay(u64),
+    /// A lease asked for, at the lookup's stage `epoch`.
+    Lease {
+        op: u64,
+        epoch: u8,
+    },
+    /// A chunk asked for.
+    Take {
+        op: u64,
+        epoch: u8,
+    },
+    /// Somebody's agreement to a lease; of round 0 nobody waits for it.
+    Vote {
+        key: Id,
+        round: u64,
+    },
     Bye,
 }
 
@@ -68,6 +83,7 @@ impl Chord {
             // It decides about life and death, and a segment that was lost comes again.
             Why::Probe => (self.patience(&to.id) * 2).min(self.config.rpc_ceiling),
             Why::Join => self.config.rpc_first * 2,
+            _ if matches!(request, Request::Give { .. }) => super::chunk_ask::PATIENCE,
             _ => self.patience(&to.id),
         };
         self.send_within(now, to, true, request, why, wait);
@@ -150,6 +166,9 @@ impl Chord {
             Why::Pull { slot } => self.on_pulled(now, slot, Some(response)),
             Why::Compare(id) => self.on_compared(now, id, Some(response)),
             Why::Relay(relay) => self.on_relay(now, relay, Some(response)),
+            Why::Lease { op, epoch } => self.on_leased(now, op, Some(epoch), sent.sent, Some(response)),
+            Why::Take { op, epoch } => self.on_taken(now, op, epoch, Some(response)),
+            Why::Vote { key, round } => self.on_voted(now, key, round, &from.id, Some(response)),
             Why::Repair => {}
             Why::News => {
                 self.gossip.handed.remove(&rpc.0);
@@ -244,6 +263,9 @@ impl Chord {
             Why::Pull { slot } => self.on_pulled(now, slot, None),
             Why::Compare(id) => self.on_compared(now, id, None),
             Why::Relay(relay) => self.on_relay(now, relay, None),
+            Why::Lease { op, epoch } => self.on_leased(now, op, Some(epoch), sent.sent, None),
+            Why::Take { op, epoch } => self.on_taken(now, op, epoch, None),
+            Why::Vote { key, round } => self.on_voted(now, key, round, &peer.id, None),
             Why::Bye => self.on_farewell(now),
         }
     }

@@ -1,11 +1,12 @@
 //! Requests in, and those passed on.
 
+use super::chunk::chunk_of;
 use super::durable::Waiter;
 use super::rpc::Why;
 use super::store::{Kept, Slot};
 use super::{Chord, State, Timer};
 use crate::core::{Id, Instant, subscriber};
-use crate::identity::{SignedEntry, TouchOf};
+use crate::identity::{EntryKind, SignedEntry, TouchOf};
 use crate::overlay::{Failure, Links, Output, PeerRef, Request, Response, Route, Token};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -110,6 +111,21 @@ impl Chord {
             Request::Compare { scattered, unix, ref ranges } => {
                 self.serve_compare(now, from, token, scattered, unix, ranges);
             }
+            Request::Lease { key, entry, vote, ref route } => {
+                if let Some((key, entry)) = self.serve_lease(now, from, token, (key, *entry, vote), route) {
+                    let request = Request::Lease { key, entry: Box::new(entry), vote: None, route: route.clone() };
+                    self.onward(now, from, token, key, request);
+                }
+            }
+            Request::Take { hash, .. } => self.serve_take(token, hash),
+            Request::Give { key, replica, ref entry, ref bytes, ref route } => {
+                let position = self.config.space.replica_position(&key, replica);
+                if *route == Route::Here || self.table.is_responsible(&position) {
+                    self.serve_give(now, from, token, (key, replica, entry), bytes.clone(), route);
+                } else {
+                    self.onward(now, from, token, position, request);
+                }
+            }
             Request::Touch { key, replica, ref touch, ref route, .. } => {
                 let position = self.config.space.replica_position(&key, replica);
                 if *route == Route::Here || self.table.is_responsible(&position) {
@@ -152,7 +168,10 @@ impl Chord {
         let mut current = Vec::new();
         let (mut invalid, mut full, mut batch) = (false, false, None);
         for entry in entries {
-            if !self.verify.verify(entry, &key, unix) {
+            // A request for a lease is no record.
+            let chunk =
+                entry.entry().kind != EntryKind::CHUNK || entry.entry().is_removal() || chunk_of(entry).is_some();
+            if entry.entry().kind == EntryKind::LEASE || !chunk || !self.verify.verify(entry, &key, unix) {
                 self.counters.invalid += 1;
                 invalid = true;
                 continue;
@@ -269,7 +288,10 @@ impl Chord {
             Request::Query { route, .. }
             | Request::Fetch { route, .. }
             | Request::Store { route, .. }
+            | Request::Lease { route, .. }
+            | Request::Give { route, .. }
             | Request::Touch { route, .. } => route,
+            Request::Take { .. } => &Route::Here,
             Request::Register { .. }
             | Request::Leave { .. }
             | Request::Tier(_)

@@ -7,15 +7,20 @@
 mod room;
 
 use super::Config;
+use super::bulk::Bulk;
+use super::chunk::chunk_of;
 use crate::core::{Id, Instant, UnixTime};
-use crate::identity::{DictionaryKey, EntryKind, MayWrite, PublicKey, SignedEntry};
+use crate::identity::{ChunkHash, DictionaryKey, EntryKind, MayWrite, PublicKey, SignedEntry};
 use crate::overlay::Change;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 /// Pairs of conflicting entries kept as proof.
 const PROOFS: usize = 16;
+
+/// What a chunk counts for at least, in bytes: its entry takes room too.
+const LEAST: u64 = 4096;
 
 /// A resource at one of its positions: the key and the number of the replica (0 for the responsible peer's and its
 /// successors', else the scattered one's).
@@ -58,8 +63,10 @@ pub(super) struct Resource {
     pub confirmed: Option<u32>,
     /// Where this peer is not responsible: since when nobody has shown it.
     pub doubtful: Option<Instant>,
-    /// When the scattered replica is to be placed again.
+    /// When it is looked at whether the scattered replica is to be placed again.
     pub scatter: Instant,
+    /// Where the scattered replica was placed last, and what it said then.
+    pub placed: Option<(Id, u64)>,
     /// When somebody last sent it here.
     pub sent: Instant,
 }
@@ -70,6 +77,14 @@ pub(super) struct Store {
     signers: BTreeMap<PublicKey, u32>,
     sources: BTreeMap<IpAddr, u32>,
     entries: usize,
+    /// Bytes of chunks asked to be held: all, by signer, by source.
+    charged: u64,
+    signers_charged: BTreeMap<PublicKey, u64>,
+    sources_charged: BTreeMap<IpAddr, u64>,
+    /// The chunks themselves.
+    pub bulk: Bulk,
+    /// Resources whose entries of chunks have changed.
+    changed: BTreeSet<Id>,
     proofs: Vec<[SignedEntry; 2]>,
     /// What has changed since the last batch; `None` where nothing is kept over a restart.
     journal: Option<Vec<Change>>,
@@ -142,7 +157,18 @@ impl Store {
         let signed = self.signers.get(&key.device).copied().unwrap_or(0) as usize;
         let sourced = source.and_then(|s| self.sources.get(&s)).copied().unwrap_or(0) as usize;
         let in_resource = self.resources.get(&slot).map_or(0, |r| r.entries.len());
-        let crowded = self.entries >= config.max_entries
+        // Chunks have bounds of their own, in bytes.
+        let charge = charge_of(&entry);
+        let over = |held: u64, most: u64| charge > 0 && held + charge > most;
+        let costly = over(self.charged, if self.is_kept() { config.max_chunk_bytes } else { config.max_chunk_memory })
+            || over(self.signers_charged.get(&key.device).copied().unwrap_or(0), config.max_signer_chunk_bytes)
+            || over(
+                source.and_then(|s| self.sources_charged.get(&s)).copied().unwrap_or(0),
+                config.max_source_chunk_bytes,
+            );
+        let (signed, sourced) = if charge > 0 { (0, 0) } else { (signed, sourced) };
+        let crowded = costly
+            || charge == 0 && self.entries >= config.max_entries
             || of_user >= rules.most
             || stranger(key.kind) && of_strangers >= config.max_resource_entries * 3 / 4
             || signed >= config.max_signer_entries
@@ -160,12 +186,15 @@ impl Store {
         if let Some(old) = self.resources.get_mut(&slot).and_then(|r| r.entries.remove(&key)) {
             self.count_out(&key, &old);
         }
-        self.count_in(&key, source);
+        self.count_in(&key, source, &entry);
         self.note(Change::Put { key: slot.0, replica: slot.1, entry: entry.clone() });
         let life = Duration::from_secs(entry.expires().secs().saturating_sub(unix.secs()));
         let version = version(&slot, &key, &entry);
         let held = Held { entry, until: now + life, batch: self.batch, version, source };
         let fresh = || Resource { scatter: now + config.scatter, ..Resource::default() };
+        if key.kind == EntryKind::CHUNK {
+            self.changed.insert(slot.0);
+        }
         let resource = self.resources.entry(slot).or_insert_with(fresh);
         resource.sent = now;
         resource.entries.insert(key, held);
@@ -262,10 +291,40 @@ impl Store {
             self.resources.remove(slot);
         }
         self.count_out(key, &held);
+        if key.kind == EntryKind::CHUNK {
+            self.changed.insert(slot.0);
+        }
         self.note(Change::Remove { key: slot.0, replica: slot.1, entry: *key });
     }
 
-    fn count_in(&mut self, key: &DictionaryKey, source: Option<IpAddr>) {
+    /// The resources whose entries of chunks have changed since the last time.
+    pub fn take_changed(&mut self) -> BTreeSet<Id> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Whether something belongs at this resource is looked at again.
+    pub fn recheck_key(&mut self, key: Id) {
+        self.changed.insert(key);
+    }
+
+    /// The same of the resource of this chunk.
+    pub fn recheck(&mut self, hash: &ChunkHash) {
+        let chunk =
+            |r: &Resource| r.entries.values().any(|h| chunk_of(&h.entry).is_some_and(|body| body.hash == *hash));
+        let keys: Vec<Id> = self.resources.iter().filter(|(_, r)| chunk(r)).map(|((key, _), _)| *key).collect();
+        self.changed.extend(keys);
+    }
+
+    fn count_in(&mut self, key: &DictionaryKey, source: Option<IpAddr>, entry: &SignedEntry) {
+        let charge = charge_of(entry);
+        if charge > 0 {
+            self.charged += charge;
+            *self.signers_charged.entry(key.device).or_insert(0) += charge;
+            if let Some(source) = source {
+                *self.sources_charged.entry(source).or_insert(0) += charge;
+            }
+            return;
+        }
         self.entries += 1;
         *self.signers.entry(key.device).or_insert(0) += 1;
         if let Some(source) = source {
@@ -274,10 +333,19 @@ impl Store {
     }
 
     fn count_out(&mut self, key: &DictionaryKey, held: &Held) {
+        let charge = charge_of(&held.entry);
+        if charge > 0 {
+            self.charged -= charge;
+            less(&mut self.signers_charged, &key.device, charge);
+            if let Some(source) = &held.source {
+                less(&mut self.sources_charged, source, charge);
+            }
+            return;
+        }
         self.entries -= 1;
-        less(&mut self.signers, &key.device);
+        less(&mut self.signers, &key.device, 1);
         if let Some(source) = &held.source {
-            less(&mut self.sources, source);
+            less(&mut self.sources, source, 1);
         }
     }
 }
@@ -288,16 +356,34 @@ fn stranger(kind: EntryKind) -> bool {
 }
 
 impl Resource {
+    /// What it says, without for how long: renewals go to the scattered holder by themselves.
+    pub fn said(&self) -> u64 {
+        let mut hash = blake3::Hasher::new();
+        for held in self.entries.values() {
+            let e = held.entry.entry();
+            hash.update(&e.kind.number().to_be_bytes()).update(&e.device.0).update(&e.sequence.to_be_bytes());
+            hash.update(&[u8::from(e.is_removal())]);
+        }
+        let mut short = [0; 8];
+        short.copy_from_slice(&hash.finalize().as_bytes()[..8]);
+        u64::from_be_bytes(short)
+    }
+
     /// How many entries.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 }
 
-fn less<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) {
+/// What an entry counts for in the bounds of chunks; 0 for one that is not of a chunk.
+fn charge_of(entry: &SignedEntry) -> u64 {
+    chunk_of(entry).map_or(0, |body| u64::from(body.length).max(LEAST))
+}
+
+fn less<K: Ord, N: Copy + PartialEq + From<u8> + std::ops::SubAssign>(counts: &mut BTreeMap<K, N>, key: &K, by: N) {
     if let Some(n) = counts.get_mut(key) {
-        *n -= 1;
-        if *n == 0 {
+        *n -= by;
+        if *n == N::from(0) {
             counts.remove(key);
         }
     }

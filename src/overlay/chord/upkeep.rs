@@ -227,6 +227,7 @@ impl Chord {
         let was_predecessor = self.table.predecessor().is_some_and(|p| p.id == from.id);
         let was_successor = self.table.successor().is_some_and(|s| s.id == from.id);
         self.table.remove(&from.id, now);
+        self.leases.known.left(&from.id);
         self.missed(now, &from.id, was_predecessor || was_successor);
         self.out.push_back(Output::Drop { peer: from });
         let me = self.table.me.id;
@@ -299,6 +300,11 @@ impl Chord {
         self.strangers.clear();
         self.watch = super::Watch::default();
         self.acknowledge_all(now);
+        for asker in self.leases.clear() {
+            if let super::lease::Asker::Peer(token) = asker {
+                self.reply(token, Response::Failed(Failure::NotInRing));
+            }
+        }
         // Whoever was alone, or could not hand everything over, still has it the next time.
         if handed_over {
             self.store.clear(true);

@@ -2,6 +2,7 @@
 //! acknowledged, or all that the ring has.
 
 use super::Chord;
+use super::chunk::chunk_of;
 use super::durable::Waiter;
 use super::lookup::{Found, Goal, Op};
 use super::rpc::Why;
@@ -9,11 +10,14 @@ use super::store::Slot;
 use crate::core::{Id, Instant};
 use crate::identity::SignedEntry;
 use crate::overlay::{Failure, Mode, OpId, Output, PeerRef, PutError, Request, Response, Route};
+use bytes::Bytes;
 
 /// A put under way.
 pub(super) struct Write {
     key: Id,
     entry: SignedEntry,
+    /// The chunk that it is about.
+    bytes: Option<Bytes>,
     /// Holders that acknowledged.
     acked: Vec<Id>,
     /// Stores out, the scattered copy's lookup included.
@@ -38,18 +42,20 @@ impl Write {
 }
 
 impl Chord {
-    pub(super) fn put(&mut self, now: Instant, op: OpId, key: Id, entry: SignedEntry) {
+    pub(super) fn put(&mut self, now: Instant, op: OpId, key: Id, entry: SignedEntry, bytes: Option<Bytes>) {
         if let Err(error) = self.admit_op() {
             return self.put_failed(op, PutError::Lookup(error));
         }
         let unix = self.unix(now);
-        if !self.verify.verify(&entry, &key, unix) {
+        let fits = bytes.as_ref().is_none_or(|bytes| chunk_of(&entry).is_some_and(|body| body.is(bytes)));
+        if !fits || !self.verify.verify(&entry, &key, unix) {
             self.counters.invalid += 1;
             return self.put_failed(op, PutError::Invalid);
         }
         let write = Write {
             key,
             entry: entry.clone(),
+            bytes: bytes.clone(),
             acked: Vec::new(),
             waiting: 0,
             owner: None,
@@ -63,7 +69,7 @@ impl Chord {
         {
             write.waiting += 1;
             let target = self.config.space.replica_position(&key, 1);
-            let goal = Goal::Place { slot: (key, 1), entries: vec![entry], parent: Some(id), drop: false };
+            let goal = Goal::Place { slot: (key, 1), entries: vec![entry], bytes, parent: Some(id), drop: false };
             self.start(now, goal, target, Mode::Iterative);
         }
     }
@@ -71,7 +77,7 @@ impl Chord {
     pub(super) fn write_found(&mut self, now: Instant, id: u64, mut op: Box<Op>, found: Found) {
         let epoch = op.epoch;
         let Goal::Put { write, .. } = &mut op.goal else { return };
-        let (key, entry) = (write.key, write.entry.clone());
+        let (key, entry, bytes) = (write.key, write.entry.clone(), write.bytes.clone());
         let mut holders = vec![found.owner];
         holders.extend(found.replicas.into_iter().filter(|p| p.id != found.owner.id));
         holders.truncate(1 + self.config.successor_replicas);
@@ -81,7 +87,10 @@ impl Chord {
         for (i, holder) in holders.into_iter().enumerate() {
             let Goal::Put { write, .. } = &mut op.goal else { return };
             if holder.id == self.table.me.id {
-                let (response, batch) = self.keep(now, key, 0, std::slice::from_ref(&entry), None);
+                let (response, batch) = match bytes.clone() {
+                    Some(bytes) => self.keep_chunk(now, key, 0, &entry, bytes, None),
+                    None => self.keep(now, key, 0, std::slice::from_ref(&entry), None),
+                };
                 match response {
                     Response::Stored { .. } => {
                         own = Some(batch);
@@ -101,7 +110,7 @@ impl Chord {
             write.waiting += 1;
             // The first finds out whether it is responsible; the others hold what they are given.
             let route = if i == 0 { Route::Iterative } else { Route::Here };
-            self.send(now, holder, writing((key, 0), &entry, route), Why::Write { op: id, epoch });
+            self.send(now, holder, writing((key, 0), &entry, bytes.clone(), route), Why::Write { op: id, epoch });
         }
         match refused {
             Some(current) => self.write_refused(now, id, op, current),
@@ -172,15 +181,21 @@ impl Chord {
     }
 
     pub(super) fn place_found(&mut self, now: Instant, id: u64, op: Box<Op>, found: Found) {
-        let Goal::Place { slot, entries, .. } = &op.goal else { return };
-        let (slot, entries): (Slot, _) = (*slot, entries.clone());
+        let Goal::Place { slot, entries, bytes, .. } = &op.goal else { return };
+        let (slot, entries, bytes): (Slot, _, _) = (*slot, entries.clone(), bytes.clone());
         if found.owner.id == self.table.me.id {
-            let (_, batch) = self.keep(now, slot.0, slot.1, &entries, None);
+            let (_, batch) = match (&entries[..], bytes) {
+                ([entry], Some(bytes)) => self.keep_chunk(now, slot.0, slot.1, entry, bytes, None),
+                _ => self.keep(now, slot.0, slot.1, &entries, None),
+            };
+            if let Goal::Place { parent: None, drop: false, .. } = &op.goal {
+                self.note_placed(&slot.0, found.owner.id, entries.len());
+            }
             self.ops.insert(id, op);
             return self.acknowledge(now, batch, Waiter::Place(id));
         }
         let request = match &entries[..] {
-            [entry] => writing(slot, entry, Route::Iterative),
+            [entry] => writing(slot, entry, bytes, Route::Iterative),
             _ => Request::Store { key: slot.0, replica: slot.1, entries, route: Route::Iterative },
         };
         self.ops.insert(id, op);
@@ -194,6 +209,10 @@ impl Chord {
                 if let Goal::Place { slot, drop: true, .. } = &op.goal {
                     self.confirm_placed(slot, &from.id);
                     self.drop_foreign(now, slot);
+                }
+                if let Goal::Place { slot, entries, parent: None, drop: false, .. } = &op.goal {
+                    let said = entries.len();
+                    self.note_placed(&slot.0, from.id, said);
                 }
                 self.placed(now, id, op, Some(from.id));
             }
@@ -274,7 +293,10 @@ impl Chord {
 }
 
 /// What is sent to a holder: of a renewed entry the renewal alone.
-fn writing((key, replica): Slot, entry: &SignedEntry, route: Route) -> Request {
+fn writing((key, replica): Slot, entry: &SignedEntry, bytes: Option<Bytes>, route: Route) -> Request {
+    if let Some(bytes) = bytes {
+        return Request::Give { key, replica, entry: Box::new(entry.clone()), bytes, route };
+    }
     match entry.touch_of() {
         Some(touch) => {
             let aor = Some(entry.entry().aor.as_str().into());

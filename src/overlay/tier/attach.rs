@@ -279,12 +279,7 @@ impl Tiered {
             (c.load, c.failed) = ((offer.load, offer.capacity.max(1)), None);
         }
         match rank {
-            None => {
-                self.client.asking = self.client.asking.saturating_sub(1);
-                if self.client.asking == 0 {
-                    self.seek(now);
-                }
-            }
+            None => self.on_measured(now),
             Some(rank) => {
                 if self.client.wooing[rank as usize] == Some(from.id) {
                     self.client.wooing[rank as usize] = None;
@@ -294,6 +289,14 @@ impl Tiered {
                     _ => self.attached(now, from, rank, offer, rtt),
                 }
             }
+        }
+    }
+
+    /// One of those asked how near and how loaded they are has answered or failed: when all have, the best are chosen.
+    fn on_measured(&mut self, now: Instant) {
+        self.client.asking = self.client.asking.saturating_sub(1);
+        if self.client.asking == 0 {
+            self.seek(now);
         }
     }
 
@@ -391,12 +394,7 @@ impl Tiered {
             return;
         }
         match rank {
-            None => {
-                self.client.asking = self.client.asking.saturating_sub(1);
-                if self.client.asking == 0 {
-                    self.seek(now);
-                }
-            }
+            None => self.on_measured(now),
             Some(rank) => {
                 self.client.wooing[rank as usize] = None;
                 // Whoever does not renew does not hold.

@@ -1,8 +1,9 @@
 //! What an ordinary node and its supernodes say to each other, before it becomes SIP ([`super::super::carry`]).
 
 use crate::core::Id;
-use crate::identity::SignedEntry;
-use crate::overlay::{Mode, PeerRef};
+use crate::identity::{ChunkHash, SignedEntry};
+use crate::overlay::{LeaseAnswer, Mode, PeerRef};
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// Which of its two supernodes one is to an ordinary node.
@@ -52,6 +53,29 @@ pub enum Ask {
         target: Id,
         /// How to look.
         mode: Mode,
+    },
+    /// A lease to be asked for.
+    Lease {
+        /// Resource-ID of its name.
+        key: Id,
+        /// Signed by the device that is to have it.
+        entry: Box<SignedEntry>,
+    },
+    /// A chunk to be written.
+    Give {
+        /// Resource-ID.
+        key: Id,
+        /// Who wants it held.
+        entry: Box<SignedEntry>,
+        /// The sealed chunk.
+        bytes: Bytes,
+    },
+    /// A chunk to be read.
+    Take {
+        /// Resource-ID.
+        key: Id,
+        /// Which.
+        hash: ChunkHash,
     },
     /// "Can others reach me at the address that I tell?"
     DialBack,
@@ -123,6 +147,13 @@ pub enum Answer {
         acks: u8,
         /// How.
         way: Way,
+    },
+    /// To a lease.
+    Lease(LeaseAnswer),
+    /// To a take.
+    Taken {
+        /// The chunk; the asker compares it with its name.
+        bytes: Bytes,
     },
     /// To a find.
     Responsible {

@@ -288,6 +288,9 @@ impl Tiered {
             Command::Put { op, key, entry } if self.delegates() => self.put(now, op, key, entry),
             Command::Get { op, key, aor, mode } if self.delegates() => self.get(now, op, key, aor, mode),
             Command::Find { op, target, mode } if self.delegates() => self.find(now, op, target, mode),
+            Command::Lease { op, key, entry } if self.delegates() => self.lease(now, op, key, entry),
+            Command::Give { op, key, entry, bytes } if self.delegates() => self.give(now, op, key, entry, bytes),
+            Command::Take { op, key, hash } if self.delegates() => self.take(now, op, key, hash),
             other => self.hand(now, Input::Command(other)),
         }
     }
@@ -318,6 +321,8 @@ impl Tiered {
                 }
                 Output::GetDone { op, result, trace } if op.0 & OURS != 0 => self.on_get_run(op, result, trace),
                 Output::FindDone { op, result, trace } if op.0 & OURS != 0 => self.on_find_run(op, result, trace),
+                Output::LeaseDone { op, result, .. } if op.0 & OURS != 0 => self.on_lease_run(now, op, result),
+                Output::TakeDone { op, result, .. } if op.0 & OURS != 0 => self.on_take_run(op, result),
                 Output::Drop { peer } => {
                     self.tell_gone(now, peer);
                     if !self.hangs_together(&peer.id) {
@@ -509,9 +514,11 @@ impl Overlay for Tiered {
                 self.hand(now, Input::Revoked { revoked });
             }
             Input::Command(command) => self.command(now, command),
-            other @ (Input::Moved { .. } | Input::RpcFailed { .. } | Input::Restore(_) | Input::Flushed { .. }) => {
-                self.hand(now, other)
-            }
+            other @ (Input::Moved { .. }
+            | Input::RpcFailed { .. }
+            | Input::Restore(_)
+            | Input::Flushed { .. }
+            | Input::Loaded { .. }) => self.hand(now, other),
         }
     }
 

@@ -3,8 +3,12 @@
 
 use super::{Answer, Ask, Rank, Tiered, Timer, Way, Why};
 use crate::core::{Id, Instant};
-use crate::identity::SignedEntry;
-use crate::overlay::{Command, Failure, Input, LookupError, Mode, OpId, Output, PeerRef, PutError, Response, Trace};
+use crate::identity::{ChunkHash, SignedEntry};
+use crate::overlay::{
+    Command, Failure, Input, Lease, LeaseAnswer, LeaseError, LookupError, Mode, OpId, Output, PeerRef, PutError,
+    Response, Trace,
+};
+use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +24,9 @@ enum Goal {
     Put { key: Id, entry: Box<SignedEntry> },
     Get { key: Id, aor: Option<Arc<str>>, mode: Mode },
     Find { target: Id, mode: Mode },
+    Lease { key: Id, entry: Box<SignedEntry> },
+    Give { key: Id, entry: Box<SignedEntry>, bytes: Bytes },
+    Take { key: Id, hash: ChunkHash },
 }
 
 /// One operation under way.
@@ -53,6 +60,18 @@ impl Tiered {
         self.begin(now, op, Goal::Find { target, mode });
     }
 
+    pub(super) fn lease(&mut self, now: Instant, op: OpId, key: Id, entry: SignedEntry) {
+        self.begin(now, op, Goal::Lease { key, entry: Box::new(entry) });
+    }
+
+    pub(super) fn give(&mut self, now: Instant, op: OpId, key: Id, entry: SignedEntry, bytes: Bytes) {
+        self.begin(now, op, Goal::Give { key, entry: Box::new(entry), bytes });
+    }
+
+    pub(super) fn take(&mut self, now: Instant, op: OpId, key: Id, hash: ChunkHash) {
+        self.begin(now, op, Goal::Take { key, hash });
+    }
+
     fn begin(&mut self, now: Instant, op: OpId, goal: Goal) {
         let pending = Pending { goal, begun: now, asked: [false; 2], open: 0, empty: None, retries: 0, fault: None };
         if self.client.primary.is_none() || self.client.ops.len() >= MAX_OPS {
@@ -73,6 +92,9 @@ impl Tiered {
             Goal::Put { key, entry } => Ask::Put { key, entry },
             Goal::Get { key, aor, mode } => Ask::Get { key, aor, mode },
             Goal::Find { target, mode } => Ask::Find { target, mode },
+            Goal::Lease { key, entry } => Ask::Lease { key, entry },
+            Goal::Give { key, entry, bytes } => Ask::Give { key, entry, bytes },
+            Goal::Take { key, hash } => Ask::Take { key, hash },
         };
         self.ask(now, Some(to.id), to.addr, ask, Why::Op { op, rank }, PATIENCE);
         true
@@ -92,6 +114,9 @@ impl Tiered {
                     Goal::Put { key, entry } => Command::Put { op, key, entry: *entry },
                     Goal::Get { key, aor, mode } => Command::Get { op, key, aor, mode },
                     Goal::Find { target, mode } => Command::Find { op, target, mode },
+                    Goal::Lease { key, entry } => Command::Lease { op, key, entry: *entry },
+                    Goal::Give { key, entry, bytes } => Command::Give { op, key, entry: *entry, bytes },
+                    Goal::Take { key, hash } => Command::Take { op, key, hash },
                 };
                 self.chord_input(now, Input::Command(command));
             }
@@ -126,13 +151,23 @@ impl Tiered {
                 }
                 self.on_found(now, op, rank, good, way);
             }
-            (Response::Tier(Answer::Written { acks, way }), Goal::Put { .. }) => {
+            (Response::Tier(Answer::Lease(answer)), Goal::Lease { key, .. }) => {
+                let key = *key;
+                self.on_lease_answer(now, op, rank, key, answer);
+            }
+            (Response::Tier(Answer::Taken { bytes }), Goal::Take { hash, .. }) if ChunkHash::of(&bytes) == *hash => {
+                let Some(pending) = self.client.ops.remove(&op) else { return };
+                self.timers.cancel(&Timer::Hedge(op));
+                let trace = Trace { took: now.since(pending.begun), retries: pending.retries, ..Trace::default() };
+                self.out.push_back(Output::TakeDone { op, result: Ok(bytes), trace });
+            }
+            (Response::Tier(Answer::Written { acks, way }), Goal::Put { .. } | Goal::Give { .. }) => {
                 let Some(pending) = self.client.ops.remove(&op) else { return };
                 let trace = trace(now, &pending, way);
                 self.timers.cancel(&Timer::Hedge(op));
                 self.out.push_back(Output::PutDone { op, acks, result: Ok(()), trace });
             }
-            (Response::Refused { current }, Goal::Put { key, entry }) => {
+            (Response::Refused { current }, Goal::Put { key, entry } | Goal::Give { key, entry, .. }) => {
                 let (key, ours) = (*key, entry.clone());
                 // Only what holds can make this device jump past its own number.
                 let later = current.into_iter().find(|e| {
@@ -164,6 +199,23 @@ impl Tiered {
             }
             _ => self.on_op_failed(now, op, rank),
         }
+    }
+
+    fn on_lease_answer(&mut self, now: Instant, op: OpId, rank: Rank, key: Id, answer: LeaseAnswer) {
+        let unix = self.unix(now);
+        let Some(begun) = self.client.ops.get(&op).map(|p| p.begun) else { return };
+        let result = match answer {
+            LeaseAnswer::Granted { fence, left } => Ok(Lease { fence, until: begun + left }),
+            LeaseAnswer::Held { entry, left, .. } if self.verify.verify(&entry, &key, unix) => {
+                Err(LeaseError::Held { entry, left })
+            }
+            LeaseAnswer::Later { left } if !left.is_zero() => Err(LeaseError::Unsure { left }),
+            _ => return self.on_op_failed(now, op, rank),
+        };
+        let Some(pending) = self.client.ops.remove(&op) else { return };
+        self.timers.cancel(&Timer::Hedge(op));
+        let trace = Trace { took: now.since(pending.begun), retries: pending.retries, ..Trace::default() };
+        self.out.push_back(Output::LeaseDone { op, result, trace });
     }
 
     fn on_found(&mut self, now: Instant, op: OpId, rank: Rank, entries: Vec<SignedEntry>, way: Way) {
@@ -218,7 +270,13 @@ impl Tiered {
         let trace = Trace { took: now.since(pending.begun), retries: pending.retries, ..Trace::default() };
         let Err(fault) = result else { return };
         self.out.push_back(match pending.goal {
-            Goal::Put { .. } => {
+            Goal::Lease { .. } => {
+                let invalid = pending.fault == Some(Failure::Invalid);
+                let result = Err(if invalid { LeaseError::Invalid } else { fault.into() });
+                Output::LeaseDone { op, result, trace }
+            }
+            Goal::Take { .. } => Output::TakeDone { op, result: Err(fault), trace },
+            Goal::Put { .. } | Goal::Give { .. } => {
                 let fault = match pending.fault {
                     Some(Failure::Invalid) => PutError::Invalid,
                     Some(Failure::NoAnswer) => PutError::TooFewHolders,

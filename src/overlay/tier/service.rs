@@ -4,9 +4,10 @@ use super::{Answer, Ask, FAREWELL, Moving, OURS, Offer, Rank, Role, Rpc, Tiered,
 use crate::core::{Id, Instant};
 use crate::identity::SignedEntry;
 use crate::overlay::{
-    Command, Failure, Input, Links, LookupError, OpId, Output, Overlay, PeerRef, PutError, Response, RpcId, Token,
-    Trace,
+    Command, Failure, Input, Lease, LeaseAnswer, LeaseError, Links, LookupError, OpId, Output, Overlay, PeerRef,
+    PutError, Response, RpcId, Token, Trace,
 };
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -74,6 +75,11 @@ impl Tiered {
                 self.run(now, from.id, token, |op| Command::Get { op, key, aor, mode });
             }
             Ask::Put { key, entry } => self.run(now, from.id, token, |op| Command::Put { op, key, entry: *entry }),
+            Ask::Lease { key, entry } => self.run(now, from.id, token, |op| Command::Lease { op, key, entry: *entry }),
+            Ask::Give { key, entry, bytes } => {
+                self.run(now, from.id, token, |op| Command::Give { op, key, entry: *entry, bytes });
+            }
+            Ask::Take { key, hash } => self.run(now, from.id, token, |op| Command::Take { op, key, hash }),
             Ask::Find { target, mode } => self.run(now, from.id, token, |op| Command::Find { op, target, mode }),
             Ask::DialBack => self.serve_dial_back(now, from, token),
             Ask::Dial { peer } => self.serve_dial(now, from.id, token, peer),
@@ -282,6 +288,32 @@ impl Tiered {
     pub(super) fn on_find_run(&mut self, op: OpId, result: Result<PeerRef, LookupError>, trace: Trace) {
         let response = match result {
             Ok(peer) => Response::Tier(Answer::Responsible { peer, way: way(trace) }),
+            Err(fault) => Response::Failed(failure(fault)),
+        };
+        self.ran(op, response);
+    }
+
+    pub(super) fn on_lease_run(&mut self, now: Instant, op: OpId, result: Result<Lease, LeaseError>) {
+        let ms = |span: Duration| Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+        let response = match result {
+            // The asker counts from when it asked, which was earlier.
+            Ok(lease) => {
+                let left = ms(lease.until.since(now));
+                Response::Tier(Answer::Lease(LeaseAnswer::Granted { fence: lease.fence, left }))
+            }
+            Err(LeaseError::Held { entry, left }) => {
+                Response::Tier(Answer::Lease(LeaseAnswer::Held { entry, fence: 0, left: ms(left) }))
+            }
+            Err(LeaseError::Unsure { left }) => Response::Tier(Answer::Lease(LeaseAnswer::Later { left: ms(left) })),
+            Err(LeaseError::Invalid) => Response::Failed(Failure::Invalid),
+            Err(LeaseError::Lookup(fault)) => Response::Failed(failure(fault)),
+        };
+        self.ran(op, response);
+    }
+
+    pub(super) fn on_take_run(&mut self, op: OpId, result: Result<Bytes, LookupError>) {
+        let response = match result {
+            Ok(bytes) => Response::Tier(Answer::Taken { bytes }),
             Err(fault) => Response::Failed(failure(fault)),
         };
         self.ran(op, response);

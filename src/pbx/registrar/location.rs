@@ -77,6 +77,15 @@ impl Location {
         self.users.len()
     }
 
+    /// All bindings, for another table: no stream that they came on is open there.
+    pub fn take(&mut self) -> Vec<(Arc<str>, Vec<Entry>)> {
+        let mut all: Vec<_> = std::mem::take(self).users.into_iter().collect();
+        for entry in all.iter_mut().flat_map(|(_, entries)| entries) {
+            entry.closed |= entry.flow.conn.is_some();
+        }
+        all
+    }
+
     /// Replaces a user's bindings.
     pub fn set(&mut self, user: &str, entries: Vec<Entry>) {
         let (user, old) = match self.users.remove_entry(user) {

@@ -144,7 +144,8 @@ pub struct Registrar {
 impl Registrar {
     /// A registrar for `accounts`, whose realm has to be the overlay's name.
     pub fn new(config: Config, accounts: Accounts, mut rng: Rng) -> Registrar {
-        let nonces = Challenger::new(config.domain.overlay(), config.nonce_key, config.nonce_lifetime, rng.fork());
+        // Digest secrets are bound to the name that the overlay had when they were made.
+        let nonces = Challenger::new(accounts.realm(), config.nonce_key, config.nonce_lifetime, rng.fork());
         // Every user may come and go once between two polls.
         let out = Queue::new(config.max_users.saturating_mul(2).max(16));
         let (location, counters) = (Location::default(), Counters::default());
@@ -211,6 +212,14 @@ impl Registrar {
     /// The domain, to add addresses as they become known. The [`Router`](crate::pbx::router::Router) has its own.
     pub fn domain_mut(&mut self) -> &mut Domain {
         &mut self.config.domain
+    }
+
+    /// Takes over the bindings of the registrar that this one succeeds; streams are closed.
+    pub fn adopt(&mut self, former: &mut Registrar) {
+        for (user, entries) in former.location.take() {
+            self.location.set(&user, entries);
+            self.tell(&user, true);
+        }
     }
 
     /// Drops all bindings of a user.

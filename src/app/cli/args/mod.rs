@@ -45,11 +45,7 @@ pub enum Command {
     /// Join an office by the code that its `invite` printed (also: office join), or a family by a contact link.
     Join(JoinArgs),
     /// Revoke a user with all devices, or one device (also: office revoke).
-    Revoke {
-        /// User name, USER/LABEL of a device, or the fingerprint of a user's or device's key.
-        #[arg(value_name = "USER|DEVICE")]
-        target: String,
-    },
+    Revoke(RevokeArgs),
     /// Your devices: list them, add one, revoke one.
     Devices {
         /// Without one: list.
@@ -66,6 +62,8 @@ pub enum Command {
     /// Names for TARGETs, the same on all your devices; and people of other overlays, by contact link.
     #[command(subcommand)]
     Contacts(Contacts),
+    /// Relays (STUN, TURN) that this device may use, with a credential for standard TURN clients; the best one first.
+    Relays,
     /// Who from other overlays is known here, who knocked, who is blocked.
     Strangers,
     /// Let TARGET ring no more: a contact, user@overlay, @overlay, or a key that `strangers` shows.
@@ -132,14 +130,16 @@ pub enum Office {
     Invite(InviteArgs),
     /// Join an office by the code that its `invite` printed.
     Join(JoinArgs),
+    /// Take another office in: prints a code for its administrator. With --code: merge this office into the one of the code.
+    Merge {
+        /// The code that the other office's administrator has printed.
+        #[arg(long, value_name = "CODE")]
+        code: Option<String>,
+    },
     /// Who is in the office, with devices, open invites and what is revoked.
     Users,
-    /// Revoke a user with all devices, or one device.
-    Revoke {
-        /// User name, USER/LABEL of a device, or the fingerprint of a user's or device's key.
-        #[arg(value_name = "USER|DEVICE")]
-        target: String,
-    },
+    /// Revoke a user with all devices, or one device; with --by-root an administrator that was lost or went rogue.
+    Revoke(RevokeArgs),
     /// Which members' devices may take standard phones of any name upon themselves.
     #[command(subcommand)]
     Adapters(Adapters),
@@ -152,6 +152,20 @@ pub enum Office {
     Backup(ArchiveArgs),
     /// Read what `backup` wrote into an empty data directory.
     Restore(ArchiveArgs),
+}
+
+/// Of `revoke`.
+#[derive(Debug, Args)]
+pub struct RevokeArgs {
+    /// User name, USER/LABEL of a device, or the fingerprint of a user's or device's key.
+    #[arg(value_name = "USER|DEVICE")]
+    pub target: String,
+    /// An administrator's device or key, by the root: the recovery sheet is asked for.
+    #[arg(long)]
+    pub by_root: bool,
+    /// With --by-root: what it signed from then on counts no more, in seconds since 1970. Default: from now on.
+    #[arg(long, value_name = "SECONDS", requires = "by_root")]
+    pub since: Option<u64>,
 }
 
 /// `office adapters ...`.
@@ -355,6 +369,32 @@ pub enum Phone {
         #[arg(value_name = "USER")]
         user: String,
     },
+    /// Further devices that serve a phone, for when this one is down.
+    #[command(subcommand)]
+    Adapter(PhoneAdapter),
+}
+
+/// `phone adapter ...`.
+#[derive(Debug, Subcommand)]
+pub enum PhoneAdapter {
+    /// Let a member's device serve the phone too: it gets the account, sealed. Name it in the phone as second registrar.
+    Add {
+        /// User name of the phone.
+        #[arg(value_name = "USER")]
+        user: String,
+        /// User name of the member; MEMBER/KEY where several devices of hers run.
+        #[arg(value_name = "MEMBER")]
+        member: String,
+    },
+    /// Let a device forget the phone.
+    Remove {
+        /// User name of the phone.
+        #[arg(value_name = "USER")]
+        user: String,
+        /// User name of the member, or the fingerprint of the device's key.
+        #[arg(value_name = "MEMBER|DEVICE")]
+        device: String,
+    },
 }
 
 /// Of `phone add`.
@@ -366,6 +406,9 @@ pub struct PhoneAddArgs {
     /// What to call the phone in lists.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub label: String,
+    /// Let this member's device serve the phone too (see phone adapter add).
+    #[arg(long, value_name = "MEMBER")]
+    pub also: Vec<String>,
     /// Read the password from the first line of standard input.
     #[arg(long)]
     pub password_stdin: bool,

@@ -204,7 +204,7 @@ async fn a_device_without_a_place_is_a_member() {
     let bob = others.remove(0);
     let key = KeyPair::generate(&mut Rng::from_seed(77));
     let chain = bob.add_device(key.public(), "mobile", now()).expect("holds the key");
-    let mobile = Identity::of_device(key, None, chain, bob.anchor.clone(), now()).expect("own chain");
+    let mobile = Identity::assemble(key, None, chain, bob.anchor.clone(), now()).expect("own chain");
     let mut a = Node::member(&anna);
     let mut m = Node::dialler(Credentials::of(&mobile));
     m.link(1, &a, Some(anna.peer_id()));

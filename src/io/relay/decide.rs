@@ -1,0 +1,106 @@
+//! The thread that decides: requests to the [`Server`], its decisions to the carrying thread.
+
+use super::Shared;
+use super::packets::{Handle, Tell};
+use crate::core::{Instant, Rng, UnixTime};
+use crate::io::media::clock;
+use crate::nat::turn::Server;
+use crate::nat::turn::server::{Config, Input, Output};
+use crate::nat::turn::table::{Path, Socket};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+/// Wakes up at least so often, to show figures and to notice the end.
+const IDLE: Duration = Duration::from_millis(500);
+
+/// What the thread is asked.
+pub(super) enum Ask {
+    /// A STUN message.
+    Message(Path, Vec<u8>),
+    /// A connection has ended.
+    Gone(Path),
+    /// A member's address.
+    Proven(IpAddr, Duration),
+    /// The relay ends.
+    Stop,
+}
+
+pub(super) struct Decider {
+    server: Server,
+    packets: Handle,
+    shared: Arc<Shared>,
+}
+
+impl Decider {
+    pub(super) fn new(
+        now: Instant,
+        unix: UnixTime,
+        config: Config,
+        rng: Rng,
+        packets: Handle,
+        shared: Arc<Shared>,
+    ) -> Decider {
+        Decider { server: Server::new(now, unix, config, rng), packets, shared }
+    }
+
+    pub(super) fn run(mut self, asked: &Receiver<Ask>) {
+        loop {
+            let now = clock::now();
+            let wait = self.server.poll_timeout().map_or(IDLE, |at| at.since(now)).min(IDLE);
+            let ask = match asked.recv_timeout(wait) {
+                Ok(Ask::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(ask) => Some(ask),
+                Err(RecvTimeoutError::Timeout) => None,
+            };
+            let now = clock::now();
+            match ask {
+                Some(Ask::Message(path, bytes)) => self.server.handle(now, Input::Message { path, bytes: &bytes }),
+                Some(Ask::Gone(path)) => self.server.handle(now, Input::Gone { path }),
+                Some(Ask::Proven(ip, lifetime)) => self.server.handle(now, Input::Proven { ip, lifetime }),
+                Some(Ask::Stop) | None => {}
+            }
+            if self.server.poll_timeout().is_some_and(|at| at <= now) {
+                self.server.handle_timeout(now);
+            }
+            if self.carry_out(now).is_err() {
+                return;
+            }
+            let figures = (self.server.allocations(), self.server.counters());
+            *self.shared.decided.lock().unwrap_or_else(PoisonError::into_inner) = figures;
+        }
+    }
+
+    /// Hands on what was decided; an error when the carrying thread has ended.
+    fn carry_out(&mut self, now: Instant) -> Result<(), ()> {
+        let mut told = false;
+        while let Some(output) = self.server.poll_output() {
+            told = true;
+            match output {
+                Output::Answer { path, bytes } => self.packets.tell(Tell::Answer { path, bytes })?,
+                Output::Change(change) => self.packets.tell(Tell::Change(change))?,
+                Output::Close(socket) => self.packets.tell(Tell::Close(socket))?,
+                Output::Hang(Path::Stream { connection, .. }) => self.packets.tell(Tell::Hang { connection })?,
+                Output::Hang(Path::Datagram { .. }) => {}
+                Output::Open { wish, sockets } => {
+                    let opened = open(&sockets);
+                    let open = opened.is_some();
+                    for (socket, io) in opened.unwrap_or_default() {
+                        self.packets.tell(Tell::Open { socket, io })?;
+                    }
+                    self.server.handle(now, Input::Opened { wish, open });
+                }
+            }
+        }
+        if told {
+            self.packets.wake();
+        }
+        Ok(())
+    }
+}
+
+/// All of them, or none.
+fn open(sockets: &[(Socket, SocketAddr)]) -> Option<Vec<(Socket, std::net::UdpSocket)>> {
+    sockets.iter().map(|(socket, addr)| super::bind(*addr).ok().map(|io| (*socket, io))).collect()
+}

@@ -1,0 +1,220 @@
+//! Connections of clients: TURN over TCP and TLS (RFC 8656 section 2.1).
+
+use super::Shared;
+use super::decide::Ask;
+use super::packets::{Handle, Tell};
+use crate::nat::turn::table::Path;
+use crate::stun::Framer;
+use bytes::{Bytes, BytesMut};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest, Sha256};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+
+/// Most connections, and most of one source.
+const CONNECTIONS: usize = 2048;
+const OF_ONE_SOURCE: usize = 128;
+/// For the first byte, and for a handshake.
+const BEGIN: Duration = Duration::from_secs(10);
+/// Nothing read for so long: an allocation is renewed more often.
+const IDLE: Duration = Duration::from_secs(900);
+/// For a write.
+const WRITE: Duration = Duration::from_secs(10);
+/// Messages that wait to be written on one connection.
+const WAITING: usize = 256;
+/// What a TLS handshake begins with.
+const HANDSHAKE: u8 = 22;
+
+/// Names connections, over all listeners.
+static LAST: AtomicU64 = AtomicU64::new(0);
+
+pub(super) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(256)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// TLS with a certificate made for this run, and its SHA-256. What a client says goes by HMAC under a password; whoever got that over an
+/// authenticated link was told the hash with it.
+pub(super) fn acceptor(name: &str) -> Result<(TlsAcceptor, [u8; 32]), String> {
+    let names = vec![if name.is_ascii() { name.to_owned() } else { "relay".into() }];
+    let made = rcgen::generate_simple_self_signed(names).map_err(|e| e.to_string())?;
+    let certificate: CertificateDer<'static> = made.cert.der().clone();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(str::to_owned)?;
+    let hash = Sha256::digest(&certificate).into();
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .map_err(|e| e.to_string())?;
+    Ok((TlsAcceptor::from(Arc::new(config)), hash))
+}
+
+/// Accepts until it is aborted.
+pub(super) async fn accept(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    packets: Handle,
+    asks: SyncSender<Ask>,
+    shared: Arc<Shared>,
+) {
+    let sources: Arc<Mutex<BTreeMap<IpAddr, usize>>> = Arc::default();
+    let mut tasks = tokio::task::JoinSet::new();
+    loop {
+        while tasks.try_join_next().is_some() {}
+        let Ok((stream, client)) = listener.accept().await else {
+            // Out of descriptors: it passes.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let of_source = sources.lock().unwrap_or_else(PoisonError::into_inner).get(&client.ip()).copied().unwrap_or(0);
+        if shared.connections.load(Ordering::Relaxed) >= CONNECTIONS || of_source >= OF_ONE_SOURCE {
+            continue;
+        }
+        let counted = Counted::new(&shared, &sources, client.ip());
+        let (tls, packets, asks) = (tls.clone(), packets.clone(), asks.clone());
+        tasks.spawn(async move {
+            let _counted = counted;
+            let _ = stream.set_nodelay(true);
+            let mut first = [0];
+            match timeout(BEGIN, stream.peek(&mut first)).await {
+                Ok(Ok(1)) if first[0] == HANDSHAKE => {
+                    if let Ok(Ok(stream)) = timeout(BEGIN, tls.accept(stream)).await {
+                        serve(stream, client, true, packets, asks).await;
+                    }
+                }
+                Ok(Ok(1)) => serve(stream, client, false, packets, asks).await,
+                _ => {}
+            }
+        });
+    }
+}
+
+/// One connection, counted until it ends.
+struct Counted {
+    shared: Arc<Shared>,
+    sources: Arc<Mutex<BTreeMap<IpAddr, usize>>>,
+    ip: IpAddr,
+}
+
+impl Counted {
+    fn new(shared: &Arc<Shared>, sources: &Arc<Mutex<BTreeMap<IpAddr, usize>>>, ip: IpAddr) -> Counted {
+        shared.connections.fetch_add(1, Ordering::Relaxed);
+        *sources.lock().unwrap_or_else(PoisonError::into_inner).entry(ip).or_default() += 1;
+        Counted { shared: shared.clone(), sources: sources.clone(), ip }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = sources.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                sources.remove(&self.ip);
+            }
+        }
+    }
+}
+
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite,
+    client: SocketAddr,
+    tls: bool,
+    packets: Handle,
+    asks: SyncSender<Ask>,
+) {
+    let connection = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+    let path = Path::Stream { connection, client };
+    let (writer, waiting) = mpsc::channel(WAITING);
+    if !told(&packets, Tell::Connected { connection, writer }).await {
+        return;
+    }
+    let (read, write) = tokio::io::split(stream);
+    // Whichever ends first ends the other: the client's end, or the relay that hangs up.
+    tokio::select! {
+        () = reading(read, path, &packets) => {}
+        () = writing(write, waiting, tls) => {}
+    }
+    told(&packets, Tell::Hang { connection }).await;
+    let mut gone = Ask::Gone(path);
+    while let Err(TrySendError::Full(back)) = asks.try_send(gone) {
+        gone = back;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn reading(mut stream: impl AsyncRead + Unpin, path: Path, packets: &Handle) {
+    let (mut framer, mut buffer) = (Framer::default(), vec![0; 16 * 1024]);
+    let mut patience = BEGIN;
+    loop {
+        let Ok(Ok(read @ 1..)) = timeout(patience, stream.read(&mut buffer)).await else { return };
+        patience = IDLE;
+        framer.push(&buffer[..read]);
+        loop {
+            match framer.next_message() {
+                Ok(Some(message)) => {
+                    let bytes = Bytes::copy_from_slice(message);
+                    if !told(packets, Tell::Message { path, bytes }).await {
+                        return;
+                    }
+                }
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// `apart`: each message by a write of its own, which is a TLS record of its own: clients take one for one.
+async fn writing(mut stream: impl AsyncWrite + Unpin, mut waiting: mpsc::Receiver<Bytes>, apart: bool) {
+    let mut together = BytesMut::new();
+    while let Some(first) = waiting.recv().await {
+        together.clear();
+        together.extend_from_slice(&first);
+        while !apart && let Ok(more) = waiting.try_recv() {
+            together.extend_from_slice(&more);
+        }
+        let written = timeout(WRITE, async {
+            stream.write_all(&together).await?;
+            stream.flush().await
+        });
+        if !matches!(written.await, Ok(Ok(()))) {
+            return;
+        }
+    }
+    let _ = timeout(WRITE, stream.shutdown()).await;
+}
+
+/// Waits for room, which slows this stream down; false when the relay has ended.
+async fn told(packets: &Handle, mut tell: Tell) -> bool {
+    loop {
+        match packets.try_tell(tell) {
+            Ok(()) => return true,
+            Err(TrySendError::Full(back)) => tell = back,
+            Err(TrySendError::Disconnected(_)) => return false,
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}

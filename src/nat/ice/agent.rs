@@ -1,0 +1,270 @@
+//! One ICE session. See the module above.
+
+use super::{Clocks, Datagram, Local, probe};
+use crate::core::Instant;
+use crate::sdp::ice::{self, CandidateKind, Credentials};
+use is::stun::{StunMessage, StunPacket};
+use is::{IceAgent, IceAgentEvent, IceCreds, Protocol};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Checks leave at least this far apart (RFC 8445 section 14.2: Ta).
+const PACE: Duration = Duration::from_millis(20);
+/// First repetition of a check, and the longest wait between two checks of a pair, working ones included.
+const CHECK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(1500));
+/// Checks without an answer after which a pair is given up: about ten seconds.
+const CHECKS: usize = 8;
+/// Pairs of one session (RFC 8445 section 6.1.2.5).
+const PAIRS: usize = 100;
+/// Candidates of either end.
+const CANDIDATES: usize = 32;
+/// Silence on the chosen pair after which it is taken for dead: three checks.
+const SILENCE: Duration = Duration::from_secs(5);
+/// How much longer the answerer waits, so that not both restart at once.
+const DEFERENCE: Duration = Duration::from_secs(3);
+/// Silence that ends consent (RFC 7675 section 5.1).
+const CONSENT: Duration = Duration::from_secs(30);
+
+/// Which way media take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The socket's address, or the relayed one.
+    pub local: SocketAddr,
+    /// The other end's.
+    pub remote: SocketAddr,
+    /// What `local` is: host or relayed.
+    pub local_kind: CandidateKind,
+    /// What `remote` is.
+    pub remote_kind: CandidateKind,
+    /// A NAT stands between: the other end sees another address than `local`, or is seen under another than it has.
+    pub translated: bool,
+}
+
+/// What a session wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Send a check or its answer.
+    Send(Datagram),
+    /// Media go this way from now on.
+    Selected(Pair),
+    /// The chosen way is silent, or none has been found: a restart is due.
+    Silent,
+    /// The other end's consent is over (RFC 7675 section 5.1): nothing may be sent.
+    Expired,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Silent,
+    Expired,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Agent {
+    ice: IceAgent,
+    clocks: Clocks,
+    /// How the other end sees us, by our address and its.
+    mapped: BTreeMap<(SocketAddr, SocketAddr), SocketAddr>,
+    selected: Option<Pair>,
+    /// When the chosen pair answered last; the beginning where none is chosen.
+    heard: Instant,
+    /// What was told of the silence.
+    told: Told,
+    /// When a check is due.
+    due: Option<Instant>,
+    out: VecDeque<Output>,
+}
+
+impl Agent {
+    /// Begins. The offerer is `controlling`; `tie_breaker` decides when both say they are.
+    pub fn new(clocks: Clocks, now: Instant, local: &Credentials, controlling: bool, tie_breaker: u64) -> Agent {
+        let mut ice = IceAgent::new(creds(local));
+        ice.set_controlling(controlling);
+        ice.set_control_tie_breaker(tie_breaker);
+        ice.set_timing_advance(PACE);
+        ice.set_initial_stun_rto(CHECK.0);
+        ice.set_max_stun_rto(CHECK.1);
+        ice.set_max_stun_retransmits(CHECKS);
+        ice.set_max_candidate_pairs(PAIRS);
+        let mut agent = Agent {
+            ice,
+            clocks,
+            mapped: BTreeMap::new(),
+            selected: None,
+            heard: now,
+            told: Told::Nothing,
+            due: None,
+            out: VecDeque::new(),
+        };
+        agent.handle_timeout(now);
+        agent
+    }
+
+    /// The other end's credentials and candidates, as its description says.
+    pub fn set_remote(&mut self, now: Instant, remote: &ice::Ice) {
+        self.ice.set_remote_credentials(creds(&remote.credentials));
+        self.add_remote(now, &remote.candidates);
+    }
+
+    /// Candidates that the other end has told later.
+    pub fn add_remote(&mut self, now: Instant, candidates: &[ice::Candidate]) {
+        // Nobody else's description leads to this machine's own services.
+        let near = self.ice.local_candidates().any(|c| is_loopback(c.addr()));
+        for candidate in candidates.iter().filter(|c| near || !is_loopback(c.addr)) {
+            if self.ice.remote_candidates().count() >= CANDIDATES {
+                break;
+            }
+            let (kind, foundation) = (kind_of(candidate.kind), candidate.foundation.clone());
+            let (priority, addr) = (candidate.priority, candidate.addr);
+            let parts = is::Candidate::from_parts(foundation, 1, Protocol::Udp, priority, addr, kind, None, None, None);
+            self.ice.add_remote_candidate(parts);
+        }
+        self.handle_timeout(now);
+    }
+
+    /// A candidate of ours.
+    pub fn add_local(&mut self, now: Instant, local: &Local) {
+        if self.ice.local_candidates().count() < CANDIDATES
+            && let Some(made) = candidate(local.told.kind, local.told.addr, local.base)
+        {
+            self.ice.add_local_candidate(made);
+        }
+        self.handle_timeout(now);
+    }
+
+    /// A STUN message came to one of our addresses; false when it is not of this session.
+    pub fn handle(&mut self, now: Instant, local: SocketAddr, from: SocketAddr, datagram: &[u8]) -> bool {
+        let Ok(message) = StunMessage::parse(datagram) else { return false };
+        let packet = StunPacket { proto: Protocol::Udp, source: from, destination: local, message };
+        if !self.ice.handle_packet(self.clocks.system(now), packet) {
+            return false;
+        }
+        if let Some((_, mapped)) = probe::mapped_address(datagram) {
+            if self.mapped.len() < PAIRS {
+                self.mapped.insert((local, from), mapped);
+            }
+            if self.selected.is_some_and(|s| (s.local, s.remote) == (local, from)) {
+                (self.heard, self.told) = (now, Told::Nothing);
+            }
+        }
+        // A nomination counts at once, and the check that it asks for leaves at once.
+        self.handle_timeout(now);
+        true
+    }
+
+    /// Checks what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.ice.handle_timeout(self.clocks.system(now));
+        self.drain(now);
+        if self.told == Told::Nothing && self.silence_due() <= now {
+            self.told = Told::Silent;
+            self.out.push_back(Output::Silent);
+        }
+        if self.told == Told::Silent && self.heard + CONSENT <= now {
+            self.told = Told::Expired;
+            self.out.push_back(Output::Expired);
+        }
+    }
+
+    /// When [`Agent::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let silence = match self.told {
+            Told::Nothing => Some(self.silence_due()),
+            Told::Silent => Some(self.heard + CONSENT),
+            Told::Expired => None,
+        };
+        self.due.into_iter().chain(silence).min()
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// The way that media take.
+    pub fn selected(&self) -> Option<Pair> {
+        self.selected
+    }
+
+    /// Before anything works the other end may be late; afterwards it answers every check.
+    fn silence_due(&self) -> Instant {
+        let patience = if self.selected.is_some() { SILENCE } else { self.ice.ice_timeout() };
+        let deference = if self.ice.controlling() { Duration::ZERO } else { DEFERENCE };
+        self.heard + patience + deference
+    }
+
+    fn drain(&mut self, now: Instant) {
+        while let Some(event) = self.ice.poll_event() {
+            if let IceAgentEvent::NominatedSend { source, destination, .. } = event {
+                let pair = self.pair(source, destination);
+                (self.selected, self.heard, self.told) = (Some(pair), now, Told::Nothing);
+                self.out.push_back(Output::Selected(pair));
+            }
+        }
+        while let Some(transmit) = self.ice.poll_transmit() {
+            let bytes = transmit.contents.to_vec();
+            self.out.push_back(Output::Send(Datagram { local: transmit.source, to: transmit.destination, bytes }));
+        }
+        self.due = self.ice.poll_timeout().map(|at| self.clocks.ours(at));
+    }
+
+    fn pair(&self, local: SocketAddr, remote: SocketAddr) -> Pair {
+        let relayed = self.ice.local_candidates().any(|c| c.addr() == local && c.kind() == is::CandidateKind::Relayed);
+        let local_kind = if relayed { CandidateKind::Relayed } else { CandidateKind::Host };
+        let theirs = self.ice.remote_candidates().filter(|c| c.addr() == remote).max_by_key(is::Candidate::prio);
+        let remote_kind = theirs.map_or(CandidateKind::PeerReflexive, |c| ours(c.kind()));
+        let mapped = self.mapped.get(&(local, remote)).is_some_and(|m| *m != local);
+        let seen = matches!(remote_kind, CandidateKind::ServerReflexive | CandidateKind::PeerReflexive);
+        Pair { local, remote, local_kind, remote_kind, translated: mapped || seen }
+    }
+}
+
+/// How the other end is told of a candidate of ours; `same` others of its kind and family came before it.
+pub(super) fn describe(kind: CandidateKind, addr: SocketAddr, base: SocketAddr, same: usize) -> Option<ice::Candidate> {
+    let made = candidate(kind, addr, base)?;
+    let line = made.to_sdp_string();
+    let foundation = line.trim_start_matches("candidate:").split(' ').next()?.to_owned();
+    // Type preference, local preference, component (RFC 8445 section 5.1.2.1): the middle is what the agent will count by.
+    let priority = made.prio() & 0xff00_00ff | is::default_local_preference(&made, same) << 8;
+    Some(ice::Candidate { foundation, priority, addr, kind })
+}
+
+pub(super) fn is_loopback(addr: SocketAddr) -> bool {
+    addr.ip().to_canonical().is_loopback()
+}
+
+fn candidate(kind: CandidateKind, addr: SocketAddr, base: SocketAddr) -> Option<is::Candidate> {
+    let udp = Protocol::Udp;
+    let made = match kind {
+        CandidateKind::Host => is::Candidate::host(addr, udp),
+        CandidateKind::ServerReflexive => is::Candidate::server_reflexive(addr, base, udp),
+        CandidateKind::Relayed => is::Candidate::relayed(addr, base, udp),
+        CandidateKind::PeerReflexive => return None,
+    };
+    made.ok()
+}
+
+fn creds(credentials: &Credentials) -> IceCreds {
+    IceCreds { ufrag: credentials.ufrag.clone(), pass: credentials.pwd.reveal().clone() }
+}
+
+fn kind_of(kind: CandidateKind) -> is::CandidateKind {
+    match kind {
+        CandidateKind::Host => is::CandidateKind::Host,
+        CandidateKind::ServerReflexive => is::CandidateKind::ServerReflexive,
+        CandidateKind::PeerReflexive => is::CandidateKind::PeerReflexive,
+        CandidateKind::Relayed => is::CandidateKind::Relayed,
+    }
+}
+
+fn ours(kind: is::CandidateKind) -> CandidateKind {
+    match kind {
+        is::CandidateKind::Host => CandidateKind::Host,
+        is::CandidateKind::ServerReflexive => CandidateKind::ServerReflexive,
+        is::CandidateKind::PeerReflexive => CandidateKind::PeerReflexive,
+        is::CandidateKind::Relayed => CandidateKind::Relayed,
+    }
+}

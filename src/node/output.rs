@@ -1,0 +1,192 @@
+//! What a node wants done.
+
+use super::control::{CommandError, Event, Reply, RequestId};
+use super::flows::Wire;
+use super::relay::RelayCommand;
+use crate::config::Bootstrap;
+use crate::core::{ConnId, Flow, Transport};
+use crate::identity::{ChunkHash, Expect, Identity, Revoked};
+use crate::pbx::locate::Question;
+use crate::ua::{CallId, MediaPlan};
+use bytes::Bytes;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// What the media threads are asked.
+#[derive(Debug)]
+pub enum MediaCommand {
+    /// Take sockets; for a call that has some, on the addresses that this machine has now, the old ones beside.
+    Open {
+        /// For which call.
+        call: CallId,
+    },
+    /// Let voice flow by this plan; again when it changes.
+    Start {
+        /// In which call.
+        call: CallId,
+        /// What was agreed.
+        plan: Box<MediaPlan>,
+    },
+    /// Send a datagram that is no voice.
+    Send {
+        /// Of which call.
+        call: CallId,
+        /// By the socket with this address.
+        local: SocketAddr,
+        /// Where to.
+        to: SocketAddr,
+        /// All of it.
+        bytes: Vec<u8>,
+    },
+    /// A packet of the voice that came through a relay, and not by the channel of the call's way.
+    Take {
+        /// Of which call.
+        call: CallId,
+        /// The sender.
+        from: SocketAddr,
+        /// All of it.
+        bytes: Vec<u8>,
+    },
+    /// Voice takes this way from now on; none: it waits for one.
+    Route {
+        /// In which call, whose plan has ICE.
+        call: CallId,
+        /// Which way.
+        route: Option<crate::nat::ice::Route>,
+    },
+    /// Send a digit.
+    Dtmf {
+        /// In which call.
+        call: CallId,
+        /// `0-9`, `*`, `#`, `A-D`.
+        digit: char,
+    },
+    /// Close sockets and report.
+    Close {
+        /// Of which call.
+        call: CallId,
+    },
+}
+
+/// What is to be kept over a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Saved {
+    /// Keys, chain, and an enroller's book: secret.
+    Identity,
+    /// Accounts of standard phones: digest secrets.
+    Phones,
+    /// The host cache: supernodes to join by, in CBOR.
+    Hosts,
+    /// What is revoked.
+    Revocations,
+    /// Messages: what was received and sent, what waits.
+    Messages,
+    /// The user's contacts and settings: private.
+    Settings,
+    /// Keys of password shares held for others: secret.
+    Shares,
+    /// How often passwords were tried.
+    Attempts,
+    /// Contacts and keys of other overlays, and who may not ring.
+    Foreign,
+    /// The office that this device has come from, and where that continues.
+    Former,
+    /// Offices that this administrator's device takes in.
+    Merges,
+}
+
+/// What is to be done outside.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a datagram.
+    Datagram {
+        /// From our socket to the other end.
+        flow: Flow,
+        /// All of it.
+        bytes: Bytes,
+    },
+    /// Open a connection and report it.
+    Connect {
+        /// Its number from now on.
+        conn: ConnId,
+        /// TCP in clear, or TLS for a link.
+        transport: Transport,
+        /// Where to.
+        remote: SocketAddr,
+        /// Who must be there.
+        expect: Expect,
+    },
+    /// Write a message on a connection.
+    Write {
+        /// Which.
+        conn: ConnId,
+        /// The message.
+        bytes: Bytes,
+    },
+    /// Close a connection.
+    Close {
+        /// Which.
+        conn: ConnId,
+    },
+    /// Ask the DNS; [`Input::Answer`] brings the answer, once and in any case.
+    Query {
+        /// Comes back.
+        query: u64,
+        /// What.
+        question: Question,
+    },
+    /// For the media threads.
+    Media(MediaCommand),
+    /// For the relay's sockets.
+    Relay(RelayCommand),
+    /// The final answer to a command.
+    Reply {
+        /// Of [`Input::Command`].
+        request: RequestId,
+        /// Answer or failure.
+        result: Result<Reply, CommandError>,
+    },
+    /// Something happened: for whoever asked, or for everybody.
+    Event {
+        /// Whose command it belongs to.
+        request: Option<RequestId>,
+        /// What.
+        event: Event,
+    },
+    /// Keep this over a restart, before anything that follows is sent.
+    Save {
+        /// What it is.
+        what: Saved,
+        /// The whole new content.
+        bytes: Bytes,
+    },
+    /// Keep these records over a restart and report it ([`Input::Store`]).
+    Store(crate::overlay::Batch),
+    /// Read a chunk that was kept and report it ([`StoreInput::Loaded`]).
+    LoadChunk {
+        /// Which.
+        hash: ChunkHash,
+    },
+    /// Look this name up, by SRV or as a host, and report [`Input::Resolved`].
+    Resolve {
+        /// As the user wrote it.
+        name: Bootstrap,
+    },
+    /// Links refuse these keys from now on.
+    Revoked(Arc<Revoked>),
+    /// Links show this identity from now on.
+    Identity(Box<Identity>),
+    /// The node has left the ring and is done.
+    Stopped,
+}
+
+impl From<Wire> for Output {
+    fn from(wire: Wire) -> Output {
+        match wire {
+            Wire::Datagram { flow, bytes } => Output::Datagram { flow, bytes },
+            Wire::Connect { conn, transport, remote, expect } => Output::Connect { conn, transport, remote, expect },
+            Wire::Write { conn, bytes } => Output::Write { conn, bytes },
+            Wire::Close { conn } => Output::Close { conn },
+        }
+    }
+}
