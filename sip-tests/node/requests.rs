@@ -68,7 +68,7 @@ fn a_body_that_may_be_ignored_is_no_offer() {
 #[test]
 fn an_unknown_method_and_options() {
     let (mut world, mut talk) = bob(5);
-    for method in [Method::Other("FROBNICATE".into()), Method::Info, Method::Subscribe] {
+    for method in [Method::Other("FROBNICATE".into()), Method::Publish, Method::Subscribe] {
         let request = talk.request(&world, method.clone());
         let no = talk.ask(&mut world, &request);
         assert_eq!(no.status(), 405, "{method}");

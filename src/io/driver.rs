@@ -148,7 +148,7 @@ impl Driver {
                     if let Some(figures) = self.relays.figures() {
                         self.node.handle(now, Input::Relay(figures));
                     }
-                    if self.node.wall(now).secs().abs_diff(unix.secs()) > 2 {
+                    if self.node.unix(now).secs().abs_diff(unix.secs()) > 2 {
                         self.node.handle(now, Input::Clock { unix });
                     }
                 }

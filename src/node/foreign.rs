@@ -137,7 +137,7 @@ impl Node {
             self.tx.respond(now, tx, reply);
             return;
         }
-        let refusal = match proven(&message, Side::Caller, self.unix(now)) {
+        let refusal = match proven(&message, Side::Caller, self.agreed(now)) {
             Err(why) => Some(why),
             // The device that dialled, of the overlay that it dialled from.
             Ok((_, _, said)) if said.anchor != foreign.anchor || said.verified.device != foreign.verified.device => {
@@ -178,7 +178,7 @@ impl Node {
             from.uri = Uri::sip(Some(&user), self.domain.overlay(), None);
             message.set(HeaderName::From, from);
         }
-        let unix = self.unix(now);
+        let unix = self.agreed(now);
         let Some(identity) = self.speaks_here(&user, unix) else { return false };
         let Some(ends) = Ends::of(message) else { return false };
         let proof = CallProof::sign(&ends.said(Side::Caller), &identity, token, unix);
@@ -199,7 +199,7 @@ impl Node {
         if theirs == self.domain.overlay() || ours != self.domain.overlay() {
             return;
         }
-        let unix = self.unix(now);
+        let unix = self.agreed(now);
         if let Some(identity) = self.speaks_here(user, unix) {
             let proof = CallProof::sign(&ends.said(Side::Callee), &identity, None, unix);
             message.push(HeaderName::Other(PROOF_HEADER), proof.text());

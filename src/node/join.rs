@@ -146,7 +146,7 @@ impl Node {
             return;
         }
         self.begin_reach(now);
-        let unix = self.wall(now);
+        let unix = self.unix(now);
         self.overlay_input(now, overlay::Input::Clock { unix });
         self.tell_damage();
         if let Some(stored) = self.setup.stored.take() {

@@ -104,7 +104,7 @@ impl Node {
     }
 
     pub(super) fn on_clock_off(&mut self, now: Instant, seconds: Option<i64>) {
-        self.ua.set_clock(now, self.unix(now));
+        self.ua.set_clock(now, self.agreed(now));
         let Some(seconds) = seconds else { return self.settled(&About::Clock) };
         let by = match seconds.unsigned_abs() {
             s if s >= 172_800 => format!("{} days", s / 86_400),

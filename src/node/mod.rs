@@ -357,13 +357,14 @@ impl Node {
     }
 
     /// What this machine's clock shows at `now`.
-    pub fn wall(&self, now: Instant) -> UnixTime {
+    pub fn unix(&self, now: Instant) -> UnixTime {
         self.clock.1 + now.since(self.clock.0)
     }
 
-    /// The time that this node goes by: its neighbours' where they agree on another than this machine's clock shows.
-    pub fn unix(&self, now: Instant) -> UnixTime {
-        self.overlay.as_ref().map_or_else(|| self.wall(now), |o| o.unix(now))
+    /// The time that others go by: that of the neighbours where they agree on another than this machine's clock shows. For what is
+    /// good for minutes only.
+    pub(super) fn agreed(&self, now: Instant) -> UnixTime {
+        self.overlay.as_ref().map_or_else(|| self.unix(now), |o| o.unix(now))
     }
 
     fn set_clock(&mut self, now: Instant, unix: UnixTime) {
@@ -371,7 +372,7 @@ impl Node {
         if let Some(overlay) = self.overlay.as_mut() {
             overlay.handle(now, crate::overlay::Input::Clock { unix });
         }
-        self.ua.set_clock(now, self.unix(now));
+        self.ua.set_clock(now, self.agreed(now));
     }
 
     /// Lets the machines answer each other until none has anything to say.

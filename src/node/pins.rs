@@ -60,7 +60,7 @@ impl Node {
     /// The key by which this very node claims a name.
     pub(super) fn own_key(&self, now: Instant, user: &str) -> Option<KeyFingerprint> {
         let identity = self.speaks_here(user, self.unix(now))?;
-        identity.chain.user_key().map(|key| KeyFingerprint::of(&key))
+        identity.chain.claimant(user).map(|key| KeyFingerprint::of(&key))
     }
 
     /// Whose record counts among those that claim an AOR.

@@ -334,7 +334,7 @@ pub(super) fn parts(_now: Instant, setup: &Setup, rng: &mut Rng) -> Parts {
 impl Node {
     /// Joins or founds, registers, and tells what this node speaks for.
     pub(super) fn begin(&mut self, now: Instant) {
-        let unix = self.wall(now);
+        let unix = self.unix(now);
         self.set_clock(now, unix);
         for aor in self.own_aors() {
             self.publisher.want(now, unix, &aor, true);

@@ -159,7 +159,7 @@ impl Node {
 
     /// Signs for the caller of a request that others will forward, when it is this node's to sign for.
     pub(super) fn prove_caller(&self, now: Instant, message: &mut Message) {
-        let unix = self.unix(now);
+        let unix = self.agreed(now);
         let user = message.from().ok().and_then(|from| self.domain.user_of(&from.uri)).map(|u| u.to_ascii_lowercase());
         let Some((user, identity)) = user.zip(self.identity.as_ref()) else { return };
         if message.has(PROOF) || !(self.is_own(&user) || self.registrar.hosts(&user)) {
@@ -181,7 +181,7 @@ impl Node {
 
     /// The device whose word a request carries, where it may speak for this caller; and its user's key.
     fn proven_caller(&mut self, now: Instant, message: &Message, aor: &str) -> Option<(PublicKey, KeyFingerprint)> {
-        let unix = self.unix(now);
+        let unix = self.agreed(now);
         let anchor = self.identity.as_ref()?.anchor.clone();
         let signed = SignedEntry::decode(&message.header(PROOF).and_then(short).and_then(unhex)?).ok()?;
         let entry = signed.entry();
