@@ -28,14 +28,14 @@ pub enum Input {
         /// Who proved to be at the other end of a link.
         peer: Proven,
     },
-    /// A connection of [`Output::Connect`] is open.
+    /// A connection of [`Output::Connect`](super::Output::Connect) is open.
     Connected {
         /// Which.
         conn: ConnId,
         /// Who proved to be at the other end of a link.
         peer: Proven,
     },
-    /// A connection of [`Output::Connect`] could not be opened.
+    /// A connection of [`Output::Connect`](super::Output::Connect) could not be opened.
     ConnectFailed {
         /// Which.
         conn: ConnId,
@@ -86,7 +86,7 @@ pub enum Input {
     },
     /// What this machine can bear, at the start and now and then.
     Facts(crate::overlay::tier::Facts),
-    /// The answer to [`Output::Resolve`].
+    /// The answer to [`Output::Resolve`](super::Output::Resolve).
     Resolved {
         /// What was asked.
         name: Bootstrap,
@@ -109,10 +109,10 @@ pub enum Input {
         sip: SocketAddr,
         /// Where peers are.
         overlay: SocketAddr,
-        /// Where peers may reach it beside that: [`Setup::also`].
+        /// Where peers may reach it beside that: [`Setup::also`](super::Setup::also).
         also: Vec<SocketAddr>,
     },
-    /// The answer to [`Output::Query`].
+    /// The answer to [`Output::Query`](super::Output::Query).
     Answer {
         /// Its number.
         query: u64,
@@ -127,7 +127,7 @@ pub enum Input {
     Relay(RelayInput),
 }
 
-/// What becomes of [`Output::Store`] and [`Output::Save`].
+/// What becomes of [`Output::Store`](super::Output::Store) and [`Output::Save`](super::Output::Save).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreInput {
     /// Every batch up to this one is on the disk.
@@ -135,14 +135,14 @@ pub enum StoreInput {
         /// [`Batch::number`](crate::overlay::Batch::number).
         upto: u64,
     },
-    /// A file of [`Output::Save`] could not be written; the driver has it in memory and tries again until it can.
+    /// A file of [`Output::Save`](super::Output::Save) could not be written; the driver has it in memory and tries again until it can.
     Unsaved {
         /// Why, for a person.
         why: String,
     },
     /// All files are written again.
     Saved,
-    /// What was asked for by [`Output::LoadChunk`].
+    /// What was asked for by [`Output::LoadChunk`](super::Output::LoadChunk).
     Loaded {
         /// Which chunk.
         hash: ChunkHash,

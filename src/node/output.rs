@@ -128,7 +128,7 @@ pub enum Output {
         /// Which.
         conn: ConnId,
     },
-    /// Ask the DNS; [`Input::Answer`] brings the answer, once and in any case.
+    /// Ask the DNS; [`Input::Answer`](super::Input::Answer) brings the answer, once and in any case.
     Query {
         /// Comes back.
         query: u64,
@@ -141,7 +141,7 @@ pub enum Output {
     Relay(RelayCommand),
     /// The final answer to a command.
     Reply {
-        /// Of [`Input::Command`].
+        /// Of [`Input::Command`](super::Input::Command).
         request: RequestId,
         /// Answer or failure.
         result: Result<Reply, CommandError>,
@@ -160,14 +160,14 @@ pub enum Output {
         /// The whole new content.
         bytes: Bytes,
     },
-    /// Keep these records over a restart and report it ([`Input::Store`]).
+    /// Keep these records over a restart and report it ([`Input::Store`](super::Input::Store)).
     Store(crate::overlay::Batch),
-    /// Read a chunk that was kept and report it ([`StoreInput::Loaded`]).
+    /// Read a chunk that was kept and report it ([`StoreInput::Loaded`](super::StoreInput::Loaded)).
     LoadChunk {
         /// Which.
         hash: ChunkHash,
     },
-    /// Look this name up, by SRV or as a host, and report [`Input::Resolved`].
+    /// Look this name up, by SRV or as a host, and report [`Input::Resolved`](super::Input::Resolved).
     Resolve {
         /// As the user wrote it.
         name: Bootstrap,
