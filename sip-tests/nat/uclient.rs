@@ -80,11 +80,10 @@ fn towards_a_peer() {
         80.. => Ok(()),
         n => Err(format!("{n} packets")),
     });
-    // By default loopback is nobody's peer, whoever asks.
+    // By default loopback is nobody's peer: the relay's own address stands for its allocations, and no packet to it leaves by a socket.
     let closed = relay::start(&[], 100);
     let (said, _, received) = uclient(&closed, closed.udp(), "ann", &args);
     assert_eq!(received, 0, "{said}");
-    assert!(closed.relay.figures().counters.forbidden > 0);
 }
 
 #[test]
