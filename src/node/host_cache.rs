@@ -53,6 +53,9 @@ impl Host {
     }
 }
 
+/// So many hosts are written without waiting for more.
+const FEW: usize = 8;
+
 /// The hosts.
 #[derive(Debug, Default)]
 pub(super) struct HostCache {
@@ -167,7 +170,9 @@ impl HostCache {
 
     fn changed(&mut self, now: Instant) {
         if self.due.is_none() {
-            let spaced = self.written.map_or(now, |at| at + SPACING);
+            // In a small office the next power cut may come within the minute, and each host may be the only one that is up after it.
+            let spacing = if self.hosts.len() <= FEW { SETTLE } else { SPACING };
+            let spaced = self.written.map_or(now, |at| at + spacing);
             self.due = Some(spaced.max(now + SETTLE));
         }
     }
