@@ -158,4 +158,6 @@ fn checks_and_candidates_from_strangers_change_nothing() {
     assert_eq!(world.hosts[0].routes().len(), 1);
     let answered = world.hosts[0].media.iter().any(|m| matches!(m, MediaCommand::Send { to, .. } if to.port() == 6666));
     assert!(!answered, "a stranger got an answer");
+    let sent = |port: u16| move |m: &MediaCommand| matches!(m, MediaCommand::Send { to, .. } if to.port() == port);
+    assert!(world.hosts[0].media.iter().any(sent(way.remote.port())), "nor did the other end");
 }

@@ -523,7 +523,7 @@ impl World {
             Output::Media(command) => {
                 self.hosts[host].log.push(format!("media {command:?}"));
                 if let MediaCommand::Send { local, to, bytes, .. } = &command {
-                    return self.media_datagram(*local, *to, bytes);
+                    self.media_datagram(*local, *to, bytes);
                 }
                 if let Some((late, input)) = self.media(host, &command) {
                     self.at(now + late, Place::Node(host), Arrival::Node(Input::Media(input)));
