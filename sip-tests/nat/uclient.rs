@@ -80,10 +80,15 @@ fn towards_a_peer() {
         80.. => Ok(()),
         n => Err(format!("{n} packets")),
     });
-    // By default loopback is nobody's peer: the relay's own address stands for its allocations, and no packet to it leaves by a socket.
+    // By default loopback is nobody's peer, whoever asks. The relay's own address stands for its other allocations alone.
     let closed = relay::start(&[], 100);
     let (said, _, received) = uclient(&closed, closed.udp(), "ann", &args);
     assert_eq!(received, 0, "{said}");
+    let other = ["-c", "-m", "2", "-n", "20", "-e", "127.0.0.2", "-r", &peer];
+    let (said, _, received) = uclient(&closed, closed.udp(), "ann", &other);
+    assert!(received == 0 && said.contains("403"), "{said}");
+    let figures = closed.relay.figures();
+    assert!(figures.counters.forbidden > 0 && figures.carried.packets == 0, "{figures:?}");
 }
 
 #[test]
