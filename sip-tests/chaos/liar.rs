@@ -25,6 +25,10 @@ use tokio::sync::mpsc;
 const HONEST: usize = 8;
 /// How often everybody is asked for by everybody while the liar lies.
 const ROUNDS: usize = 3;
+/// As many lies as make a trial. What share of the records the liar holds is decided by its number, which is drawn: a liar
+/// of a small part of the ring is asked for longer.
+const LIES: u64 = 50;
+const MOST_ROUNDS: usize = 20;
 
 #[test]
 fn a_member_that_lies_hides_nobody_and_misleads_nobody() {
@@ -49,7 +53,10 @@ fn a_member_that_lies_hides_nobody_and_misleads_nobody() {
         (0..HONEST).map(|n| place(&office, 0, users[n]).expect("found before the lies")).collect();
     liar.lies.store(true, Ordering::Relaxed);
     let (mut asked, mut wrong) = (0, Vec::new());
-    for round in 0..ROUNDS {
+    for round in 0..MOST_ROUNDS {
+        if round >= ROUNDS && liar.told.load(Ordering::Relaxed) > LIES {
+            break;
+        }
         for from in 0..HONEST {
             for to in 0..HONEST {
                 asked += 1;
@@ -60,13 +67,13 @@ fn a_member_that_lies_hides_nobody_and_misleads_nobody() {
             }
         }
         // Somebody is new and somebody is gone, as the liar works.
-        let moved = 1 + round;
+        let moved = 1 + round % (HONEST - 1);
         living[moved].kill();
         living[moved] = office.start(moved);
     }
     let told = liar.told.load(Ordering::Relaxed);
     eprintln!("{asked} lookups with {told} lies told: {} wrong or not found", wrong.len());
-    assert!(told > 50, "the liar was hardly asked: {told} lies");
+    assert!(told > LIES, "the liar was hardly asked: {told} lies");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     for from in 0..HONEST {
         let to = (from + 3) % HONEST;
