@@ -22,6 +22,8 @@ const PER_PREFIX: usize = CAPACITY / 4;
 const PER_PEER: usize = 2;
 /// From a change to its being written, so that a burst is written once.
 const SETTLE: Duration = Duration::from_secs(2);
+/// The same where there are few ([`FEW`]): a small file, and a power cut may come before a second is over.
+const SETTLE_FEW: Duration = Duration::from_millis(250);
 /// From one write to the next.
 const SPACING: Duration = Duration::from_secs(60);
 /// A host that goes on answering is written this often, seconds.
@@ -171,9 +173,10 @@ impl HostCache {
     fn changed(&mut self, now: Instant) {
         if self.due.is_none() {
             // In a small office the next power cut may come within the minute, and each host may be the only one that is up after it.
-            let spacing = if self.hosts.len() <= FEW { SETTLE } else { SPACING };
+            let few = self.hosts.len() <= FEW;
+            let (settle, spacing) = if few { (SETTLE_FEW, SETTLE_FEW) } else { (SETTLE, SPACING) };
             let spaced = self.written.map_or(now, |at| at + spacing);
-            self.due = Some(spaced.max(now + SETTLE));
+            self.due = Some(spaced.max(now + settle));
         }
     }
 

@@ -12,8 +12,9 @@ use super::ring::State;
 use super::{Node, Output, Saved, Setup};
 use crate::config::Bootstrap;
 use crate::core::{ConnId, Id, Instant};
+use crate::identity::{ContactBody, EntryKind};
 use crate::node::control::Event;
-use crate::overlay::{self, Command, JoinError};
+use crate::overlay::{self, Command, JoinError, Stored};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -150,6 +151,7 @@ impl Node {
         self.overlay_input(now, overlay::Input::Clock { unix });
         self.tell_damage();
         if let Some(stored) = self.setup.stored.take() {
+            self.hear_of_stored(now, &stored);
             self.overlay_input(now, overlay::Input::Restore(stored));
         }
         self.ring.set_state(State::Joining);
@@ -419,6 +421,21 @@ impl Node {
     pub(super) fn note_heard(&mut self, now: Instant, id: Id, addr: SocketAddr, remote: SocketAddr) {
         if addr.ip() == remote.ip() && addr.port() != 0 {
             self.ring.entrance.hosts.hear(now, addr, Some(id));
+        }
+    }
+
+    /// The records kept over a restart say where peers were: after a power cut one of them may be the only way back, and the host
+    /// cache may not have had it.
+    fn hear_of_stored(&mut self, now: Instant, stored: &Stored) {
+        let (me, own) = (self.setup.me().map(|me| me.id), self.setup.overlay);
+        for (_, _, entry) in stored.entries.iter().filter(|(_, _, e)| e.entry().kind == EntryKind::Contact) {
+            let Ok(body) = ContactBody::decode(&entry.entry().body) else { continue };
+            let direct = body.addrs.iter().filter(|_| body.via.is_empty()).map(|addr| (body.peer_id, *addr));
+            for (id, addr) in direct.chain(body.via.iter().copied()) {
+                if Some(id) != me && addr != own {
+                    self.ring.entrance.hosts.hear(now, addr, Some(id));
+                }
+            }
         }
     }
 

@@ -167,7 +167,7 @@ impl Setup {
         uri.to_string()
     }
 
-    fn me(&self) -> Option<PeerRef> {
+    pub(super) fn me(&self) -> Option<PeerRef> {
         let identity = self.identity.as_ref()?;
         let clear = self.config.overlay.lab_clear;
         let id = if clear { address_peer_id(self.overlay) } else { identity.peer_id() };
