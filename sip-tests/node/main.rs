@@ -11,6 +11,7 @@ mod between;
 mod calls;
 mod dialogs;
 mod disowned;
+mod edge;
 mod election;
 mod forks;
 mod ice;
