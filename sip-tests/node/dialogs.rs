@@ -282,7 +282,7 @@ fn busy_redirected_and_an_answer_that_makes_no_sense() {
         (603, "rejected"),
         (404, "not-found"),
         (480, "no-answer"),
-        (302, "failed"),
+        (380, "failed"),
         (500, "failed"),
     ] {
         let (mut world, _) = bob(u64::from(status), false);

@@ -12,6 +12,7 @@ mod calls;
 mod dialogs;
 mod disowned;
 mod early;
+mod edge;
 mod election;
 mod forks;
 mod hold;

@@ -358,6 +358,7 @@ pub(super) fn hop_of(place: &Place) -> Hop {
     match place {
         Place::Flow { flow, .. } => Hop::Flow(*flow),
         Place::Peer { id, addr, .. } => Hop::Peer { id: *id, addr: *addr },
+        Place::Path { edge, .. } => Hop::Peer { id: edge.id, addr: edge.addr },
         Place::Uri { uri } | Place::Ua { uri } => match Uri::parse(uri) {
             Ok(uri) => Hop::Uri(uri),
             // Leads nowhere, which whoever sends there is told.

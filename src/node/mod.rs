@@ -27,6 +27,7 @@
 //! | `strangers` | who from outside may ring, who knocked, who is blocked |
 //! | `pins` | whose key is meant by a name that any key may claim, and who calls by which |
 //! | `introduce` | one user's word to another about a third one's key |
+//! | `edge` | standard phones at a peer that does not hold their account |
 //! | `ways` | the way to a target that no address names: a contact's supernodes, a domain's records |
 //! | `enrol` | invites, and strangers who redeem them |
 //! | `people` | revocations: kept, told on, compared before anybody is let in |
@@ -68,6 +69,7 @@ mod detour;
 mod devices;
 mod discovery;
 mod disown;
+mod edge;
 mod enrol;
 mod exchange;
 mod fetch;
@@ -187,6 +189,7 @@ pub struct Node {
     reach: reach::Reach,
     strangers: strangers::Strangers,
     ways: ways::Ways,
+    edges: edge::Edges,
     leases: lease::Wanted,
     blobs: blob::Blobs,
     wire: Vec<Wire>,
@@ -248,6 +251,7 @@ impl Node {
             reach: reach::Reach::default(),
             strangers: strangers::Strangers::new(std::mem::take(&mut setup.acquaintances)),
             ways: ways::Ways::default(),
+            edges: edge::Edges::default(),
             leases: lease::Wanted::default(),
             blobs: blob::Blobs::default(),
             wire: Vec::new(),

@@ -174,6 +174,11 @@ impl Node {
         owner: Owner,
     ) -> Sent {
         match hop {
+            Hop::Path { id, addr, path } => {
+                let mut message = message;
+                message.push_front(HeaderName::Route, path);
+                self.send_branch(now, message, &Hop::Peer { id: *id, addr: *addr }, branch, owner)
+            }
             Hop::Peer { id, addr } if matches!(owner, Owner::Ua(_) | Owner::Router(_)) && !self.is_me(id) => {
                 self.send_to_peer(now, message, PeerRef { id: *id, addr: *addr }, branch, owner)
             }
@@ -278,6 +283,7 @@ impl Node {
     pub(super) fn flow_to(&mut self, hop: &Hop, size: usize) -> Option<Flow> {
         match hop {
             Hop::Flow(flow) => Some(*flow),
+            Hop::Path { id, addr, .. } => self.flow_to(&Hop::Peer { id: *id, addr: *addr }, size),
             Hop::Peer { id, .. } if self.overlay.as_ref().is_some_and(|o| o.me().id == *id) => {
                 Some(self.internal_flow())
             }
@@ -348,6 +354,7 @@ impl Node {
     fn on_cancel(&mut self, now: Instant, invite: tx::ServerTxId, cancel: Option<&Message>) {
         self.cancel_vouching(now, invite);
         self.cancel_held(now, invite);
+        self.cancel_at_edge(now, invite);
         self.ua.on_cancel(now, invite, cancel);
         if let Some(reason) = cancel.and_then(|c| c.header(HeaderName::Reason)) {
             self.router.cancel_reason(invite, reason);

@@ -89,6 +89,15 @@ pub enum Hop {
         /// Its overlay address.
         addr: SocketAddr,
     },
+    /// A standard phone, by the peer that it registered through.
+    Path {
+        /// That peer's ID.
+        id: Id,
+        /// Its overlay address.
+        addr: SocketAddr,
+        /// The Route that it wants (RFC 3327).
+        path: String,
+    },
     /// A SIP URI (RFC 3263).
     Uri(Uri),
     /// The flow that something came in on.

@@ -22,6 +22,8 @@ pub(super) struct Context {
     mark: String,
     /// The Request-URI of a branch is the target's.
     rewrite: bool,
+    /// A phone's request for whoever holds its account: the first that is there.
+    edge: bool,
     /// Our side towards the caller; outer none where no Record-Route is written.
     record: Option<Option<Side>>,
     /// RFC 5393: branches at a time, here and behind.
@@ -74,6 +76,7 @@ impl Context {
             template: Some(start.template),
             mark: start.mark,
             rewrite: false,
+            edge: false,
             record: start.record,
             // An unreadable breadth is none, which ends the request here.
             breadth: told.as_ref().map_or(BREADTH, |n| n.as_ref().map_or(0, |n| (*n).min(BREADTH))),
@@ -108,6 +111,13 @@ impl Context {
         }
         targets.sort_by_key(|t| std::cmp::Reverse(t.q));
         self.waiting = targets.into();
+        self.settle(core, now);
+    }
+
+    /// Sends a phone's request on to whoever holds its account, the next where one is not there.
+    pub fn carry(&mut self, core: &mut Core, now: Instant, adapters: Vec<Candidate>) {
+        self.edge = true;
+        self.waiting = adapters.into();
         self.settle(core, now);
     }
 
@@ -263,12 +273,13 @@ impl Context {
     fn end(&mut self, core: &mut Core, now: Instant, index: u16, end: Final) {
         let id = BranchId { context: self.id, index };
         let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
-        branch.state = State::Done;
+        let silent = std::mem::replace(&mut branch.state, State::Done) == State::Calling && end.message.is_none();
         core.timers.cancel(&Timer::Branch(id));
         if self.answered {
             return;
         }
-        let nobody_else = end.status >= 600;
+        // Only who is not there leaves a phone to the next that holds its account.
+        let nobody_else = end.status >= 600 || (self.edge && !silent && !matches!(end.status, 430 | 503));
         self.finals.push(end);
         if nobody_else {
             self.stop(core, now);
@@ -357,6 +368,9 @@ impl Context {
     fn send(&mut self, core: &mut Core, now: Instant, target: Target, breadth: Option<u32>) {
         let Some(mut message) = self.template.clone() else { return };
         prepare(&mut message, &target, self.rewrite);
+        if self.edge {
+            path::send_from_edge(&mut message, target.uri());
+        }
         if let Some(caller) = &self.record {
             let callee = core.side_to(&target);
             path::record(&mut message, caller.as_ref(), callee.as_ref(), &core.passes);
@@ -387,6 +401,9 @@ pub(super) fn prepare(message: &mut Message, target: &Target, rewrite: bool) {
             }
             _ => message.set_request_uri(target.uri()),
         }
+    }
+    if let Target::Path { edge, .. } = target {
+        message.push_front(HeaderName::Route, &edge.path);
     }
     message.set_content_length();
 }

@@ -290,6 +290,22 @@ impl Router {
         path::proves_dialog(request, &self.core.config.domain, &self.core.passes)
     }
 
+    /// The Path that leads to a phone from here (RFC 3327), for whoever holds its account; none without links.
+    pub fn path_to(&self, flow: &Flow) -> Option<String> {
+        let side = self.core.link_side()?;
+        Some(format!("<sip:{}@{};lr>", self.core.passes.write_way(flow), side.place))
+    }
+
+    /// True for a request that brings such a Path as its Route.
+    pub fn is_by_way(&self, request: &Message) -> bool {
+        path::is_by_way(request, &self.core.config.domain, &self.core.passes)
+    }
+
+    /// True for the request of a phone whose account is held here, sent on by the peer that it came to.
+    pub fn is_from_edge(&self, request: &Message) -> bool {
+        path::is_from_edge(request, &self.core.config.domain)
+    }
+
     /// Requests that are on their way or answered a moment ago.
     pub fn contexts(&self) -> usize {
         self.contexts.len()
@@ -329,6 +345,7 @@ impl Router {
         let mut context = Context::new(id, tx, invite, Start { template: request, mark, record });
         match plan {
             Plan::Go(target) => context.follow(&mut self.core, now, target),
+            Plan::Edge(adapters) => context.carry(&mut self.core, now, adapters),
             Plan::Look { user, scope } => self.core.look(now, id, user, scope, in_dialog),
         }
         self.by_server.insert(tx, id);
