@@ -220,3 +220,59 @@ fn a_command_that_could_not_be_done_says_so() {
         assert!(!outcome.ok() && outcome.stderr.contains("chordial calls"), "{args:?}: {outcome:?}");
     }
 }
+
+/// A running Kamailio, asked to end: its children would outlive a kill.
+struct Kamailio(Process);
+
+impl Drop for Kamailio {
+    fn drop(&mut self) {
+        self.0.signal("TERM");
+    }
+}
+
+/// One that wants a digest of everybody.
+fn kamailio(dir: &Path) -> (Kamailio, std::net::SocketAddr) {
+    let port = free_ports(1);
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("sip-tests/interop/scenarios/kamailio.cfg");
+    let mut command = Command::new("kamailio");
+    command.arg("-f").arg(config).args(["-DD", "-E", "-n", "1", "-m", "32", "-M", "4", "-A"]);
+    command.arg(format!("LISTENON=udp:127.0.0.1:{port}"));
+    command.arg("-Y").arg(dir).arg("-w").arg(dir).arg("-P").arg(dir.join("kamailio.pid"));
+    let mut process = Process::start("kamailio", &mut command, dir);
+    eventually("kamailio listens", || {
+        assert!(process.ended().is_none(), "kamailio ended: {}", process.stderr());
+        if UdpSocket::bind(("127.0.0.1", port)).is_err() { Ok(()) } else { Err(process.stderr()) }
+    });
+    (Kamailio(process), std::net::SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
+#[test]
+fn phones_at_a_kamailio_that_challenges_everything() {
+    if !have("phones_at_a_kamailio_that_challenges_everything", &["kamailio"]) {
+        return;
+    }
+    let _one_at_a_time = heavy();
+    let dir = tempfile::Builder::new().prefix("chordial-").tempdir().unwrap();
+    let (_kamailio, registrar) = kamailio(dir.path());
+    let phone = |user: &str, args: &[&str]| {
+        let args: Vec<&str> = [&["--audio-in", "tone"], args].concat();
+        Peer::phone(dir.path(), user, "s3cret", registrar, &args)
+    };
+    let alice = phone("alice", &[]);
+    let (bob, carol) = (phone("bob", &["--auto-answer"]), phone("carol", &["--auto-answer"]));
+    let call = alice.call(&format!("sip:bob@{registrar}"), &[]);
+    with(&alice, "bob");
+    // Held by the caller, and by the callee: both are challenged for it.
+    done_command(&alice, &["hold"]);
+    calls(&bob, "bob is held", |c| c.first().is_some_and(|c| c["held_by"] == "there"));
+    done_command(&alice, &["resume"]);
+    done_command(&bob, &["hold"]);
+    calls(&alice, "alice is held", |c| c.first().is_some_and(|c| c["held_by"] == "there"));
+    done_command(&bob, &["resume"]);
+    done_command(&alice, &["transfer", &format!("sip:carol@{registrar}")]);
+    call.completed();
+    with(&carol, "bob");
+    with(&bob, "carol");
+    done_command(&bob, &["hangup"]);
+    calls(&carol, "the end of the call", <[Value]>::is_empty);
+}

@@ -73,6 +73,30 @@ impl Peer {
         peer
     }
 
+    /// Starts a plain phone with an account at `registrar`, once it is registered.
+    pub fn phone(dir: &Path, user: &str, password: &str, registrar: SocketAddr, args: &[&str]) -> Peer {
+        let data = dir.join(user);
+        std::fs::create_dir_all(&data).unwrap();
+        let secret = data.join("password");
+        std::fs::write(&secret, format!("{password}\n")).unwrap();
+        let sip = SocketAddr::from(([127, 0, 0, 1], free_ports(2)));
+        let mut command = chordial();
+        command.arg("start").arg("--headless").arg("--data").arg(&data).args(["--name", user]);
+        command.args(["--sip-listen", &sip.to_string(), "--registrar", &registrar.to_string(), "--password-file"]);
+        command.arg(&secret).args(args);
+        let (variable, value) = no_sound();
+        command.env(variable, value);
+        let process = Process::start(&format!("phone-{user}"), &mut command, dir);
+        let mut peer = Peer { name: user.into(), data, sip, overlay: sip, process };
+        eventually(&format!("{user} registers"), || {
+            assert!(peer.process.ended().is_none(), "{user} ended: {}", peer.process.stderr());
+            let status = peer.try_status()?;
+            let all = status["registrations"].as_array().map_or(0, Vec::len);
+            if all > 0 { Ok(()) } else { Err(status["registrations"].to_string() + &peer.process.stderr()) }
+        });
+        peer
+    }
+
     /// `status --json`.
     pub fn status(&self) -> Value {
         self.try_status().unwrap_or_else(|e| panic!("status of {}: {e}", self.name))

@@ -15,6 +15,7 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 const PACKAGES: &[(&str, &str)] = &[
     ("baresip", "baresip-core"),
     ("faketime", "faketime"),
+    ("kamailio", "kamailio"),
     ("miniupnpd", "miniupnpd-nftables"),
     ("nft", "nftables"),
     ("pactl", "pulseaudio-utils"),

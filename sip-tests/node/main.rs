@@ -9,6 +9,7 @@ mod world;
 mod adapters;
 mod between;
 mod calls;
+mod challenge;
 mod dialogs;
 mod disowned;
 mod early;

@@ -286,6 +286,7 @@ impl Node {
     }
 
     fn on_ended(&mut self, call: CallId, report: &Report) {
+        self.talk_ended(call);
         let hops = self.calls.hops.remove(&call).unwrap_or(0);
         self.calls.chosen.remove(&call);
         self.calls.devices.remove(&call);

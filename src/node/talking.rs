@@ -53,6 +53,14 @@ impl Node {
         }
     }
 
+    /// A call is over: nothing of it is waited for any longer.
+    pub(super) fn talk_ended(&mut self, call: CallId) {
+        for (_, request) in self.talking.holds.remove(&call).unwrap_or_default() {
+            let what = format!("call {} is over", call.0);
+            self.reply(request, Err(CommandError::new(what, "see `chordial calls`")));
+        }
+    }
+
     pub(super) fn command_mute(&mut self, call: Option<u64>, off: bool) -> Answer {
         let call = self.pick(call, &[State::Answered], "is answered")?;
         self.ua.mute(call, !off);

@@ -1,6 +1,6 @@
 //! The registration of a plain SIP phone with an outside registrar (RFC 3261 section 10.2), renewed before it ends.
 
-use super::outgoing::credentials;
+use super::challenge::credentials;
 use super::{Hop, Output, RequestKey, Timer, Ua, UaEvent};
 use crate::core::Instant;
 use crate::sip::msg::{HeaderName, Message, Method, Uri};

@@ -313,6 +313,8 @@ pub(super) struct Call {
     pub referred: ReferredCall,
     /// The call whose place this one takes.
     pub replaces: Option<CallId>,
+    /// Requests within it that may yet be challenged, and where they went.
+    pub asked: VecDeque<(Message, Hop)>,
     /// Where 3xx responses sent the caller: all, and those still to be tried.
     pub visited: Vec<String>,
     pub redirects: VecDeque<String>,
@@ -355,6 +357,7 @@ impl Call {
             referrer: None,
             referred: ReferredCall::default(),
             replaces: None,
+            asked: VecDeque::new(),
             visited: Vec::new(),
             redirects: VecDeque::new(),
         }

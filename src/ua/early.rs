@@ -2,7 +2,8 @@
 //! before the answer (early media, RFC 3960).
 //!
 //! The first description of the other end in a provisional response lets its voice be heard; ours is not sent until the call
-//! is answered (silence is, so that what latches on to a sender finds it). Only the first fork is heard.
+//! is answered (silence is, so that what latches on to a sender finds it). Only the first fork is heard. Left out: early media of our own,
+//! and ICE before the answer where the offer is ours.
 
 use super::call::{Call, Direction, Fork, State, Talk, by_link};
 use super::incoming::{described, offer_of};
@@ -10,7 +11,6 @@ use super::media::Described;
 use super::outgoing::next_hop;
 use super::{CallId, Ending, Output, RequestKey, Timer, Ua, media};
 use crate::core::Instant;
-use crate::sdp::ice::Credentials;
 use crate::sdp::{self, Session};
 use crate::secure::Role;
 use crate::sip::dialog::{Dialog, DialogId, RAck, REL100, ReliableOutput};
@@ -100,6 +100,11 @@ impl Ua {
         // A first reliable response brings the offer that the INVITE does not (RFC 3262 section 5): only if it has to.
         let offers = required && offer_of(&request).is_none();
         let reliable = reliable && (offers || offer_of(&request).is_some());
+        // The offer would show where this end is before it has answered: over a link, where anybody may come from, it is not sent, and
+        // nothing is said before the answer.
+        if offers && link {
+            return;
+        }
         if offers && opened.is_none() {
             invitation.offer_due = true;
             return self.out.push_back(Output::OpenMedia { call: id });
@@ -112,17 +117,12 @@ impl Ua {
         self.dress(&mut ringing, link);
         let mut offered = None;
         if let (true, Some(opened)) = (offers, opened) {
-            let ice = Credentials::draw(&mut self.rng);
             let local = media::local(opened, &self.profile.codecs, session_id, 1);
-            let local = self.local_ice(id, local, Some(&ice));
             let call_id = request.call_id().unwrap_or_default();
             let local = self.local_keyed(now, local, Described { role: Role::Offer, call_id, tag: &to_tag });
             let offer = sdp::negotiate::offer(&local);
             ringing.set_body("application/sdp", offer.to_bytes());
             offered = Some(offer);
-            if let Some(call) = self.calls.get_mut(&id) {
-                (call.ice.controlling, call.ice.local) = (true, Some(ice));
-            }
         }
         let timer = self.session_timer();
         let Some(call) = self.calls.get_mut(&id) else { return };

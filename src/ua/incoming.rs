@@ -420,6 +420,11 @@ impl Ua {
             let no = refusal.respond(request, &mut self.rng);
             return self.respond(tx, no);
         }
+        if call.talk.as_ref().is_some_and(|t| Some(t.dialog.id()) != DialogId::of_received(request).as_ref()) {
+            // One of several that rang, and not the one that was answered: nothing of the call ends with it.
+            let ok = self.reply(request, 200, "OK");
+            return self.respond(tx, ok);
+        }
         if call.talk.is_none() {
             // A caller may end an early dialog so (RFC 3261 section 15.1.2); a callee may not.
             let (status, reason) = if call.invitation.is_some() { (200, "OK") } else { (403, "Not answered yet") };

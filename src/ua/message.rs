@@ -4,7 +4,7 @@
 //! A text is `text/plain` in UTF-8. Between Chordial ends it travels sealed ([`SEALED_TYPE`]) and this module sees neither
 //! keys nor text; whoever sends and takes it does. Left out: `message/cpim`, `is-composing`, sessions (MSRP).
 
-use super::outgoing::credentials;
+use super::challenge::credentials;
 use super::{Hop, Output, RequestKey, Target, Ua, UaEvent};
 use crate::core::{Instant, UnixTime};
 use crate::sip::msg::{HeaderName, Message, Method};

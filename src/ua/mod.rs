@@ -8,10 +8,11 @@
 //! Calls have ICE where both ends do (RFC 8839): candidates found after the offer or the answer follow by INFO (RFC 8840), a restart
 //! is a further INVITE.
 //!
-//! Left out: offers in UPDATE and PRACK by this end (it makes them in INVITE), credentials for requests within a dialog.
+//! Left out: offers in UPDATE and PRACK by this end (it makes them in INVITE).
 
 mod account;
 mod call;
+mod challenge;
 mod early;
 mod hold;
 mod incoming;
@@ -19,6 +20,7 @@ mod info;
 mod media;
 pub mod message;
 mod outgoing;
+mod output;
 mod redirect;
 mod refresh;
 mod reoffer;
@@ -29,6 +31,7 @@ mod within;
 pub use account::{Account, AccountConfig};
 pub use call::{CallId, Direction, Ending, Report, State, Summary};
 pub use media::{IcePlan, MediaOpened, MediaPlan, MediaStats, Secured, VoiceKeys};
+pub use output::{Output, UaEvent};
 pub use transfer::ReferredCall;
 
 use crate::core::{Flow, Id, Instant, Redacted, Rng, TimerQueue, UnixTime};
@@ -143,210 +146,6 @@ pub enum RequestKey {
     Message(message::MessageKey),
 }
 
-/// What the user agent wants done.
-#[derive(Debug)]
-pub enum Output {
-    /// Send a request by a client transaction and tell [`Ua::sent`]. The Via is the sender's.
-    Request {
-        /// Comes back with the response.
-        key: RequestKey,
-        /// The request without Via.
-        message: Message,
-        /// Where to.
-        hop: Hop,
-    },
-    /// Send an ACK to a 2xx, outside of any transaction.
-    Ack {
-        /// The ACK without Via.
-        message: Message,
-        /// Where to.
-        hop: Hop,
-    },
-    /// Answer a request.
-    Respond {
-        /// Its transaction.
-        tx: ServerTxId,
-        /// The response.
-        message: Message,
-    },
-    /// Cancel an INVITE (RFC 3261 section 9.1).
-    Cancel {
-        /// Its transaction.
-        tx: ClientTxId,
-        /// Value of Reason (RFC 3326).
-        reason: Option<&'static str>,
-    },
-    /// Take sockets for a call's voice and tell [`Ua::media_opened`] or [`Ua::media_failed`].
-    OpenMedia {
-        /// Which call.
-        call: CallId,
-    },
-    /// Voice flows, or flows differently than before.
-    StartMedia {
-        /// Which call.
-        call: CallId,
-        /// Call-ID of a call that came in.
-        caller: Option<String>,
-        /// What was agreed and what is played and recorded.
-        plan: Box<MediaPlan>,
-    },
-    /// The other end may be found at these places too.
-    Candidates {
-        /// In which call.
-        call: CallId,
-        /// Further candidates.
-        candidates: Vec<crate::sdp::ice::Candidate>,
-    },
-    /// Silence goes out instead of what is said here, or that again.
-    Mute {
-        /// In which call.
-        call: CallId,
-        /// Silence.
-        muted: bool,
-    },
-    /// Send a DTMF digit (RFC 4733).
-    SendDtmf {
-        /// Which call.
-        call: CallId,
-        /// The digit.
-        digit: char,
-    },
-    /// The call's voice is over; its last figures go to [`Ua::media_closed`].
-    CloseMedia {
-        /// Which call.
-        call: CallId,
-    },
-    /// Something for the user.
-    Event {
-        /// What.
-        event: UaEvent,
-    },
-}
-
-/// What the user hears of.
-#[derive(Debug, Clone, PartialEq)]
-pub enum UaEvent {
-    /// A call rings here.
-    Incoming {
-        /// Which.
-        call: CallId,
-        /// The caller's URI as it says it is.
-        from: String,
-        /// Another call is under way.
-        waiting: bool,
-    },
-    /// The other end rings.
-    Ringing {
-        /// Which.
-        call: CallId,
-    },
-    /// Answered; the codec's name.
-    Answered {
-        /// Which.
-        call: CallId,
-        /// From the command, or the INVITE's arrival, to the answer.
-        setup: Duration,
-        /// Codec agreed.
-        codec: String,
-    },
-    /// Who holds whom has changed.
-    Held {
-        /// Which.
-        call: CallId,
-        /// This end holds the other one.
-        here: bool,
-        /// The other end holds this one.
-        there: bool,
-    },
-    /// What became of [`Ua::hold`].
-    HoldAnswered {
-        /// Which.
-        call: CallId,
-        /// Hold, or resume.
-        hold: bool,
-        /// Status and reason where the other end did not take it.
-        result: Result<(), (u16, String)>,
-    },
-    /// How a transfer by this end goes.
-    TransferProgress {
-        /// Which.
-        call: CallId,
-        /// What the other end was answered where it calls.
-        status: u16,
-        /// The reason phrase.
-        reason: String,
-    },
-    /// What became of [`Ua::transfer`].
-    TransferAnswered {
-        /// Which.
-        call: CallId,
-        /// Status and reason where it failed.
-        result: Result<(), (u16, String)>,
-    },
-    /// The other end wants this one to call somebody: [`Ua::place_referred`] or [`Ua::referral_failed`].
-    Referred {
-        /// In which call.
-        call: CallId,
-        /// Whom; a URI.
-        to: String,
-        /// What goes into the INVITE.
-        referred: ReferredCall,
-    },
-    /// A placed call was sent elsewhere: [`Ua::targets`] or [`Ua::give_up`].
-    Redirected {
-        /// Which.
-        call: CallId,
-        /// Where to; a URI.
-        to: String,
-    },
-    /// A digit came in an INFO.
-    Digit {
-        /// In which call.
-        call: CallId,
-        /// The digit.
-        digit: char,
-    },
-    /// Over, with its last figures.
-    Ended {
-        /// Which.
-        call: CallId,
-        /// How it went.
-        report: Box<Report>,
-    },
-    /// A MESSAGE has come: it is answered in its transaction by whoever hears of it.
-    Message {
-        /// Its transaction.
-        tx: ServerTxId,
-        /// The request.
-        request: Box<Message>,
-        /// It came by a peer's link.
-        link: bool,
-    },
-    /// A MESSAGE of ours has its answer.
-    MessageAnswered {
-        /// Which.
-        key: message::MessageKey,
-        /// Final status; 408 or 503 where nobody answered.
-        status: u16,
-        /// The reason phrase.
-        reason: String,
-    },
-    /// The account is registered for this long.
-    Registered {
-        /// Until it has to be renewed.
-        expires: Duration,
-    },
-    /// The account's registration has been taken back, or given up.
-    Unregistered,
-    /// The account is not registered.
-    RegistrationFailed {
-        /// SIP status, 0 when nobody answered.
-        status: u16,
-        /// The reason phrase.
-        reason: String,
-    },
-}
-
 /// What falls due in a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
@@ -428,7 +227,9 @@ impl Ua {
 
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.out.pop_front()
+        let output = self.out.pop_front()?;
+        self.remember_asked(&output);
+        Some(output)
     }
 
     /// When [`Ua::handle_timeout`] is due.
@@ -478,6 +279,9 @@ impl Ua {
 
     /// A response to a request of [`Output::Request`].
     pub fn on_response(&mut self, now: Instant, key: RequestKey, tx: ClientTxId, response: &Message) {
+        if matches!(response.status(), 401 | 407) && self.authorize_within(key, response) {
+            return;
+        }
         match key {
             RequestKey::Invite(call, leg) => self.on_invite_response(now, call, leg, tx, response),
             RequestKey::Register => self.on_register_response(now, response),

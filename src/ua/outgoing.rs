@@ -9,7 +9,6 @@ use crate::core::Instant;
 use crate::sdp::ice::{Credentials as IceCredentials, INFO_PACKAGE};
 use crate::sdp::{self, Session};
 use crate::secure::Role;
-use crate::sip::auth::{self, Credentials};
 use crate::sip::dialog::{Dialog, DialogError, DialogId};
 use crate::sip::msg::{HeaderName, Message, Method};
 use crate::sip::tx::ClientTxId;
@@ -21,8 +20,6 @@ const REMEMBERED: Duration = Duration::from_secs(40);
 const FIGURES: Duration = Duration::from_secs(2);
 /// Most devices rung by one call.
 const TARGETS: usize = 16;
-/// Most INVITEs of one leg: challenged, and asked for longer sessions.
-const MOST_INVITES: u32 = 8;
 
 impl Ua {
     /// Begins a call to `with` (a URI for the reports); [`Ua::targets`] says where that is.
@@ -291,48 +288,6 @@ impl Ua {
         }
     }
 
-    /// Answers a challenge once; false when there is nothing to answer it with.
-    fn authorize(&mut self, id: CallId, index: usize, response: &Message) -> bool {
-        let Some(leg) = self.calls.get_mut(&id).and_then(|c| c.legs.get_mut(index)) else { return false };
-        if leg.authorized || leg.cancelled {
-            return false;
-        }
-        let cnonce = self.rng.token(8);
-        let mut invite = leg.invite.clone();
-        if !credentials(&mut invite, response, self.profile.credentials.as_ref(), &cnonce) {
-            return false;
-        }
-        leg.authorized = true;
-        self.invite_again(id, index, invite);
-        true
-    }
-
-    /// Sends a leg's INVITE once more, changed.
-    fn invite_again(&mut self, id: CallId, index: usize, mut invite: Message) {
-        let Some(call) = self.calls.get_mut(&id) else { return };
-        // What the refused one has made is over with it.
-        call.forks.retain(|f| f.leg != Some(index));
-        let Some(leg) = call.legs.get_mut(index) else { return };
-        leg.cseq += 1;
-        invite.set(HeaderName::CSeq, format_args!("{} INVITE", leg.cseq));
-        leg.invite = invite.clone();
-        leg.tx = None;
-        let hop = leg.target.hop.clone();
-        self.out.push_back(Output::Request { key: RequestKey::Invite(id, index), message: invite, hop });
-    }
-
-    /// Asks for a longer session, where that was too short (RFC 4028 section 7.3); each time it is longer.
-    fn ask_longer(&mut self, id: CallId, index: usize, response: &Message) -> bool {
-        let Some(leg) = self.calls.get_mut(&id).and_then(|c| c.legs.get_mut(index)) else { return false };
-        if leg.cancelled || leg.cseq > MOST_INVITES || !leg.timer.too_small(response) {
-            return false;
-        }
-        let mut invite = leg.invite.clone();
-        leg.timer.ask(&mut invite);
-        self.invite_again(id, index, invite);
-        true
-    }
-
     pub(super) fn on_leg_failed(&mut self, now: Instant, id: CallId, index: usize, status: u16, reason: String) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         let Some(leg) = call.legs.get_mut(index) else { return };
@@ -454,7 +409,11 @@ impl Ua {
         self.timers.cancel(&Timer::Session(id));
         self.timers.cancel(&Timer::Reoffer(id));
         self.timers.cancel(&Timer::Reliable(id));
-        let unheld = call.wish.hold.take().or(call.talk.as_ref().and_then(|t| t.reoffer.as_ref()?.wish.hold));
+        let unheld = call
+            .wish
+            .hold
+            .take()
+            .or(call.talk.as_ref().and_then(|t| t.reoffer.as_ref().filter(|r| !r.answered)?.wish.hold));
         call.wish = super::call::Wish::default();
         (call.referral, call.replaces) = (None, None);
         call.redirects.clear();
@@ -504,33 +463,4 @@ pub(super) fn next_hop(dialog: &Dialog, made_by: &Hop) -> Hop {
         (Hop::Uri(_), Hop::Flow(flow)) if flow.conn.is_some() => Hop::Flow(*flow),
         (hop, _) => hop,
     }
-}
-
-/// Puts credentials for the challenges of `response` into `request`; false when none can be answered.
-pub(super) fn credentials(
-    request: &mut Message,
-    response: &Message,
-    known: Option<&(String, crate::core::Redacted<String>)>,
-    cnonce: &str,
-) -> bool {
-    let Some((user, password)) = known else { return false };
-    let (asked, answer_in) = match response.status() {
-        407 => (HeaderName::ProxyAuthenticate, HeaderName::ProxyAuthorization),
-        _ => (HeaderName::WwwAuthenticate, HeaderName::Authorization),
-    };
-    let Ok(challenge) = auth::choose(response.headers(asked)) else { return false };
-    let value = auth::answer(
-        &challenge,
-        &Credentials {
-            user,
-            password: password.reveal(),
-            method: request.method().as_str(),
-            uri: request.request_uri(),
-            body: request.body(),
-            nc: 1,
-            cnonce,
-        },
-    );
-    request.set(answer_in, value);
-    true
 }

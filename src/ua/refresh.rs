@@ -10,8 +10,22 @@ use std::time::Duration;
 
 /// A refresh that failed for now is tried again after this, and a random part of it.
 const AGAIN: Duration = Duration::from_secs(5);
+/// Most INVITEs of one leg: challenged, and asked for longer sessions.
+const MOST_INVITES: u32 = 8;
 
 impl Ua {
+    /// Asks for a longer session, where that was too short (RFC 4028 section 7.3); each time it is longer.
+    pub(super) fn ask_longer(&mut self, id: CallId, index: usize, response: &Message) -> bool {
+        let Some(leg) = self.calls.get_mut(&id).and_then(|c| c.legs.get_mut(index)) else { return false };
+        if leg.cancelled || leg.cseq > MOST_INVITES || !leg.timer.too_small(response) {
+            return false;
+        }
+        let mut invite = leg.invite.clone();
+        leg.timer.ask(&mut invite);
+        self.invite_again(id, index, invite);
+        true
+    }
+
     /// Sets the clock by the talk's timer.
     pub(super) fn arm_session(&mut self, id: CallId) {
         let call = self.calls.get(&id).filter(|c| !c.is_over());

@@ -170,6 +170,14 @@ impl Dialog {
         message
     }
 
+    /// Gives a request of ours that was challenged the next number, which it returns.
+    pub fn renumber(&mut self, message: &mut Message) -> u32 {
+        self.local_seq = self.local_seq.wrapping_add(1) & 0x7fff_ffff;
+        let method = message.method().clone();
+        message.set(HeaderName::CSeq, format_args!("{} {method}", self.local_seq));
+        self.local_seq
+    }
+
     /// The ACK for a 2xx to `invite`, a request of ours: the same sequence number and credentials
     /// (RFC 3261 section 13.2.2.4). Complete but for Via and, after a late offer, the body.
     pub fn ack(&self, invite: &Message) -> Message {
