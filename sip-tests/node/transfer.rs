@@ -166,7 +166,7 @@ fn refer(world: &mut World, talk: &mut Talk, to: &str) -> Message {
     let mut refer = talk.request(world, Method::Refer);
     refer.push("Refer-To", to);
     refer.push("Referred-By", "<sip:joe@elsewhere.example>");
-    refer.push("Contact", &talk.contact.clone());
+    refer.push("Contact", talk.contact.clone());
     talk.ask(world, &refer)
 }
 

@@ -1,7 +1,7 @@
 //! What the user agent wants done, and what its user hears of.
 
 use super::message::MessageKey;
-use super::{CallId, Hop, MediaPlan, ReferredCall, Report, RequestKey, Ua};
+use super::{CallId, Hop, MediaPlan, ReferredCall, Report, RequestKey};
 use crate::sdp::ice::Candidate;
 use crate::sip::msg::Message;
 use crate::sip::tx::{ClientTxId, ServerTxId};
@@ -10,7 +10,7 @@ use std::time::Duration;
 /// What the user agent wants done.
 #[derive(Debug)]
 pub enum Output {
-    /// Send a request by a client transaction and tell [`Ua::sent`]. The Via is the sender's.
+    /// Send a request by a client transaction and tell [`Ua::sent`](super::Ua::sent). The Via is the sender's.
     Request {
         /// Comes back with the response.
         key: RequestKey,
@@ -40,7 +40,7 @@ pub enum Output {
         /// Value of Reason (RFC 3326).
         reason: Option<&'static str>,
     },
-    /// Take sockets for a call's voice and tell [`Ua::media_opened`] or [`Ua::media_failed`].
+    /// Take sockets for a call's voice and tell [`Ua::media_opened`](super::Ua::media_opened) or [`Ua::media_failed`](super::Ua::media_failed).
     OpenMedia {
         /// Which call.
         call: CallId,
@@ -75,7 +75,7 @@ pub enum Output {
         /// The digit.
         digit: char,
     },
-    /// The call's voice is over; its last figures go to [`Ua::media_closed`].
+    /// The call's voice is over; its last figures go to [`Ua::media_closed`](super::Ua::media_closed).
     CloseMedia {
         /// Which call.
         call: CallId,
@@ -122,7 +122,7 @@ pub enum UaEvent {
         /// The other end holds this one.
         there: bool,
     },
-    /// What became of [`Ua::hold`].
+    /// What became of [`Ua::hold`](super::Ua::hold).
     HoldAnswered {
         /// Which.
         call: CallId,
@@ -140,14 +140,14 @@ pub enum UaEvent {
         /// The reason phrase.
         reason: String,
     },
-    /// What became of [`Ua::transfer`].
+    /// What became of [`Ua::transfer`](super::Ua::transfer).
     TransferAnswered {
         /// Which.
         call: CallId,
         /// Status and reason where it failed.
         result: Result<(), (u16, String)>,
     },
-    /// The other end wants this one to call somebody: [`Ua::place_referred`] or [`Ua::referral_failed`].
+    /// The other end wants this one to call somebody: [`Ua::place_referred`](super::Ua::place_referred) or [`Ua::referral_failed`](super::Ua::referral_failed).
     Referred {
         /// In which call.
         call: CallId,
@@ -156,7 +156,7 @@ pub enum UaEvent {
         /// What goes into the INVITE.
         referred: ReferredCall,
     },
-    /// A placed call was sent elsewhere: [`Ua::targets`] or [`Ua::give_up`].
+    /// A placed call was sent elsewhere: [`Ua::targets`](super::Ua::targets) or [`Ua::give_up`](super::Ua::give_up).
     Redirected {
         /// Which.
         call: CallId,
