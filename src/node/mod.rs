@@ -16,6 +16,7 @@
 //! | `reach` | where this node can be reached, and what follows when it moves |
 //! | `discovery` | peers found on the local network: whom a peer that is alone joins |
 //! | `calls` | the user agent: targets, media, reports |
+//! | `talking` | what is done with a call under way |
 //! | `paths` | the ways that calls' media take (ICE) |
 //! | `route` | the registrar and the proxy for standard phones |
 //! | `attach` | kept links: dials, signs of life, through whom this node and others are reached |
@@ -104,6 +105,7 @@ mod route;
 mod settings;
 mod setup;
 mod strangers;
+mod talking;
 mod twin;
 mod vouch;
 mod ways;
@@ -162,6 +164,7 @@ pub struct Node {
     unheard: TimerQueue<ClientTxId>,
     ring: ring::Ring,
     calls: calls::Calls,
+    talking: talking::Talking,
     twin: twin::Twin,
     paths: paths::Paths,
     /// When it was made: [`Setup::system`] is the other clock then.
@@ -224,6 +227,7 @@ impl Node {
             unheard: TimerQueue::new(),
             ring: ring::Ring::new(&setup),
             calls: calls::Calls::default(),
+            talking: talking::Talking::default(),
             twin: twin::Twin::default(),
             paths: paths::Paths::default(),
             started: now,

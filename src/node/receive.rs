@@ -63,14 +63,14 @@ impl Node {
                 Output::Response { tx, message } => self.on_response(now, tx, message),
                 Output::Timeout { tx } => self.on_no_response(now, tx, 408),
                 Output::TransportError { tx } => self.on_no_response(now, tx, 503),
-                Output::Cancel { invite, .. } => self.on_cancel(now, invite),
+                Output::Cancel { invite, message } => self.on_cancel(now, invite, Some(&message)),
                 Output::Ack { message, flow } => self.on_ack(now, message, flow),
                 // It comes after its transaction is gone, or was never ours; the layer counts it.
                 Output::StrayResponse { .. } => {}
                 // Whoever has the transaction hears of it by its own timers: no ACK, no BYE.
                 Output::ServerTimeout { .. } => {}
                 // Whoever called hangs on a stream that is gone and cannot be told: as good as a CANCEL.
-                Output::ServerTransportError { tx } => self.on_cancel(now, tx),
+                Output::ServerTransportError { tx } => self.on_cancel(now, tx, None),
                 Output::Terminated { tx: TxId::Client(tx) } => {
                     self.unheard.cancel(&tx);
                     self.owners.remove(&tx);
@@ -343,11 +343,22 @@ impl Node {
         }
     }
 
-    fn on_cancel(&mut self, now: Instant, invite: tx::ServerTxId) {
+    /// Cancels an INVITE of ours, and says why where there is a reason (RFC 3326).
+    pub(super) fn cancel_tx(&mut self, now: Instant, tx: tx::ClientTxId, reason: Option<&str>) {
+        match reason {
+            Some(reason) => self.tx.cancel_because(now, tx, reason),
+            None => self.tx.cancel(now, tx),
+        };
+    }
+
+    fn on_cancel(&mut self, now: Instant, invite: tx::ServerTxId, cancel: Option<&Message>) {
         self.cancel_vouching(now, invite);
         self.cancel_held(now, invite);
         self.cancel_at_edge(now, invite);
-        self.ua.on_cancel(now, invite);
+        self.ua.on_cancel(now, invite, cancel);
+        if let Some(reason) = cancel.and_then(|c| c.header(HeaderName::Reason)) {
+            self.router.cancel_reason(invite, reason);
+        }
         self.router.on_cancel(now, invite);
     }
 

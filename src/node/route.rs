@@ -226,8 +226,8 @@ impl Node {
                 self.prove_answer(now, &mut message);
                 self.tx.respond(now, tx, message);
             }
-            Output::Cancel { tx } => {
-                self.tx.cancel(now, tx);
+            Output::Cancel { tx, reason } => {
+                self.cancel_tx(now, tx, reason.as_deref());
             }
             Output::ForwardStateless { message, target, via_branch } => {
                 if matches!(target, Target::Ua { .. }) || self.ua.owns(&message) {

@@ -603,7 +603,7 @@ impl World {
                 assert!(h.open.contains(call), "{command:?} without sockets");
                 None
             }
-            MediaCommand::Send { .. } | MediaCommand::Take { .. } => None,
+            MediaCommand::Send { .. } | MediaCommand::Take { .. } | MediaCommand::Mute { .. } => None,
         }
     }
 }

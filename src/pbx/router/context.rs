@@ -35,6 +35,8 @@ pub(super) struct Context {
     /// No branch is added any more.
     closed: bool,
     cancelled: bool,
+    /// Why the branches are cancelled, in the words of RFC 3326.
+    pub reason: Option<Box<str>>,
     pub answered: bool,
     /// Kept for more 2xx until then.
     pub linger: Option<Instant>,
@@ -84,6 +86,7 @@ impl Context {
             finals: Vec::new(),
             closed: false,
             cancelled: false,
+            reason: None,
             answered: false,
             linger: None,
         }
@@ -136,7 +139,7 @@ impl Context {
         let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
         if branch.state == State::Done {
             // It was given up while it was on its way out.
-            core.say(Output::Cancel { tx: client });
+            core.say(Output::Cancel { tx: client, reason: self.reason.clone() });
             return;
         }
         if let Some(old) = branch.client.replace(client) {
@@ -144,7 +147,7 @@ impl Context {
             core.by_client.remove(&old);
         }
         if branch.cancelled {
-            core.say(Output::Cancel { tx: client });
+            core.say(Output::Cancel { tx: client, reason: self.reason.clone() });
         }
         core.by_client.insert(client, BranchId { context: self.id, index });
     }
@@ -181,6 +184,7 @@ impl Context {
                 self.answered = true;
                 self.template = None;
                 self.finals.clear();
+                self.reason = Some("SIP;cause=200;text=\"Call completed elsewhere\"".into());
                 self.stop(core, now);
                 core.say(Output::Respond { tx: self.server, message });
             }
@@ -213,11 +217,11 @@ impl Context {
                 branch.cancelled = true;
                 branch.expired = true;
                 core.timers.set(Timer::Branch(id), now + CANCELLED);
-                core.say(Output::Cancel { tx });
+                core.say(Output::Cancel { tx, reason: self.reason.clone() });
             }
             Some(tx) => {
                 if self.invite && !branch.cancelled {
-                    core.say(Output::Cancel { tx });
+                    core.say(Output::Cancel { tx, reason: self.reason.clone() });
                 }
                 self.fail(core, now, index, 408);
             }
@@ -299,7 +303,7 @@ impl Context {
             match branch.client {
                 Some(tx) => {
                     core.timers.set(Timer::Branch(id), now + CANCELLED);
-                    core.say(Output::Cancel { tx });
+                    core.say(Output::Cancel { tx, reason: self.reason.clone() });
                 }
                 None => {
                     branch.state = State::Done;

@@ -127,6 +127,13 @@ impl Router {
         }
     }
 
+    /// Why the INVITE is cancelled: what its CANCEL says in Reason, told on all ways. To be called before [`Router::on_cancel`].
+    pub fn cancel_reason(&mut self, invite: ServerTxId, reason: &str) {
+        if let Some(id) = self.by_server.get(&invite).copied() {
+            self.with(id, |context, _| context.reason = Some(reason.into()));
+        }
+    }
+
     /// An ACK that belongs to no transaction here.
     pub fn on_ack(&mut self, now: Instant, ack: Message, flow: &Flow) {
         let mut ack = ack;
@@ -197,7 +204,7 @@ impl Router {
         if self.contexts.contains_key(&branch.context) {
             self.with(branch.context, |context, core| context.sent(core, branch.index, client));
         } else {
-            self.core.say(Output::Cancel { tx: client });
+            self.core.say(Output::Cancel { tx: client, reason: None });
         }
     }
 

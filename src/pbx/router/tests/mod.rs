@@ -221,7 +221,7 @@ impl Node {
                     Output::Respond { tx, message } => {
                         self.layer.respond(self.now, tx, message);
                     }
-                    Output::Cancel { tx } => {
+                    Output::Cancel { tx, .. } => {
                         self.layer.cancel(self.now, tx);
                     }
                 }
