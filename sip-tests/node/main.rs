@@ -32,4 +32,5 @@ mod security;
 mod settings;
 mod store;
 mod tier;
+mod two_paths;
 mod voice;

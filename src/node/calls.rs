@@ -280,6 +280,7 @@ impl Node {
                 self.ua.media_opened(now, call, opened);
             }
             MediaInput::Packet { call, local, from, bytes } => self.on_path_packet(now, call, local, from, &bytes),
+            MediaInput::Lanes { call, figures } => self.paths.set_lanes(call, figures),
             MediaInput::Failed { call, why } => self.ua.media_failed(now, call, &why),
             MediaInput::Dtmf { call, digit } => {
                 let request = self.calls.commands.get(&call).copied();
@@ -306,7 +307,8 @@ impl Node {
         };
         let with_key = |s: Summary| {
             let (key, standing) = shown(self.calls.parties.get(&s.call));
-            CallStatus { security: security(&s.call), path: path(&s), key, standing, ..call_status(s) }
+            let paths = self.paths.both(s.call);
+            CallStatus { security: security(&s.call), path: path(&s), paths, key, standing, ..call_status(s) }
         };
         alive.map(with_key).collect()
     }

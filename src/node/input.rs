@@ -181,6 +181,13 @@ pub enum MediaInput {
         /// All of it.
         bytes: Vec<u8>,
     },
+    /// How the two ways of a call are: when voice moves, and every second.
+    Lanes {
+        /// Of which call.
+        call: CallId,
+        /// Of both.
+        figures: crate::nat::ice::Figures,
+    },
     /// They could not be, or the audio source or sink could not be opened.
     Failed {
         /// Which call.

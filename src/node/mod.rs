@@ -17,6 +17,7 @@
 //! | `discovery` | peers found on the local network: whom a peer that is alone joins |
 //! | `calls` | the user agent: targets, media, reports |
 //! | `paths` | the ways that calls' media take (ICE) |
+//! | `second` | the second way of a call, beside the first |
 //! | `route` | the registrar and the proxy for standard phones |
 //! | `attach` | kept links: dials, signs of life, through whom this node and others are reached |
 //! | `detour` | the way of a request to a peer, and around whoever fails on it |
@@ -99,6 +100,7 @@ mod relay;
 mod ring;
 mod role;
 mod route;
+mod second;
 mod settings;
 mod setup;
 mod strangers;

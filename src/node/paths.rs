@@ -5,19 +5,23 @@
 //! When the way falls silent, or this machine has moved, a further INVITE starts ICE anew; the old way goes on until a new one is
 //! found.
 
+use super::control::PathStatus;
+use super::second::Second;
 use super::{MediaCommand, Node, Output};
 use crate::config::Ice;
 use crate::core::Instant;
-use crate::nat::ice::{self, Agent, Clocks, Datagram, Gatherer, Pair, Relay, RelayOutput, RelayServer, Route};
+use crate::nat::ice::{self, Agent, Clocks, Datagram, Figures, Gatherer, Pair, Relay, RelayOutput, RelayServer, Route};
 use crate::sdp::ice::{Candidate, CandidateKind, Credentials};
 use crate::ua::{CallId, IcePlan, MediaOpened};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 /// Checks kept that arrive before signalling has said whose they are.
 const EARLY: usize = 16;
 /// STUN and TURN servers of one call.
 const SERVERS: usize = 6;
+/// Relays of one call and family: one for each of its two ways.
+const RELAYS: usize = 2;
 
 /// The sessions of all calls.
 #[derive(Default)]
@@ -38,17 +42,16 @@ struct Path {
     selected: Option<Pair>,
     /// It leads through a relay of ours whose channel is not there yet.
     unbound: bool,
+    /// Where both ends keep one.
+    second: Option<Second>,
+    /// The media threads have a second way.
+    doubled: bool,
 }
 
 impl Path {
     /// The way for the packets of the chosen pair; none where its channel is not there yet.
     fn route(&self) -> Option<Route> {
-        let Pair { local, remote, local_kind, .. } = self.selected?;
-        if local_kind != CandidateKind::Relayed {
-            return Some(Route { socket: local, remote, relay: None });
-        }
-        let relay = self.relays.iter().find(|r| r.relayed() == Some(local))?;
-        Some(Route { socket: relay.base(), remote, relay: Some(relay.way(remote)?) })
+        route_of(&self.relays, self.selected.as_ref()?)
     }
 
     /// Sends by a socket, or by a relayed address.
@@ -61,9 +64,10 @@ impl Path {
     /// A STUN message came to an address of ours: a socket's or a relayed one.
     fn check(&mut self, now: Instant, local: SocketAddr, from: SocketAddr, bytes: &[u8]) {
         let taken = self.session.as_mut().is_some_and(|s| s.agent.handle(now, local, from, bytes))
-            || self.old.as_mut().is_some_and(|old| old.handle(now, local, from, bytes));
+            || self.old.as_mut().is_some_and(|old| old.handle(now, local, from, bytes))
+            || self.second.as_mut().is_some_and(|s| s.handle(now, self.selected.as_ref(), local, from, bytes));
         // Of an answer that is still on its way, or nobody's.
-        if !taken && self.early.len() < EARLY {
+        if !taken && !ice::is_probe(bytes) && self.early.len() < EARLY {
             self.early.push_back((local, from, bytes.to_vec()));
         }
     }
@@ -93,21 +97,64 @@ impl Paths {
         let times = self.calls.values().flat_map(|path| {
             let agents = path.session.as_ref().map(|s| &s.agent).into_iter().chain(&path.old);
             let relays = path.relays.iter().filter_map(Relay::poll_timeout);
-            agents.filter_map(Agent::poll_timeout).chain(path.gatherer.poll_timeout()).chain(relays)
+            let second = path.second.as_ref().and_then(Second::poll_timeout);
+            agents.filter_map(Agent::poll_timeout).chain(path.gatherer.poll_timeout()).chain(relays).chain(second)
         });
         times.min()
     }
 
     /// A call's way in a word: `direct`, `srflx` (through a NAT), `relay HOST`; none where ICE has found none or has no part.
     pub fn describe(&self, call: CallId) -> Option<String> {
-        let pair = self.calls.get(&call)?.selected?;
-        Some(match (pair.local_kind, pair.remote_kind) {
-            (CandidateKind::Relayed, _) => format!("relay {}", pair.local.ip()),
-            (_, CandidateKind::Relayed) => format!("relay {}", pair.remote.ip()),
-            _ if pair.translated => "srflx".into(),
-            _ => "direct".into(),
-        })
+        let path = self.calls.get(&call)?;
+        let second = path.second.as_ref().filter(|s| s.figures.is_some_and(|f| f.on_second));
+        Some(word(&second.and_then(Second::selected).copied().or(path.selected)?))
     }
+
+    /// Both ways of a call that has two, the one that voice takes marked.
+    pub fn both(&self, call: CallId) -> Vec<PathStatus> {
+        let Some(path) = self.calls.get(&call) else { return Vec::new() };
+        let second = path.second.as_ref().filter(|_| path.doubled);
+        let (Some(first), Some((other, figures))) =
+            (path.selected, second.and_then(|s| Some((s.selected()?, s.figures?))))
+        else {
+            return Vec::new();
+        };
+        let ways = [first, *other].into_iter().enumerate();
+        let status = |(n, pair): (usize, Pair)| PathStatus {
+            path: word(&pair),
+            active: figures.both || figures.on_second == (n == 1),
+            rtt_ms: figures.rtt[n].map(|rtt| rtt.as_secs_f64() * 1000.0),
+            loss: figures.loss[n],
+        };
+        ways.map(status).collect()
+    }
+
+    /// The media threads say how the two ways of a call are.
+    pub fn set_lanes(&mut self, call: CallId, figures: Figures) {
+        if let Some(second) = self.calls.get_mut(&call).and_then(|p| p.second.as_mut()) {
+            second.figures = Some(figures);
+        }
+    }
+}
+
+/// A way in a word.
+fn word(pair: &Pair) -> String {
+    match (pair.local_kind, pair.remote_kind) {
+        (CandidateKind::Relayed, _) => format!("relay {}", pair.local.ip()),
+        (_, CandidateKind::Relayed) => format!("relay {}", pair.remote.ip()),
+        _ if pair.translated => "srflx".into(),
+        _ => "direct".into(),
+    }
+}
+
+/// The way for packets of a pair; none where it leads through a relay of ours whose channel is not there yet.
+fn route_of(relays: &[Relay], pair: &Pair) -> Option<Route> {
+    let Pair { local, remote, local_kind, .. } = *pair;
+    if local_kind != CandidateKind::Relayed {
+        return Some(Route { socket: local, remote, relay: None });
+    }
+    let relay = relays.iter().find(|r| r.relayed() == Some(local))?;
+    Some(Route { socket: relay.base(), remote, relay: Some(relay.way(remote)?) })
 }
 
 impl Node {
@@ -161,14 +208,16 @@ impl Node {
         configured.chain(granted).take(SERVERS).collect()
     }
 
-    /// Asks the best relay of each family for an address, from the first socket of that family.
+    /// Asks the best relays of each family for an address each, from the first socket of that family.
     fn use_relays(&mut self, now: Instant, call: CallId, servers: &[RelayServer]) {
         let Some(path) = self.paths.calls.get_mut(&call).filter(|p| p.relays.is_empty()) else { return };
         let bases: Vec<_> = path.gatherer.found().iter().filter(|l| l.told.kind == CandidateKind::Host).collect();
         for v4 in [true, false] {
             let base = bases.iter().map(|l| l.base).find(|b| b.is_ipv4() == v4 && !b.ip().is_loopback());
-            let server = servers.iter().find(|s| s.addr.is_ipv4() == v4 && !s.addr.ip().is_loopback());
-            if let (Some(base), Some(server)) = (base, server) {
+            let Some(base) = base else { continue };
+            let usable = servers.iter().filter(|s| s.addr.is_ipv4() == v4 && !s.addr.ip().is_loopback());
+            let mut hosts = BTreeSet::new();
+            for server in usable.filter(|s| hosts.insert(s.addr.ip())).take(RELAYS) {
                 path.relays.push(Relay::new(now, server.clone(), base, self.rng.fork()));
             }
         }
@@ -194,13 +243,14 @@ impl Node {
         let Some(clocks) = self.setup.system.map(|system| Clocks { now: self.started, system }) else { return };
         let Some(path) = self.paths.calls.get_mut(&call) else { return };
         let Some(plan) = plan else {
-            (path.session, path.old, path.selected) = (None, None, None);
+            (path.session, path.old, path.selected, path.second) = (None, None, None, None);
             return;
         };
         if let Some(session) = path.session.as_mut()
             && (&session.local, &session.remote) == (&plan.local, &plan.remote.credentials)
         {
-            return session.agent.add_remote(now, &plan.remote.candidates);
+            session.agent.add_remote(now, &plan.remote.candidates);
+            return;
         }
         // One that is lite never controls (RFC 8445 section 6.1.1).
         let controlling = plan.controlling || plan.remote.lite;
@@ -212,14 +262,19 @@ impl Node {
         for (local, from, bytes) in std::mem::take(&mut path.early) {
             session.agent.handle(now, local, from, &bytes);
         }
+        path.second = plan.remote.second.then(|| Second::new(plan));
         let before = path.session.replace(session);
         path.old = before.map(|s| s.agent).filter(|a| a.selected().is_some()).or(path.old.take());
     }
 
     /// The other end has told of further candidates.
     pub(super) fn on_remote_candidates(&mut self, now: Instant, call: CallId, candidates: &[Candidate]) {
-        if let Some(session) = self.paths.calls.get_mut(&call).and_then(|p| p.session.as_mut()) {
+        let Some(path) = self.paths.calls.get_mut(&call) else { return };
+        if let Some(session) = path.session.as_mut() {
             session.agent.add_remote(now, candidates);
+        }
+        if let Some(second) = path.second.as_mut() {
+            second.add_remote(now, candidates);
         }
     }
 
@@ -238,6 +293,9 @@ impl Node {
             if let Some(session) = path.session.as_mut() {
                 session.add_found(now, &path.gatherer);
             }
+            if let Some(second) = path.second.as_mut() {
+                second.add_found(now, &path.gatherer);
+            }
             return self.ua.candidates(call, candidates);
         }
         if !path.relays.iter_mut().any(|r| r.handle(now, local, from, bytes)) {
@@ -248,7 +306,7 @@ impl Node {
     /// Before a call's sockets are closed: its relays are given back.
     pub(super) fn end_path(&mut self, now: Instant, call: CallId) {
         let Some(path) = self.paths.calls.get_mut(&call) else { return };
-        (path.session, path.old) = (None, None);
+        (path.session, path.old, path.second) = (None, None, None);
         for relay in &mut path.relays {
             relay.close(now);
         }
@@ -268,6 +326,7 @@ impl Node {
 
     /// Fires what is due.
     pub(super) fn paths_timeout(&mut self, now: Instant) {
+        let clocks = self.setup.system.map(|system| Clocks { now: self.started, system });
         for path in self.paths.calls.values_mut() {
             if path.gatherer.poll_timeout().is_some_and(|due| due <= now) {
                 path.gatherer.handle_timeout(now);
@@ -281,6 +340,9 @@ impl Node {
                 if agent.poll_timeout().is_some_and(|due| due <= now) {
                     agent.handle_timeout(now);
                 }
+            }
+            if let (Some(second), Some(clocks)) = (&mut path.second, clocks) {
+                second.handle_timeout(now, clocks, &path.gatherer, &mut self.rng);
             }
         }
     }
@@ -310,6 +372,11 @@ impl Node {
                     ice::Output::Send(datagram) => self.out.extend(path.send(now, datagram).map(send)),
                     ice::Output::Selected(pair) => {
                         (path.selected, path.old, path.unbound) = (Some(pair), None, true);
+                        // Of a session before, or where it would share with the first now.
+                        let shares = path.second.as_mut().is_none_or(|second| second.on_first(now, &pair));
+                        if shares && std::mem::take(&mut path.doubled) {
+                            self.out.push_back(Output::Media(MediaCommand::Second { call, second: None }));
+                        }
                     }
                     ice::Output::Silent => restarts.push(call),
                     ice::Output::Expired => {
@@ -323,6 +390,15 @@ impl Node {
             {
                 path.unbound = false;
                 self.out.push_back(Output::Media(MediaCommand::Route { call, route: Some(route) }));
+            }
+            while let Some(datagram) = path.second.as_mut().and_then(|s| s.poll_send(now, path.selected.as_ref())) {
+                self.out.extend(path.send(now, datagram).map(send));
+                busy = true;
+            }
+            let ready = path.second.as_mut().filter(|_| !path.unbound && path.selected.is_some());
+            if let Some(told) = ready.and_then(|s| s.tell(call, |pair| route_of(&path.relays, pair))) {
+                path.doubled = true;
+                self.out.push_back(told);
             }
         }
         for call in restarts {
@@ -350,6 +426,9 @@ impl Node {
                             if path.gatherer.add_relayed(addr, base) {
                                 if let Some(session) = path.session.as_mut() {
                                     session.add_found(now, &path.gatherer);
+                                }
+                                if let Some(second) = path.second.as_mut() {
+                                    second.add_found(now, &path.gatherer);
                                 }
                                 told.push((call, path.gatherer.candidates()));
                             }

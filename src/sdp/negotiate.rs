@@ -18,7 +18,7 @@
 //! Left out: SDES (`RTP/SAVP` is refused) and bundles (their attributes are not answered, which is how one declines them); a
 //! second component for RTCP; the updated offer that tells third parties which pair was chosen (RFC 8839 section 4.4.1).
 
-use super::ice::Ice;
+use super::ice::{Ice, SECOND};
 use super::{Attribute, Connection, Direction, Media, Origin, RtpMap, Session};
 use std::net::SocketAddr;
 
@@ -249,7 +249,10 @@ pub fn complete(offer: &Session, answer: &Session) -> Result<Agreed, NegotiateEr
     let mux = ours.attribute("rtcp-mux").is_some() && theirs.attribute("rtcp-mux").is_some();
     let offered_keys = ours.attribute("fingerprint").is_some();
     let keys = if offered_keys && mux { remote_keys(answer, theirs, Setup::of_answer) } else { None };
-    let ice = if ours.attribute("ice-ufrag").is_some() && mux { remote_ice(answer, theirs) } else { None };
+    let mut ice = if ours.attribute("ice-ufrag").is_some() && mux { remote_ice(answer, theirs) } else { None };
+    if let Some(theirs) = &mut ice {
+        theirs.second &= ours.attribute(SECOND).is_some();
+    }
     Ok(Agreed { keys, ice, ..agree(answer, theirs, index, codecs, &events, wanted, mux)? })
 }
 
@@ -286,7 +289,10 @@ fn answer_stream(
         return Err(NegotiateError::NoAudio);
     }
     let wants_ice = local.ice.is_some() && mux;
-    let ice = if wants_ice { remote_ice(offer, media) } else { None };
+    let mut ice = if wants_ice { remote_ice(offer, media) } else { None };
+    if let (Some(ours), Some(theirs)) = (&local.ice, &mut ice) {
+        theirs.second &= ours.second;
+    }
     let mismatch = wants_ice && ice.is_none() && Ice::of(offer, media).is_some();
     let agreed = Agreed { keys, ice, ..agreed };
 
@@ -300,7 +306,8 @@ fn answer_stream(
         push_keys(&mut answered, ours, if theirs.active { "active" } else { "passive" });
     }
     match (&local.ice, &agreed.ice) {
-        (Some(ours), Some(_)) => ours.push(&mut answered),
+        // A second way takes two who know of it.
+        (Some(ours), Some(theirs)) => Ice { second: theirs.second, ..ours.clone() }.push(&mut answered),
         _ if mismatch => answered.attributes.push(Attribute::flag("ice-mismatch")),
         _ => {}
     }

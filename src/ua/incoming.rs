@@ -147,7 +147,7 @@ impl Ua {
         if self.profile.ice != Policy::Off {
             let credentials = Credentials::draw(&mut self.rng);
             local.rtcp_mux = true;
-            local.ice = Some(Ice { credentials, lite: false, trickle: true, candidates: Vec::new() });
+            local.ice = Some(Ice { credentials, lite: false, trickle: true, second: false, candidates: Vec::new() });
         }
         let local = self.local_keyed(now, local, described(Role::Answer, request));
         let refused = |why: &dyn std::fmt::Display| (488, format!("Not Acceptable Here: {why}"));

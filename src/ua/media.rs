@@ -194,7 +194,8 @@ impl Ua {
         }
         call.ice.told = call.ice.candidates.len();
         let candidates = call.ice.candidates.clone();
-        let ice = ice::Ice { credentials: credentials.clone(), lite: false, trickle: true, candidates };
+        let (credentials, second) = (credentials.clone(), self.profile.second_path);
+        let ice = ice::Ice { credentials, lite: false, trickle: true, second, candidates };
         LocalMedia { rtcp_mux: true, ice: Some(ice), ..local }
     }
 

@@ -64,6 +64,8 @@ pub struct Profile {
     pub encrypted_only: bool,
     /// Whether calls look for a way between both ends.
     pub ice: crate::config::Ice,
+    /// Calls keep a second way beside the first, where the other end does too.
+    pub second_path: bool,
 }
 
 /// Where a request goes.

@@ -37,6 +37,7 @@ impl Ua {
             credentials: local.clone(),
             lite: false,
             trickle: true,
+            second: false,
             candidates: ice.candidates[ice.told..].to_vec(),
         };
         ice.told = ice.candidates.len();

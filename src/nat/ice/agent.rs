@@ -6,7 +6,7 @@ use crate::sdp::ice::{self, CandidateKind, Credentials};
 use is::stun::{StunMessage, StunPacket};
 use is::{IceAgent, IceAgentEvent, IceCreds, Protocol};
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Checks leave at least this far apart (RFC 8445 section 14.2: Ta).
@@ -39,6 +39,25 @@ pub struct Pair {
     pub remote_kind: CandidateKind,
     /// A NAT stands between: the other end sees another address than `local`, or is seen under another than it has.
     pub translated: bool,
+}
+
+impl Pair {
+    /// What cuts one of the two ways is likely to cut the other: they have a relay in common, or both lead straight from the same
+    /// address to the same address; with `partly`, also where only one end is the same.
+    pub fn shares(&self, other: &Pair, partly: bool) -> bool {
+        let straight = |p: &Pair| p.relays().next().is_none();
+        if straight(self) && straight(other) {
+            let (here, there) = (self.local.ip() == other.local.ip(), self.remote.ip() == other.remote.ip());
+            return if partly { here || there } else { here && there };
+        }
+        self.relays().any(|relay| other.relays().any(|o| o == relay))
+    }
+
+    fn relays(&self) -> impl Iterator<Item = IpAddr> {
+        let ours = (self.local_kind == CandidateKind::Relayed).then_some(self.local.ip());
+        let theirs = (self.remote_kind == CandidateKind::Relayed).then_some(self.remote.ip());
+        ours.into_iter().chain(theirs)
+    }
 }
 
 /// What a session wants.
@@ -187,6 +206,11 @@ impl Agent {
     /// The way that media take.
     pub fn selected(&self) -> Option<Pair> {
         self.selected
+    }
+
+    /// What the way between these addresses would be.
+    pub fn between(&self, local: SocketAddr, remote: SocketAddr) -> Pair {
+        self.pair(local, remote)
     }
 
     /// Before anything works the other end may be late; afterwards it answers every check.

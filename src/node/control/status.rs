@@ -222,12 +222,28 @@ pub struct CallStatus {
     /// The voice's way as in [`CallReport::path`], once agreed.
     #[serde(default)]
     pub path: String,
+    /// The two ways of a call that has two, the one that ICE holds for the better first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<PathStatus>,
     /// Short fingerprint of the other end's user key, where that is what it is known by.
     #[serde(default)]
     pub key: String,
     /// How that key stands: `contact`, `known`, `new-key`, `changed`.
     #[serde(default)]
     pub standing: String,
+}
+
+/// One of the two ways of a call.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct PathStatus {
+    /// As in [`CallReport::path`].
+    pub path: String,
+    /// What this end says goes by it; both do while packets are lost.
+    pub active: bool,
+    /// Round trip of its probes, milliseconds, once measured.
+    pub rtt_ms: Option<f64>,
+    /// Share of its latest 64 probes from here that did not arrive, 0 to 1.
+    pub loss: f64,
 }
 
 /// One of the keys that claim a name.
