@@ -12,7 +12,7 @@ fn seconds(n: u64) -> Duration {
 }
 
 /// bob, alone in his ring, answering by himself or not, and a raw end that calls him.
-fn bob(seed: u64, auto: bool) -> (World, Talk) {
+pub fn bob(seed: u64, auto: bool) -> (World, Talk) {
     let mut world = World::new(seed);
     world.peer("bob", |c| {
         c.user.auto_answer = auto;

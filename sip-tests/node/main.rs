@@ -33,4 +33,5 @@ mod settings;
 mod store;
 mod tier;
 mod two_paths;
+mod vanished;
 mod voice;

@@ -323,6 +323,9 @@ keys! {
         /// true or false: calls between programs like this one keep a second way alive beside the first, by another relay or another
         /// address, and voice moves to it within 200 ms when the first one fails. Costs 3.5 kB/s in each direction while there are two.
         second_path: bool = true;
+        /// Seconds without RTP and RTCP after which a call with a phone or program that has no ICE ends; not while one end holds the
+        /// other. 0: never. With ICE a call ends 30 seconds after the other end was last there.
+        rtp_timeout: u32 = 60;
         /// auto, device, device:NAME, wav:FILE, tone or null. auto: the default microphone, silence where there is no sound
         /// server. NAME: part of a name or description as `chordial audio` lists them.
         audio_in: String = "auto".into(), flag "audio-in";

@@ -161,7 +161,8 @@ pub(super) fn tell(node: &mpsc::Sender<MediaInput>, event: Event) {
         Event::Packet { call, local, from, bytes } => MediaInput::Packet { call: CallId(call), local, from, bytes },
         Event::Lanes { call, figures } => MediaInput::Lanes { call: CallId(call), figures },
         Event::Failed { call, error } => MediaInput::Failed { call: CallId(call), why: error.to_string() },
-        Event::Unsecured { call, why } => MediaInput::Failed { call: CallId(call), why: why.into() },
+        Event::Quiet { call, quiet } => MediaInput::Quiet { call: CallId(call), quiet },
+        Event::Unsecured { call, why } => MediaInput::Unsecured { call: CallId(call), why: why.into() },
         Event::AudioFailed { call, error } => return tracing::warn!(call, %error, "audio"),
         Event::Started { .. } | Event::SourceEnded { .. } | Event::RemoteBye { .. } | Event::Stats { .. } => return,
     };

@@ -18,6 +18,7 @@
 //! | `calls` | the user agent: targets, media, reports |
 //! | `paths` | the ways that calls' media take (ICE) |
 //! | `second` | the second way of a call, beside the first |
+//! | `vanished` | calls whose other end is gone, or does not encrypt as agreed |
 //! | `route` | the registrar and the proxy for standard phones |
 //! | `attach` | kept links: dials, signs of life, through whom this node and others are reached |
 //! | `detour` | the way of a request to a peer, and around whoever fails on it |
@@ -105,6 +106,7 @@ mod settings;
 mod setup;
 mod strangers;
 mod twin;
+mod vanished;
 mod vouch;
 mod ways;
 
@@ -164,6 +166,7 @@ pub struct Node {
     calls: calls::Calls,
     twin: twin::Twin,
     paths: paths::Paths,
+    expected: vanished::Expected,
     /// When it was made: [`Setup::system`] is the other clock then.
     started: Instant,
     vouch: vouch::Vouching,
@@ -225,6 +228,7 @@ impl Node {
             calls: calls::Calls::default(),
             twin: twin::Twin::default(),
             paths: paths::Paths::default(),
+            expected: vanished::Expected::default(),
             started: now,
             vouch: vouch::Vouching::default(),
             exchanges: exchange::Exchanges::default(),

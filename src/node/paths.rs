@@ -7,6 +7,7 @@
 
 use super::control::PathStatus;
 use super::second::Second;
+use super::vanished::consent_over;
 use super::{MediaCommand, Node, Output};
 use crate::config::Ice;
 use crate::core::Instant;
@@ -46,12 +47,24 @@ struct Path {
     second: Option<Second>,
     /// The media threads have a second way.
     doubled: bool,
+    /// When the other end was there last, by what is not the session's to know: one before it, or probes.
+    alive: Instant,
+    /// It was said that it is gone.
+    over: bool,
 }
 
 impl Path {
     /// The way for the packets of the chosen pair; none where its channel is not there yet.
     fn route(&self) -> Option<Route> {
         route_of(&self.relays, self.selected.as_ref()?)
+    }
+
+    /// When the other end was there last; none without ICE.
+    fn alive(&self) -> Option<Instant> {
+        let chosen = |agent: &&Agent| agent.selected().is_some();
+        let agents = self.session.as_ref().map(|s| &s.agent).into_iter().chain(&self.old).filter(chosen);
+        self.session.as_ref()?;
+        agents.map(Agent::heard).chain([self.alive]).max()
     }
 
     /// Sends by a socket, or by a relayed address.
@@ -98,7 +111,13 @@ impl Paths {
             let agents = path.session.as_ref().map(|s| &s.agent).into_iter().chain(&path.old);
             let relays = path.relays.iter().filter_map(Relay::poll_timeout);
             let second = path.second.as_ref().and_then(Second::poll_timeout);
-            agents.filter_map(Agent::poll_timeout).chain(path.gatherer.poll_timeout()).chain(relays).chain(second)
+            let over = path.alive().filter(|_| !path.over).map(consent_over);
+            agents
+                .filter_map(Agent::poll_timeout)
+                .chain(path.gatherer.poll_timeout())
+                .chain(relays)
+                .chain(second)
+                .chain(over)
         });
         times.min()
     }
@@ -130,8 +149,12 @@ impl Paths {
     }
 
     /// The media threads say how the two ways of a call are.
-    pub fn set_lanes(&mut self, call: CallId, figures: Figures) {
-        if let Some(second) = self.calls.get_mut(&call).and_then(|p| p.second.as_mut()) {
+    pub fn set_lanes(&mut self, now: Instant, call: CallId, figures: Figures) {
+        let Some(path) = self.calls.get_mut(&call) else { return };
+        if figures.answered {
+            path.alive = now;
+        }
+        if let Some(second) = path.second.as_mut() {
             second.figures = Some(figures);
         }
     }
@@ -263,6 +286,8 @@ impl Node {
             session.agent.handle(now, local, from, &bytes);
         }
         path.second = plan.remote.second.then(|| Second::new(plan));
+        // The first one begins now; a later one finds the other end as long gone as it is.
+        path.alive = path.alive().unwrap_or(now);
         let before = path.session.replace(session);
         path.old = before.map(|s| s.agent).filter(|a| a.selected().is_some()).or(path.old.take());
     }
@@ -327,7 +352,12 @@ impl Node {
     /// Fires what is due.
     pub(super) fn paths_timeout(&mut self, now: Instant) {
         let clocks = self.setup.system.map(|system| Clocks { now: self.started, system });
-        for path in self.paths.calls.values_mut() {
+        let mut gone = Vec::new();
+        for (call, path) in &mut self.paths.calls {
+            if !path.over && path.alive().is_some_and(|alive| consent_over(alive) <= now) {
+                path.over = true;
+                gone.push(*call);
+            }
             if path.gatherer.poll_timeout().is_some_and(|due| due <= now) {
                 path.gatherer.handle_timeout(now);
             }
@@ -344,6 +374,9 @@ impl Node {
             if let (Some(second), Some(clocks)) = (&mut path.second, clocks) {
                 second.handle_timeout(now, clocks, &path.gatherer, &mut self.rng);
             }
+        }
+        for call in gone {
+            self.on_consent_over(now, call);
         }
     }
 
@@ -379,6 +412,8 @@ impl Node {
                         }
                     }
                     ice::Output::Silent => restarts.push(call),
+                    // The other way has the other end's consent.
+                    ice::Output::Expired if consent_over(path.alive) > now => {}
                     ice::Output::Expired => {
                         (path.selected, path.unbound) = (None, false);
                         self.out.push_back(Output::Media(MediaCommand::Route { call, route: None }));

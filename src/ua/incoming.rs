@@ -345,7 +345,9 @@ impl Ua {
         }
         self.settle_bye(id);
         self.timers.cancel(&Timer::Accepted(id));
-        self.finish(now, id, Ending::Completed, 200, "hung up there".to_owned());
+        let usual = (Ending::Completed, 200, "hung up there".to_owned());
+        let (ending, status, reason) = super::cut::said(request).unwrap_or(usual);
+        self.finish(now, id, ending, status, reason);
     }
 
     /// A new description within the call: hold, another address, another codec.

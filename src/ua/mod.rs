@@ -9,11 +9,11 @@
 //! is a further INVITE.
 //!
 //! Left out until it is built: hold and transfer by this end, PRACK and UPDATE (neither is offered in
-//! `Allow` or `Supported`), following a 3xx (it is reported), session timers (a talk whose other end vanished lasts until
-//! somebody hangs up), credentials for requests within a dialog, call waiting beyond a bound of simultaneous calls.
+//! `Allow` or `Supported`), following a 3xx (it is reported), session timers, credentials for requests within a dialog, call waiting beyond a bound of simultaneous calls.
 
 mod account;
 mod call;
+mod cut;
 mod incoming;
 mod media;
 pub mod message;
@@ -22,6 +22,7 @@ mod reoffer;
 
 pub use account::{Account, AccountConfig};
 pub use call::{CallId, Direction, Ending, Report, State, Summary};
+pub use cut::Cause;
 pub use media::{IcePlan, MediaOpened, MediaPlan, MediaStats, Secured, VoiceKeys};
 
 use crate::core::{Flow, Id, Instant, Redacted, Rng, TimerQueue, UnixTime};

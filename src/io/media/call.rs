@@ -19,6 +19,8 @@ use tokio::net::UdpSocket;
 
 /// DTLS datagrams kept that arrive before signalling has said whose they are.
 const EARLY: usize = 8;
+/// After this long without a packet from the other end its silence is told.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Further sockets of a call, and addresses that it takes packets in clear from.
 const SOCKETS: usize = 16;
@@ -77,6 +79,8 @@ pub(super) struct Running {
     secured: Option<Secured>,
     /// The way is ICE's; else where the other end said.
     pub(super) ice: bool,
+    /// When a packet of the other end was taken last.
+    heard: Instant,
     /// Encryption that waits for the way.
     waiting: Option<(Fingerprint, bool)>,
     /// Where packets in clear may come from: ends of ways that ICE found.
@@ -176,6 +180,7 @@ impl Call {
                     muted: false,
                     secured: None,
                     ice: voice.ice,
+                    heard: now,
                     waiting: None,
                     proven: self.ways.route.map(|r| r.remote).into_iter().collect(),
                 });
@@ -246,6 +251,8 @@ impl Call {
         if !voice.ice && running.latch.agreed() != voice.remote {
             running.latch = Latch::new(voice.remote);
         }
+        // What comes next is of another agreement: its silence begins anew.
+        running.heard = now;
         let (old, new) = (running.session.config(), &voice.session);
         if (old.codec.name, old.payload_type, old.telephone_event)
             == (new.codec.name, new.payload_type, new.telephone_event)
@@ -303,6 +310,10 @@ impl Call {
             events.push(Event::Started { call: self.id, source_zero: at, sink_zero: at });
         }
         running.session.handle_timeout(at);
+        let quiet = at.since(running.heard);
+        if tell && quiet >= QUIET {
+            events.push(Event::Quiet { call: self.id, quiet });
+        }
         if let Some(secured) = &mut running.secured
             && secured.association.poll_timeout().is_some_and(|due| due <= at)
         {
@@ -371,6 +382,7 @@ impl Call {
             if !control {
                 self.ways.took(datagram);
             }
+            running.heard = now;
             if !running.ice {
                 running.latch.follow(from);
             }
@@ -394,6 +406,7 @@ impl Call {
                 self.strangers += 1;
                 return;
             }
+            running.heard = now;
             running.session.receive_rtcp(now, datagram);
         } else {
             let config = *running.session.config();
@@ -404,6 +417,7 @@ impl Call {
                 self.strangers += 1;
                 return;
             }
+            running.heard = now;
             running.session.receive_rtp(now, datagram);
         }
         self.flush(events);

@@ -145,6 +145,13 @@ pub enum Event {
         /// Of both.
         figures: Figures,
     },
+    /// Nothing was taken from the other end for a while: every second.
+    Quiet {
+        /// Which call.
+        call: u64,
+        /// For how long.
+        quiet: Duration,
+    },
     /// The codec failed when the call was started or updated; the call has no voice.
     Failed {
         /// Which call.

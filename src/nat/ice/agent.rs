@@ -203,6 +203,11 @@ impl Agent {
         self.out.pop_front()
     }
 
+    /// When the chosen way answered last; the beginning where none is chosen.
+    pub fn heard(&self) -> Instant {
+        self.heard
+    }
+
     /// The way that media take.
     pub fn selected(&self) -> Option<Pair> {
         self.selected

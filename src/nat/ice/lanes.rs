@@ -82,6 +82,8 @@ pub struct Figures {
     pub rtt: [Option<Duration>; 2],
     /// Share of the latest probes of each way that did not arrive, 0 to 1.
     pub loss: [f64; 2],
+    /// The other end confirms what is sent on either way.
+    pub answered: bool,
     /// Times that voice has moved.
     pub moves: u64,
     /// Bytes of probes sent, headers included.
@@ -223,6 +225,7 @@ impl Lanes {
             both: self.lossy || self.doubted,
             rtt: [self.ways[0].rtt, self.ways[1].rtt],
             loss: [0, 1].map(|n| f64::from(self.ways[n].lost(now)) / f64::from(WINDOW)),
+            answered: self.ways.iter().any(|way| way.late(now).is_some_and(|late| late < MOVE)),
             moves: self.moves,
             probe_bytes: self.probe_bytes,
             copy_bytes: self.copy_bytes,

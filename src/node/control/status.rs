@@ -289,9 +289,9 @@ pub struct LookupReport {
 /// How a call went.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct CallReport {
-    /// `completed`, `busy`, `no-answer`, `rejected`, `not-found` or `failed`.
+    /// `completed`, `busy`, `no-answer`, `rejected`, `not-found`, `lost` (the other end vanished while both talked) or `failed`.
     pub result: String,
-    /// Final SIP status of the INVITE; 0 when there was none.
+    /// Final SIP status of the INVITE; 0 when there was none; 408 and 488 where an answered call was lost, or not encrypted as agreed.
     pub status: u16,
     /// Why, for a person.
     pub reason: String,
@@ -320,7 +320,7 @@ pub struct CallReport {
     /// The voice's way: `direct`, `srflx` (direct, through a NAT) or `relay HOST`.
     pub path: String,
     /// Protection of the voice: `dtls-srtp` with keys that the other end's device signed for; `dtls-srtp-unverified` where nobody
-    /// known signed; `none`.
+    /// known signed; `none`; `failed` where the other end showed a certificate that nobody had signed for, or none.
     pub security: String,
     /// Overlay hops of the lookup that found the callee.
     pub hops: u32,
