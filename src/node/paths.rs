@@ -47,6 +47,8 @@ struct Path {
     second: Option<Second>,
     /// The media threads have a second way.
     doubled: bool,
+    /// They are to give it up when they are told the first one.
+    single: bool,
     /// When the other end was there last, by what is not the session's to know: one before it, or probes.
     alive: Instant,
     /// It was said that it is gone.
@@ -407,9 +409,7 @@ impl Node {
                         (path.selected, path.old, path.unbound) = (Some(pair), None, true);
                         // Of a session before, or where it would share with the first now.
                         let shares = path.second.as_mut().is_none_or(|second| second.on_first(now, &pair));
-                        if shares && std::mem::take(&mut path.doubled) {
-                            self.out.push_back(Output::Media(MediaCommand::Second { call, second: None }));
-                        }
+                        path.single |= shares && std::mem::take(&mut path.doubled);
                     }
                     ice::Output::Silent => restarts.push(call),
                     // The other way has the other end's consent.
@@ -425,6 +425,10 @@ impl Node {
             {
                 path.unbound = false;
                 self.out.push_back(Output::Media(MediaCommand::Route { call, route: Some(route) }));
+                // Not before: until then the second way may be the only one that works.
+                if std::mem::take(&mut path.single) {
+                    self.out.push_back(Output::Media(MediaCommand::Second { call, second: None }));
+                }
             }
             while let Some(datagram) = path.second.as_mut().and_then(|s| s.poll_send(now, path.selected.as_ref())) {
                 self.out.extend(path.send(now, datagram).map(send));
