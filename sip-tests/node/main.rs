@@ -7,6 +7,7 @@ mod raw;
 mod world;
 
 mod adapters;
+mod addresses;
 mod between;
 mod calls;
 mod dialogs;

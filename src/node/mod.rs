@@ -32,6 +32,7 @@
 //! | `enrol` | invites, and strangers who redeem them |
 //! | `people` | revocations: kept, told on, compared before anybody is let in |
 //! | `certify` | certificates asked of enrollers, and what enrollers grant |
+//! | `addresses` | who may see where this device is |
 //! | `adapters` | phones that several devices serve |
 //! | `office` | an administrator's commands, and the book shared among enrollers |
 //! | `disown` | the root revokes an enroller |
@@ -56,6 +57,7 @@
 //! | `command` | what a person or a script asks |
 
 mod adapters;
+mod addresses;
 mod archive;
 mod attach;
 mod blob;

@@ -11,7 +11,9 @@ use super::vanished::consent_over;
 use super::{MediaCommand, Node, Output};
 use crate::config::Ice;
 use crate::core::Instant;
-use crate::nat::ice::{self, Agent, Clocks, Datagram, Figures, Gatherer, Pair, Relay, RelayOutput, RelayServer, Route};
+use crate::nat::ice::{
+    self, Agent, Clocks, Datagram, Figures, Gatherer, Local, Pair, Relay, RelayOutput, RelayServer, Route,
+};
 use crate::sdp::ice::{Candidate, CandidateKind, Credentials};
 use crate::ua::{CallId, IcePlan, MediaOpened};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -53,12 +55,36 @@ struct Path {
     alive: Instant,
     /// It was said that it is gone.
     over: bool,
+    /// The other end is to see relays' addresses alone.
+    hidden: bool,
 }
 
 impl Path {
     /// The way for the packets of the chosen pair; none where its channel is not there yet.
     fn route(&self) -> Option<Route> {
         route_of(&self.relays, self.selected.as_ref()?)
+    }
+
+    /// Candidates of ours that the other end may see, and be checked from.
+    fn shown(&self) -> Vec<Local> {
+        let found = self.gatherer.found().iter();
+        found.filter(|l| !self.hidden || l.told.kind == CandidateKind::Relayed).cloned().collect()
+    }
+
+    /// The same as they are told.
+    fn told(&self) -> Vec<Candidate> {
+        self.shown().into_iter().map(|l| l.told).collect()
+    }
+
+    /// The sessions learn of what was found.
+    fn add_found(&mut self, now: Instant) {
+        let shown = self.shown();
+        if let Some(session) = self.session.as_mut() {
+            session.add_found(now, &shown);
+        }
+        if let Some(second) = self.second.as_mut() {
+            second.add_found(now, &shown);
+        }
     }
 
     /// When the other end was there last; none without ICE.
@@ -98,11 +124,11 @@ struct Session {
 }
 
 impl Session {
-    fn add_found(&mut self, now: Instant, gatherer: &Gatherer) {
-        for local in gatherer.found().iter().skip(self.added) {
+    fn add_found(&mut self, now: Instant, found: &[Local]) {
+        for local in found.iter().skip(self.added) {
             self.agent.add_local(now, local);
         }
-        self.added = gatherer.found().len();
+        self.added = found.len();
     }
 }
 
@@ -191,7 +217,10 @@ impl Node {
         let relays = self.relay_servers(now);
         let stun = self.setup.config.nat.stun.iter().copied();
         let servers: Vec<_> = stun.chain(relays.iter().map(|r| r.addr)).collect();
+        let first = !self.paths.calls.contains_key(&call);
+        let hidden = first && self.hides_addresses(now, call);
         let path = self.paths.calls.entry(call).or_default();
+        path.hidden |= hidden;
         let sockets: Vec<_> = std::iter::once(opened.rtp).chain(also.iter().copied()).collect();
         let gone: Vec<_> = path.gatherer.found().iter().map(|l| l.base).filter(|b| !sockets.contains(b)).collect();
         let moved = !gone.is_empty();
@@ -203,7 +232,7 @@ impl Node {
             path.gatherer.add_socket(now, socket, &servers, &mut self.rng);
         }
         path.gatherer.handle_timeout(now);
-        let candidates = path.gatherer.candidates();
+        let candidates = path.told();
         self.use_relays(now, call, &relays);
         if relays.is_empty() {
             self.find_relays(now, None);
@@ -282,7 +311,7 @@ impl Node {
         let agent = Agent::new(clocks, now, &plan.local, controlling, self.rng.next_u64());
         let (local, remote) = (plan.local.clone(), plan.remote.credentials.clone());
         let mut session = Session { agent, local, remote, added: 0 };
-        session.add_found(now, &path.gatherer);
+        session.add_found(now, &path.shown());
         session.agent.set_remote(now, &plan.remote);
         for (local, from, bytes) in std::mem::take(&mut path.early) {
             session.agent.handle(now, local, from, &bytes);
@@ -316,13 +345,8 @@ impl Node {
     ) {
         let Some(path) = self.paths.calls.get_mut(&call) else { return };
         if path.gatherer.handle(local, from, bytes) {
-            let candidates = path.gatherer.candidates();
-            if let Some(session) = path.session.as_mut() {
-                session.add_found(now, &path.gatherer);
-            }
-            if let Some(second) = path.second.as_mut() {
-                second.add_found(now, &path.gatherer);
-            }
+            path.add_found(now);
+            let candidates = path.told();
             return self.ua.candidates(call, candidates);
         }
         if !path.relays.iter_mut().any(|r| r.handle(now, local, from, bytes)) {
@@ -373,8 +397,12 @@ impl Node {
                     agent.handle_timeout(now);
                 }
             }
-            if let (Some(second), Some(clocks)) = (&mut path.second, clocks) {
-                second.handle_timeout(now, clocks, &path.gatherer, &mut self.rng);
+            let begun = path.second.as_mut().zip(clocks).is_some_and(|(s, clocks)| s.begin(now, clocks, &mut self.rng));
+            if begun {
+                path.add_found(now);
+            }
+            if let Some(second) = path.second.as_mut() {
+                second.handle_timeout(now);
             }
         }
         for call in gone {
@@ -463,13 +491,8 @@ impl Node {
                         RelayOutput::Allocated(addr) => {
                             let base = relay.base();
                             if path.gatherer.add_relayed(addr, base) {
-                                if let Some(session) = path.session.as_mut() {
-                                    session.add_found(now, &path.gatherer);
-                                }
-                                if let Some(second) = path.second.as_mut() {
-                                    second.add_found(now, &path.gatherer);
-                                }
-                                told.push((call, path.gatherer.candidates()));
+                                path.add_found(now);
+                                told.push((call, path.told()));
                             }
                         }
                         RelayOutput::Data { peer, bytes } => match (ice::is_stun(&bytes), relay.relayed()) {

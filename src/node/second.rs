@@ -7,7 +7,7 @@
 
 use super::{MediaCommand, Output};
 use crate::core::{Instant, Rng};
-use crate::nat::ice::{self, Agent, Clocks, Datagram, Figures, Gatherer, Pair, Route};
+use crate::nat::ice::{self, Agent, Clocks, Datagram, Figures, Local, Pair, Route};
 use crate::sdp::ice::{Candidate, Credentials, Ice};
 use crate::ua::{CallId, IcePlan};
 use std::net::SocketAddr;
@@ -73,12 +73,12 @@ impl Second {
         }
     }
 
-    pub fn add_found(&mut self, now: Instant, gatherer: &Gatherer) {
+    pub fn add_found(&mut self, now: Instant, found: &[Local]) {
         let Some(agent) = &mut self.agent else { return };
-        for local in gatherer.found().iter().skip(self.added) {
+        for local in found.iter().skip(self.added) {
             agent.add_local(now, local);
         }
-        self.added = gatherer.found().len();
+        self.added = found.len();
     }
 
     /// A STUN message came; false when it is not of this session.
@@ -102,14 +102,19 @@ impl Second {
         self.agent.as_ref().and_then(Agent::poll_timeout).into_iter().chain(self.due).min()
     }
 
-    /// Begins what is due, and checks.
-    pub fn handle_timeout(&mut self, now: Instant, clocks: Clocks, gatherer: &Gatherer, rng: &mut Rng) {
-        if self.due.is_some_and(|due| due <= now) {
+    /// Begins a session when one is due; true: it is to be told what was found.
+    pub fn begin(&mut self, now: Instant, clocks: Clocks, rng: &mut Rng) -> bool {
+        let due = self.due.is_some_and(|due| due <= now);
+        if due {
             let mut agent = Agent::new(clocks, now, &self.local, self.controlling, rng.next_u64());
             agent.set_remote(now, &self.remote);
             (self.agent, self.due, self.added) = (Some(agent), None, 0);
-            self.add_found(now, gatherer);
         }
+        due
+    }
+
+    /// Checks what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
         if let Some(agent) = self.agent.as_mut().filter(|a| a.poll_timeout().is_some_and(|due| due <= now)) {
             agent.handle_timeout(now);
         }

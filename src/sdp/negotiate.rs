@@ -20,7 +20,7 @@
 
 use super::ice::{Ice, SECOND};
 use super::{Attribute, Connection, Direction, Media, Origin, RtpMap, Session};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// A codec of ours, in the order of preference.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +65,9 @@ pub struct RemoteKeys {
     /// Value of [`STATEMENT`], empty for none.
     pub statement: String,
 }
+
+/// Port of the default address that leads nowhere.
+const NO_PORT: u16 = 9;
 
 /// Attribute by which a device vouches for a description's fingerprint; unknown to others and ignored by them.
 pub const STATEMENT: &str = "x-chordial-device";
@@ -142,6 +145,16 @@ pub struct Agreed {
     pub keys: Option<RemoteKeys>,
     /// The other end's ICE; none: media go to the addresses above.
     pub ice: Option<Ice>,
+}
+
+impl LocalMedia {
+    /// The same without an address: the other end is to go by candidates alone.
+    #[must_use]
+    pub fn hidden(self) -> LocalMedia {
+        let nowhere =
+            if self.addr.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+        LocalMedia { addr: SocketAddr::new(nowhere, NO_PORT), rtcp_port: NO_PORT, ..self }
+    }
 }
 
 impl Agreed {
@@ -383,7 +396,9 @@ fn agree(
     let codec = codecs.remove(0);
     let ip = session.connection_of(remote).and_then(Connection::to_ip).ok_or(NegotiateError::NoAddress)?;
     let mut theirs = session.direction_of(remote);
-    if ip.is_unspecified() {
+    // No address and the port for none: where ICE's candidates are to follow, or only some of them are told (RFC 8840 section 4.1.1).
+    let by_ice = remote.port == NO_PORT && Ice::of(session, remote).is_some();
+    if ip.is_unspecified() && !by_ice {
         theirs = Direction::new(theirs.sends(), false);
     }
     let remote_rtp = SocketAddr::new(ip, remote.port);

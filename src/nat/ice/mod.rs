@@ -20,6 +20,8 @@ mod agent;
 mod echo;
 mod gather;
 mod lanes;
+#[cfg(test)]
+mod lanes_tests;
 mod probe;
 mod relay;
 #[cfg(test)]
