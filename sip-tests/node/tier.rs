@@ -349,3 +349,22 @@ fn the_near_and_the_less_loaded_are_chosen() {
         assert!(matches!(hangs_on(&world, n), (Some(_), Some(_))), "{n}");
     }
 }
+
+#[test]
+fn an_ordinary_node_with_a_wrong_clock_goes_by_its_supernodes() {
+    for wrong in [-86_400, 86_400] {
+        let mut world = two_tiers(31, &["s0", "s1", "s2"], &[("alice", 0), ("bob", 1)]);
+        let (alice, bob) = (3, 4);
+        world.kill(alice);
+        world.run(seconds(20));
+        world.restart(alice, &[0], wrong);
+        world.run(seconds(60));
+        let warnings = world.hosts[alice].node.status(world.now).warnings;
+        assert!(warnings.iter().any(|w| w.what.contains("clock")), "{wrong} s off: {warnings:?}");
+        call(&mut world, bob, alice, "alice", bob);
+        call(&mut world, alice, bob, "bob", alice);
+        // And what it writes holds for as long as anybody's.
+        world.run(seconds(4000));
+        call(&mut world, 2, alice, "alice", alice);
+    }
+}

@@ -138,7 +138,7 @@ fn without_ice_silence_ends_a_call_unless_it_is_held() {
 
 #[test]
 fn a_phone_that_holds_may_be_silent() {
-    let (mut world, mut talk) = crate::dialogs::bob(7, true);
+    let (mut world, mut talk) = crate::talk::bob(7, true);
     talk.establish(&mut world, &sdp("10.9.0.1:7000", "sendrecv"));
     for (direction, ends) in [("inactive", false), ("sendrecv", true)] {
         let again = talk.invite(&world, &sdp("10.9.0.1:7002", direction));

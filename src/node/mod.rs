@@ -16,6 +16,7 @@
 //! | `reach` | where this node can be reached, and what follows when it moves |
 //! | `discovery` | peers found on the local network: whom a peer that is alone joins |
 //! | `calls` | the user agent: targets, media, reports |
+//! | `talking` | what is done with a call under way |
 //! | `paths` | the ways that calls' media take (ICE) |
 //! | `second` | the second way of a call, beside the first |
 //! | `vanished` | calls whose other end is gone, or does not encrypt as agreed |
@@ -28,6 +29,7 @@
 //! | `strangers` | who from outside may ring, who knocked, who is blocked |
 //! | `pins` | whose key is meant by a name that any key may claim, and who calls by which |
 //! | `introduce` | one user's word to another about a third one's key |
+//! | `edge` | standard phones at a peer that does not hold their account |
 //! | `ways` | the way to a target that no address names: a contact's supernodes, a domain's records |
 //! | `enrol` | invites, and strangers who redeem them |
 //! | `people` | revocations: kept, told on, compared before anybody is let in |
@@ -71,6 +73,7 @@ mod detour;
 mod devices;
 mod discovery;
 mod disown;
+mod edge;
 mod enrol;
 mod exchange;
 mod fetch;
@@ -107,6 +110,7 @@ mod second;
 mod settings;
 mod setup;
 mod strangers;
+mod talking;
 mod twin;
 mod vanished;
 mod vouch;
@@ -166,6 +170,7 @@ pub struct Node {
     unheard: TimerQueue<ClientTxId>,
     ring: ring::Ring,
     calls: calls::Calls,
+    talking: talking::Talking,
     twin: twin::Twin,
     paths: paths::Paths,
     expected: vanished::Expected,
@@ -191,6 +196,7 @@ pub struct Node {
     reach: reach::Reach,
     strangers: strangers::Strangers,
     ways: ways::Ways,
+    edges: edge::Edges,
     leases: lease::Wanted,
     blobs: blob::Blobs,
     wire: Vec<Wire>,
@@ -228,6 +234,7 @@ impl Node {
             unheard: TimerQueue::new(),
             ring: ring::Ring::new(&setup),
             calls: calls::Calls::default(),
+            talking: talking::Talking::default(),
             twin: twin::Twin::default(),
             paths: paths::Paths::default(),
             expected: vanished::Expected::default(),
@@ -252,6 +259,7 @@ impl Node {
             reach: reach::Reach::default(),
             strangers: strangers::Strangers::new(std::mem::take(&mut setup.acquaintances)),
             ways: ways::Ways::default(),
+            edges: edge::Edges::default(),
             leases: lease::Wanted::default(),
             blobs: blob::Blobs::default(),
             wire: Vec::new(),

@@ -61,6 +61,13 @@ pub enum MediaCommand {
         /// Which way, and how its probes are told from others'.
         second: Option<Box<crate::nat::ice::Second>>,
     },
+    /// Silence goes out instead of the source, or the source again.
+    Mute {
+        /// In which call.
+        call: CallId,
+        /// Silence.
+        muted: bool,
+    },
     /// Send a digit.
     Dtmf {
         /// In which call.

@@ -622,7 +622,10 @@ impl World {
                 assert!(h.open.contains(call), "{command:?} without sockets");
                 None
             }
-            MediaCommand::Send { .. } | MediaCommand::Take { .. } | MediaCommand::Second { .. } => None,
+            MediaCommand::Send { .. }
+            | MediaCommand::Take { .. }
+            | MediaCommand::Mute { .. }
+            | MediaCommand::Second { .. } => None,
         }
     }
 }
