@@ -3,7 +3,7 @@
 use crate::world::World;
 use chordial::config::{Addresses, Config};
 use chordial::node::MediaCommand;
-use chordial::node::control::{Command, Event};
+use chordial::node::control::Event;
 use chordial::sip::msg::Message;
 use std::cell::RefCell;
 use std::rc::Rc;
