@@ -11,19 +11,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 
 /// Gone when dropped, with every process inside.
-struct Lab {
+pub(crate) struct Lab {
     prefix: String,
     dir: TempDir,
 }
 
-struct Peer {
-    process: Process,
-    data: PathBuf,
+pub(crate) struct Peer {
+    pub(crate) process: Process,
+    pub(crate) data: PathBuf,
 }
 
 impl Lab {
     /// None, said loudly, where this process may not make one.
-    fn new(test: &str, spec: &str) -> Option<Lab> {
+    pub(crate) fn new(test: &str, spec: &str) -> Option<Lab> {
         if !have(test, &["ip", "nft", "python3"]) || !may_make(test) {
             return None;
         }
@@ -35,7 +35,7 @@ impl Lab {
         Some(lab)
     }
 
-    fn say(&self, args: &[&str]) -> String {
+    pub(crate) fn say(&self, args: &[&str]) -> String {
         let done = self.lab().args(args).output().expect("python3");
         assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8_lossy(&done.stdout).trim().to_owned()
@@ -48,7 +48,7 @@ impl Lab {
     }
 
     /// Starts a peer on a host of the lab.
-    fn start(&self, host: &str, user: &str, args: &[&str]) -> Peer {
+    pub(crate) fn start(&self, host: &str, user: &str, args: &[&str]) -> Peer {
         let data = self.dir.path().join(user);
         std::fs::create_dir_all(&data).unwrap();
         let mut command = Command::new("ip");
@@ -58,7 +58,7 @@ impl Lab {
         Peer { process: Process::start(user, &mut command, self.dir.path()), data }
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.dir.path().join(name).display().to_string()
     }
 }
@@ -70,7 +70,7 @@ impl Drop for Lab {
 }
 
 impl Peer {
-    fn json(&self, args: &[&str]) -> Result<Value, String> {
+    pub(crate) fn json(&self, args: &[&str]) -> Result<Value, String> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chordial"));
         command.args(args).arg("--json").arg("--data").arg(&self.data);
         let outcome = run(args[0], &mut command, &self.data, DEADLINE);
@@ -78,7 +78,7 @@ impl Peer {
         serde_json::from_str(line.unwrap_or_default()).map_err(|_| outcome.stderr)
     }
 
-    fn finds(&self, user: &str) {
+    pub(crate) fn finds(&self, user: &str) {
         eventually(&format!("{} finds {user}", self.data.display()), || {
             let report = self.json(&["lookup", user])?;
             if report["found"] == true { Ok(()) } else { Err(report.to_string()) }
@@ -103,7 +103,7 @@ fn may_make(test: &str) -> bool {
 }
 
 /// Loudness of the last second of a recording (RMS of its samples); 0 where there is none.
-fn loudness(path: &Path) -> f64 {
+pub(crate) fn loudness(path: &Path) -> f64 {
     let Ok(mut reader) = WavReader::open(path) else { return 0.0 };
     let samples = reader.read_all().unwrap_or_default();
     let last = &samples[samples.len().saturating_sub(16_000)..];
@@ -135,7 +135,7 @@ fn call(test: &str, spec: &str, from: &str, to: &str) -> Option<String> {
     Some(report["path"].as_str().unwrap_or_default().to_owned())
 }
 
-fn tail(peer: &Peer) -> String {
+pub(crate) fn tail(peer: &Peer) -> String {
     let text = peer.process.stderr();
     text.lines().rev().take(12).collect::<Vec<_>>().join("\n")
 }

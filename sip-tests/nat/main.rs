@@ -14,5 +14,6 @@ mod relay;
 #[path = "../interop/tools.rs"]
 #[allow(dead_code)]
 mod tools;
+mod two_paths;
 mod uclient;
 mod webrtc_ice;

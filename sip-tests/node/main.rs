@@ -7,6 +7,7 @@ mod raw;
 mod world;
 
 mod adapters;
+mod addresses;
 mod between;
 mod calls;
 mod challenge;
@@ -39,4 +40,6 @@ mod store;
 mod talk;
 mod tier;
 mod transfer;
+mod two_paths;
+mod vanished;
 mod voice;

@@ -103,7 +103,7 @@ fn accept(world: &mut World, host: usize, who: &str) -> Result<Reply, CommandErr
 }
 
 /// `to` becomes a contact of `from`, by link.
-fn know(world: &mut World, from: usize, to: usize) {
+pub fn know(world: &mut World, from: usize, to: usize) {
     let link = link(world, to, RingRight::Ask);
     accept(world, from, &link).unwrap();
 }

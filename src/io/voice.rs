@@ -72,6 +72,11 @@ impl Voices {
                 let told = self.engine.route(call.0, route);
                 told.err().inspect(|e| tracing::warn!(%e, "the voice keeps its old way")).and(None)
             }
+            MediaCommand::Second { call, second } => {
+                tracing::info!(call = call.0, route = ?second.as_ref().map(|s| s.route), "the second way of the voice");
+                let told = self.engine.second(call.0, second);
+                told.err().inspect(|e| tracing::warn!(%e, "the voice has one way")).and(None)
+            }
             MediaCommand::Start { call, plan } => match self.start(call, &plan) {
                 Ok(()) => None,
                 Err(why) => Some(MediaInput::Failed { call, why }),
@@ -161,8 +166,10 @@ pub(super) fn tell(node: &mpsc::Sender<MediaInput>, event: Event) {
             MediaInput::Closed { call: CallId(call), stats }
         }
         Event::Packet { call, local, from, bytes } => MediaInput::Packet { call: CallId(call), local, from, bytes },
+        Event::Lanes { call, figures } => MediaInput::Lanes { call: CallId(call), figures },
         Event::Failed { call, error } => MediaInput::Failed { call: CallId(call), why: error.to_string() },
-        Event::Unsecured { call, why } => MediaInput::Failed { call: CallId(call), why: why.into() },
+        Event::Quiet { call, quiet } => MediaInput::Quiet { call: CallId(call), quiet },
+        Event::Unsecured { call, why } => MediaInput::Unsecured { call: CallId(call), why: why.into() },
         Event::AudioFailed { call, error } => return tracing::warn!(call, %error, "audio"),
         Event::Started { .. } | Event::SourceEnded { .. } | Event::RemoteBye { .. } | Event::Stats { .. } => return,
     };

@@ -36,6 +36,13 @@ pub(super) struct Calls {
     pub ended: VecDeque<CallReport>,
 }
 
+impl Calls {
+    /// Nothing of its voice was encrypted.
+    pub(super) fn failed_security(&mut self, call: CallId) {
+        self.security.insert(call, "failed");
+    }
+}
+
 /// What a person wrote for a callee.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Callee {
@@ -242,6 +249,7 @@ impl Node {
             Some(_) => "dtls-srtp-unverified",
         };
         self.calls.security.insert(call, security);
+        self.expect_voice(call, &plan);
         self.agree_path(now, call, plan.ice.as_ref());
         self.out.push_back(Output::Media(MediaCommand::Start { call, plan }));
     }
@@ -297,6 +305,7 @@ impl Node {
             report.path = path;
         }
         self.forget_path(call);
+        self.expect_no_voice(call);
         self.calls.ended.push_front(report.clone());
         self.calls.ended.truncate(ENDED);
         match self.calls.commands.remove(&call) {
@@ -312,6 +321,9 @@ impl Node {
                 self.ua.media_opened(now, call, opened);
             }
             MediaInput::Packet { call, local, from, bytes } => self.on_path_packet(now, call, local, from, &bytes),
+            MediaInput::Lanes { call, figures } => self.paths.set_lanes(now, call, figures),
+            MediaInput::Quiet { call, quiet } => self.on_quiet(now, call, quiet),
+            MediaInput::Unsecured { call, why } => self.on_unsecured(now, call, &why),
             MediaInput::Failed { call, why } => self.ua.media_failed(now, call, &why),
             MediaInput::Dtmf { call, digit } => self.on_digit(call, digit),
             MediaInput::Closed { call, stats } => self.ua.media_closed(now, call, stats),
@@ -335,7 +347,8 @@ impl Node {
         };
         let with_key = |s: Summary| {
             let (key, standing) = shown(self.calls.parties.get(&s.call));
-            CallStatus { security: security(&s.call), path: path(&s), key, standing, ..call_status(s) }
+            let paths = self.paths.both(s.call);
+            CallStatus { security: security(&s.call), path: path(&s), paths, key, standing, ..call_status(s) }
         };
         alive.map(with_key).collect()
     }

@@ -181,6 +181,27 @@ pub enum MediaInput {
         /// All of it.
         bytes: Vec<u8>,
     },
+    /// How the two ways of a call are: when voice moves, and every second.
+    Lanes {
+        /// Of which call.
+        call: CallId,
+        /// Of both.
+        figures: crate::nat::ice::Figures,
+    },
+    /// Nothing was taken from the other end for a while: told every second.
+    Quiet {
+        /// In which call.
+        call: CallId,
+        /// For how long.
+        quiet: std::time::Duration,
+    },
+    /// The voice cannot be encrypted as agreed; nothing goes in or out.
+    Unsecured {
+        /// In which call.
+        call: CallId,
+        /// Why, for a person.
+        why: String,
+    },
     /// They could not be, or the audio source or sink could not be opened.
     Failed {
         /// Which call.

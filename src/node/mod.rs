@@ -18,6 +18,8 @@
 //! | `calls` | the user agent: targets, media, reports |
 //! | `talking` | what is done with a call under way |
 //! | `paths` | the ways that calls' media take (ICE) |
+//! | `second` | the second way of a call, beside the first |
+//! | `vanished` | calls whose other end is gone, or does not encrypt as agreed |
 //! | `route` | the registrar and the proxy for standard phones |
 //! | `attach` | kept links: dials, signs of life, through whom this node and others are reached |
 //! | `detour` | the way of a request to a peer, and around whoever fails on it |
@@ -32,6 +34,7 @@
 //! | `enrol` | invites, and strangers who redeem them |
 //! | `people` | revocations: kept, told on, compared before anybody is let in |
 //! | `certify` | certificates asked of enrollers, and what enrollers grant |
+//! | `addresses` | who may see where this device is |
 //! | `adapters` | phones that several devices serve |
 //! | `office` | an administrator's commands, and the book shared among enrollers |
 //! | `disown` | the root revokes an enroller |
@@ -56,6 +59,7 @@
 //! | `command` | what a person or a script asks |
 
 mod adapters;
+mod addresses;
 mod archive;
 mod attach;
 mod blob;
@@ -102,11 +106,13 @@ mod relay;
 mod ring;
 mod role;
 mod route;
+mod second;
 mod settings;
 mod setup;
 mod strangers;
 mod talking;
 mod twin;
+mod vanished;
 mod vouch;
 mod ways;
 
@@ -167,6 +173,7 @@ pub struct Node {
     talking: talking::Talking,
     twin: twin::Twin,
     paths: paths::Paths,
+    expected: vanished::Expected,
     /// When it was made: [`Setup::system`] is the other clock then.
     started: Instant,
     vouch: vouch::Vouching,
@@ -230,6 +237,7 @@ impl Node {
             talking: talking::Talking::default(),
             twin: twin::Twin::default(),
             paths: paths::Paths::default(),
+            expected: vanished::Expected::default(),
             started: now,
             vouch: vouch::Vouching::default(),
             exchanges: exchange::Exchanges::default(),

@@ -54,6 +54,13 @@ pub enum MediaCommand {
         /// Which way.
         route: Option<crate::nat::ice::Route>,
     },
+    /// This way is kept alive beside the other one, and voice goes by either; none: there is no second one any more.
+    Second {
+        /// In which call, whose way is told already.
+        call: CallId,
+        /// Which way, and how its probes are told from others'.
+        second: Option<Box<crate::nat::ice::Second>>,
+    },
     /// Silence goes out instead of the source, or the source again.
     Mute {
         /// In which call.

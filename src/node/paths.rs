@@ -5,19 +5,26 @@
 //! When the way falls silent, or this machine has moved, a further INVITE starts ICE anew; the old way goes on until a new one is
 //! found.
 
+use super::control::PathStatus;
+use super::second::Second;
+use super::vanished::consent_over;
 use super::{MediaCommand, Node, Output};
 use crate::config::Ice;
 use crate::core::Instant;
-use crate::nat::ice::{self, Agent, Clocks, Datagram, Gatherer, Pair, Relay, RelayOutput, RelayServer, Route};
+use crate::nat::ice::{
+    self, Agent, Clocks, Datagram, Figures, Gatherer, Local, Pair, Relay, RelayOutput, RelayServer, Route,
+};
 use crate::sdp::ice::{Candidate, CandidateKind, Credentials};
 use crate::ua::{CallId, IcePlan, MediaOpened};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 /// Checks kept that arrive before signalling has said whose they are.
 const EARLY: usize = 16;
 /// STUN and TURN servers of one call.
 const SERVERS: usize = 6;
+/// Relays of one call and family: one for each of its two ways.
+const RELAYS: usize = 2;
 
 /// The sessions of all calls.
 #[derive(Default)]
@@ -38,17 +45,54 @@ struct Path {
     selected: Option<Pair>,
     /// It leads through a relay of ours whose channel is not there yet.
     unbound: bool,
+    /// Where both ends keep one.
+    second: Option<Second>,
+    /// The media threads have a second way.
+    doubled: bool,
+    /// They are to give it up when they are told the first one.
+    single: bool,
+    /// When the other end was there last, by what is not the session's to know: one before it, or probes.
+    alive: Instant,
+    /// It was said that it is gone.
+    over: bool,
+    /// The other end is to see relays' addresses alone.
+    hidden: bool,
 }
 
 impl Path {
     /// The way for the packets of the chosen pair; none where its channel is not there yet.
     fn route(&self) -> Option<Route> {
-        let Pair { local, remote, local_kind, .. } = self.selected?;
-        if local_kind != CandidateKind::Relayed {
-            return Some(Route { socket: local, remote, relay: None });
+        route_of(&self.relays, self.selected.as_ref()?)
+    }
+
+    /// Candidates of ours that the other end may see, and be checked from.
+    fn shown(&self) -> Vec<Local> {
+        let found = self.gatherer.found().iter();
+        found.filter(|l| !self.hidden || l.told.kind == CandidateKind::Relayed).cloned().collect()
+    }
+
+    /// The same as they are told.
+    fn told(&self) -> Vec<Candidate> {
+        self.shown().into_iter().map(|l| l.told).collect()
+    }
+
+    /// The sessions learn of what was found.
+    fn add_found(&mut self, now: Instant) {
+        let shown = self.shown();
+        if let Some(session) = self.session.as_mut() {
+            session.add_found(now, &shown);
         }
-        let relay = self.relays.iter().find(|r| r.relayed() == Some(local))?;
-        Some(Route { socket: relay.base(), remote, relay: Some(relay.way(remote)?) })
+        if let Some(second) = self.second.as_mut() {
+            second.add_found(now, &shown);
+        }
+    }
+
+    /// When the other end was there last; none without ICE.
+    fn alive(&self) -> Option<Instant> {
+        let chosen = |agent: &&Agent| agent.selected().is_some();
+        let agents = self.session.as_ref().map(|s| &s.agent).into_iter().chain(&self.old).filter(chosen);
+        self.session.as_ref()?;
+        agents.map(Agent::heard).chain([self.alive]).max()
     }
 
     /// Sends by a socket, or by a relayed address.
@@ -61,9 +105,10 @@ impl Path {
     /// A STUN message came to an address of ours: a socket's or a relayed one.
     fn check(&mut self, now: Instant, local: SocketAddr, from: SocketAddr, bytes: &[u8]) {
         let taken = self.session.as_mut().is_some_and(|s| s.agent.handle(now, local, from, bytes))
-            || self.old.as_mut().is_some_and(|old| old.handle(now, local, from, bytes));
+            || self.old.as_mut().is_some_and(|old| old.handle(now, local, from, bytes))
+            || self.second.as_mut().is_some_and(|s| s.handle(now, self.selected.as_ref(), local, from, bytes));
         // Of an answer that is still on its way, or nobody's.
-        if !taken && self.early.len() < EARLY {
+        if !taken && !ice::is_probe(bytes) && self.early.len() < EARLY {
             self.early.push_back((local, from, bytes.to_vec()));
         }
     }
@@ -79,11 +124,11 @@ struct Session {
 }
 
 impl Session {
-    fn add_found(&mut self, now: Instant, gatherer: &Gatherer) {
-        for local in gatherer.found().iter().skip(self.added) {
+    fn add_found(&mut self, now: Instant, found: &[Local]) {
+        for local in found.iter().skip(self.added) {
             self.agent.add_local(now, local);
         }
-        self.added = gatherer.found().len();
+        self.added = found.len();
     }
 }
 
@@ -93,21 +138,74 @@ impl Paths {
         let times = self.calls.values().flat_map(|path| {
             let agents = path.session.as_ref().map(|s| &s.agent).into_iter().chain(&path.old);
             let relays = path.relays.iter().filter_map(Relay::poll_timeout);
-            agents.filter_map(Agent::poll_timeout).chain(path.gatherer.poll_timeout()).chain(relays)
+            let second = path.second.as_ref().and_then(Second::poll_timeout);
+            let over = path.alive().filter(|_| !path.over).map(consent_over);
+            agents
+                .filter_map(Agent::poll_timeout)
+                .chain(path.gatherer.poll_timeout())
+                .chain(relays)
+                .chain(second)
+                .chain(over)
         });
         times.min()
     }
 
     /// A call's way in a word: `direct`, `srflx` (through a NAT), `relay HOST`; none where ICE has found none or has no part.
     pub fn describe(&self, call: CallId) -> Option<String> {
-        let pair = self.calls.get(&call)?.selected?;
-        Some(match (pair.local_kind, pair.remote_kind) {
-            (CandidateKind::Relayed, _) => format!("relay {}", pair.local.ip()),
-            (_, CandidateKind::Relayed) => format!("relay {}", pair.remote.ip()),
-            _ if pair.translated => "srflx".into(),
-            _ => "direct".into(),
-        })
+        let path = self.calls.get(&call)?;
+        let second = path.second.as_ref().filter(|s| s.figures.is_some_and(|f| f.on_second));
+        Some(word(&second.and_then(Second::selected).copied().or(path.selected)?))
     }
+
+    /// Both ways of a call that has two, the one that voice takes marked.
+    pub fn both(&self, call: CallId) -> Vec<PathStatus> {
+        let Some(path) = self.calls.get(&call) else { return Vec::new() };
+        let second = path.second.as_ref().filter(|_| path.doubled);
+        let (Some(first), Some((other, figures))) =
+            (path.selected, second.and_then(|s| Some((s.selected()?, s.figures?))))
+        else {
+            return Vec::new();
+        };
+        let ways = [first, *other].into_iter().enumerate();
+        let status = |(n, pair): (usize, Pair)| PathStatus {
+            path: word(&pair),
+            active: figures.both || figures.on_second == (n == 1),
+            rtt_ms: figures.rtt[n].map(|rtt| rtt.as_secs_f64() * 1000.0),
+            loss: figures.loss[n],
+        };
+        ways.map(status).collect()
+    }
+
+    /// The media threads say how the two ways of a call are.
+    pub fn set_lanes(&mut self, now: Instant, call: CallId, figures: Figures) {
+        let Some(path) = self.calls.get_mut(&call) else { return };
+        if figures.answered {
+            path.alive = now;
+        }
+        if let Some(second) = path.second.as_mut() {
+            second.figures = Some(figures);
+        }
+    }
+}
+
+/// A way in a word.
+fn word(pair: &Pair) -> String {
+    match (pair.local_kind, pair.remote_kind) {
+        (CandidateKind::Relayed, _) => format!("relay {}", pair.local.ip()),
+        (_, CandidateKind::Relayed) => format!("relay {}", pair.remote.ip()),
+        _ if pair.translated => "srflx".into(),
+        _ => "direct".into(),
+    }
+}
+
+/// The way for packets of a pair; none where it leads through a relay of ours whose channel is not there yet.
+fn route_of(relays: &[Relay], pair: &Pair) -> Option<Route> {
+    let Pair { local, remote, local_kind, .. } = *pair;
+    if local_kind != CandidateKind::Relayed {
+        return Some(Route { socket: local, remote, relay: None });
+    }
+    let relay = relays.iter().find(|r| r.relayed() == Some(local))?;
+    Some(Route { socket: relay.base(), remote, relay: Some(relay.way(remote)?) })
 }
 
 impl Node {
@@ -119,7 +217,10 @@ impl Node {
         let relays = self.relay_servers(now);
         let stun = self.setup.config.nat.stun.iter().copied();
         let servers: Vec<_> = stun.chain(relays.iter().map(|r| r.addr)).collect();
+        let first = !self.paths.calls.contains_key(&call);
+        let hidden = first && self.hides_addresses(now, call);
         let path = self.paths.calls.entry(call).or_default();
+        path.hidden |= hidden;
         let sockets: Vec<_> = std::iter::once(opened.rtp).chain(also.iter().copied()).collect();
         let gone: Vec<_> = path.gatherer.found().iter().map(|l| l.base).filter(|b| !sockets.contains(b)).collect();
         let moved = !gone.is_empty();
@@ -131,7 +232,7 @@ impl Node {
             path.gatherer.add_socket(now, socket, &servers, &mut self.rng);
         }
         path.gatherer.handle_timeout(now);
-        let candidates = path.gatherer.candidates();
+        let candidates = path.told();
         self.use_relays(now, call, &relays);
         if relays.is_empty() {
             self.find_relays(now, None);
@@ -161,14 +262,16 @@ impl Node {
         configured.chain(granted).take(SERVERS).collect()
     }
 
-    /// Asks the best relay of each family for an address, from the first socket of that family.
+    /// Asks the best relays of each family for an address each, from the first socket of that family.
     fn use_relays(&mut self, now: Instant, call: CallId, servers: &[RelayServer]) {
         let Some(path) = self.paths.calls.get_mut(&call).filter(|p| p.relays.is_empty()) else { return };
         let bases: Vec<_> = path.gatherer.found().iter().filter(|l| l.told.kind == CandidateKind::Host).collect();
         for v4 in [true, false] {
             let base = bases.iter().map(|l| l.base).find(|b| b.is_ipv4() == v4 && !b.ip().is_loopback());
-            let server = servers.iter().find(|s| s.addr.is_ipv4() == v4 && !s.addr.ip().is_loopback());
-            if let (Some(base), Some(server)) = (base, server) {
+            let Some(base) = base else { continue };
+            let usable = servers.iter().filter(|s| s.addr.is_ipv4() == v4 && !s.addr.ip().is_loopback());
+            let mut hosts = BTreeSet::new();
+            for server in usable.filter(|s| hosts.insert(s.addr.ip())).take(RELAYS) {
                 path.relays.push(Relay::new(now, server.clone(), base, self.rng.fork()));
             }
         }
@@ -194,32 +297,40 @@ impl Node {
         let Some(clocks) = self.setup.system.map(|system| Clocks { now: self.started, system }) else { return };
         let Some(path) = self.paths.calls.get_mut(&call) else { return };
         let Some(plan) = plan else {
-            (path.session, path.old, path.selected) = (None, None, None);
+            (path.session, path.old, path.selected, path.second) = (None, None, None, None);
             return;
         };
         if let Some(session) = path.session.as_mut()
             && (&session.local, &session.remote) == (&plan.local, &plan.remote.credentials)
         {
-            return session.agent.add_remote(now, &plan.remote.candidates);
+            session.agent.add_remote(now, &plan.remote.candidates);
+            return;
         }
         // One that is lite never controls (RFC 8445 section 6.1.1).
         let controlling = plan.controlling || plan.remote.lite;
         let agent = Agent::new(clocks, now, &plan.local, controlling, self.rng.next_u64());
         let (local, remote) = (plan.local.clone(), plan.remote.credentials.clone());
         let mut session = Session { agent, local, remote, added: 0 };
-        session.add_found(now, &path.gatherer);
+        session.add_found(now, &path.shown());
         session.agent.set_remote(now, &plan.remote);
         for (local, from, bytes) in std::mem::take(&mut path.early) {
             session.agent.handle(now, local, from, &bytes);
         }
+        path.second = plan.remote.second.then(|| Second::new(plan));
+        // The first one begins now; a later one finds the other end as long gone as it is.
+        path.alive = path.alive().unwrap_or(now);
         let before = path.session.replace(session);
         path.old = before.map(|s| s.agent).filter(|a| a.selected().is_some()).or(path.old.take());
     }
 
     /// The other end has told of further candidates.
     pub(super) fn on_remote_candidates(&mut self, now: Instant, call: CallId, candidates: &[Candidate]) {
-        if let Some(session) = self.paths.calls.get_mut(&call).and_then(|p| p.session.as_mut()) {
+        let Some(path) = self.paths.calls.get_mut(&call) else { return };
+        if let Some(session) = path.session.as_mut() {
             session.agent.add_remote(now, candidates);
+        }
+        if let Some(second) = path.second.as_mut() {
+            second.add_remote(now, candidates);
         }
     }
 
@@ -234,10 +345,8 @@ impl Node {
     ) {
         let Some(path) = self.paths.calls.get_mut(&call) else { return };
         if path.gatherer.handle(local, from, bytes) {
-            let candidates = path.gatherer.candidates();
-            if let Some(session) = path.session.as_mut() {
-                session.add_found(now, &path.gatherer);
-            }
+            path.add_found(now);
+            let candidates = path.told();
             return self.ua.candidates(call, candidates);
         }
         if !path.relays.iter_mut().any(|r| r.handle(now, local, from, bytes)) {
@@ -248,7 +357,7 @@ impl Node {
     /// Before a call's sockets are closed: its relays are given back.
     pub(super) fn end_path(&mut self, now: Instant, call: CallId) {
         let Some(path) = self.paths.calls.get_mut(&call) else { return };
-        (path.session, path.old) = (None, None);
+        (path.session, path.old, path.second) = (None, None, None);
         for relay in &mut path.relays {
             relay.close(now);
         }
@@ -268,7 +377,13 @@ impl Node {
 
     /// Fires what is due.
     pub(super) fn paths_timeout(&mut self, now: Instant) {
-        for path in self.paths.calls.values_mut() {
+        let clocks = self.setup.system.map(|system| Clocks { now: self.started, system });
+        let mut gone = Vec::new();
+        for (call, path) in &mut self.paths.calls {
+            if !path.over && path.alive().is_some_and(|alive| consent_over(alive) <= now) {
+                path.over = true;
+                gone.push(*call);
+            }
             if path.gatherer.poll_timeout().is_some_and(|due| due <= now) {
                 path.gatherer.handle_timeout(now);
             }
@@ -282,6 +397,16 @@ impl Node {
                     agent.handle_timeout(now);
                 }
             }
+            let begun = path.second.as_mut().zip(clocks).is_some_and(|(s, clocks)| s.begin(now, clocks, &mut self.rng));
+            if begun {
+                path.add_found(now);
+            }
+            if let Some(second) = path.second.as_mut() {
+                second.handle_timeout(now);
+            }
+        }
+        for call in gone {
+            self.on_consent_over(now, call);
         }
     }
 
@@ -310,8 +435,13 @@ impl Node {
                     ice::Output::Send(datagram) => self.out.extend(path.send(now, datagram).map(send)),
                     ice::Output::Selected(pair) => {
                         (path.selected, path.old, path.unbound) = (Some(pair), None, true);
+                        // Of a session before, or where it would share with the first now.
+                        let shares = path.second.as_mut().is_none_or(|second| second.on_first(now, &pair));
+                        path.single |= shares && std::mem::take(&mut path.doubled);
                     }
                     ice::Output::Silent => restarts.push(call),
+                    // The other way has the other end's consent.
+                    ice::Output::Expired if consent_over(path.alive) > now => {}
                     ice::Output::Expired => {
                         (path.selected, path.unbound) = (None, false);
                         self.out.push_back(Output::Media(MediaCommand::Route { call, route: None }));
@@ -323,6 +453,19 @@ impl Node {
             {
                 path.unbound = false;
                 self.out.push_back(Output::Media(MediaCommand::Route { call, route: Some(route) }));
+                // Not before: until then the second way may be the only one that works.
+                if std::mem::take(&mut path.single) {
+                    self.out.push_back(Output::Media(MediaCommand::Second { call, second: None }));
+                }
+            }
+            while let Some(datagram) = path.second.as_mut().and_then(|s| s.poll_send(now, path.selected.as_ref())) {
+                self.out.extend(path.send(now, datagram).map(send));
+                busy = true;
+            }
+            let ready = path.second.as_mut().filter(|_| !path.unbound && path.selected.is_some());
+            if let Some(told) = ready.and_then(|s| s.tell(call, |pair| route_of(&path.relays, pair))) {
+                path.doubled = true;
+                self.out.push_back(told);
             }
         }
         for call in restarts {
@@ -348,10 +491,8 @@ impl Node {
                         RelayOutput::Allocated(addr) => {
                             let base = relay.base();
                             if path.gatherer.add_relayed(addr, base) {
-                                if let Some(session) = path.session.as_mut() {
-                                    session.add_found(now, &path.gatherer);
-                                }
-                                told.push((call, path.gatherer.candidates()));
+                                path.add_found(now);
+                                told.push((call, path.told()));
                             }
                         }
                         RelayOutput::Data { peer, bytes } => match (ice::is_stun(&bytes), relay.relayed()) {

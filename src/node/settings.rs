@@ -96,6 +96,11 @@ impl Node {
         contacts.into_iter().find(|(known, _)| same(known, name)).map(|(_, target)| target)
     }
 
+    /// What all names stand for.
+    pub(super) fn contact_targets(&self) -> Vec<&str> {
+        self.settings.settings.under(CONTACT).into_iter().map(|(_, target)| target).collect()
+    }
+
     pub(super) fn contact_add(&mut self, now: Instant, name: &str, target: &str) -> Result<Reply, CommandError> {
         let (name, target) = (name.trim(), target.trim());
         let plain = |c: char| !c.is_control() && !"@:<>\"".contains(c);

@@ -251,6 +251,7 @@ impl Setup {
                 .zip(self.voice_fingerprint)
                 .map(|(identity, fingerprint)| VoiceKeys { device: identity.device.clone(), fingerprint }),
             ice: if self.system.is_some() { self.config.media.ice } else { Ice::Off },
+            second_path: self.config.media.second_path,
             encrypted_only: self.config.media.encryption == Encryption::Required,
         }
     }

@@ -6,6 +6,7 @@
 
 use super::{Attribute, Media, Session};
 use crate::core::{Redacted, Rng};
+use sha2::{Digest, Sha256};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,6 +16,10 @@ pub const MAX_CANDIDATES: usize = 32;
 pub const FRAGMENT_TYPE: &str = "application/trickle-ice-sdpfrag";
 /// Name of the INFO package that carries them (RFC 8840 section 10).
 pub const INFO_PACKAGE: &str = "trickle-ice";
+
+/// Attribute of those who keep a second way beside the first: its credentials are [`Credentials::second`]. Unknown to others and
+/// ignored by them.
+pub const SECOND: &str = "x-chordial-second";
 
 /// What the checks of one end are named and authenticated by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +39,8 @@ pub struct Ice {
     pub lite: bool,
     /// `a=ice-options:trickle`: candidates may follow.
     pub trickle: bool,
+    /// [`SECOND`]: this end keeps a second way, if the other one does.
+    pub second: bool,
     /// Where this end may be.
     pub candidates: Vec<Candidate>,
 }
@@ -121,6 +128,7 @@ impl Ice {
             credentials: Credentials::read(value("ice-ufrag")?, value("ice-pwd")?)?,
             lite: whole("ice-lite"),
             trickle: value("ice-options").is_some_and(|o| o.split_ascii_whitespace().any(|w| w == "trickle")),
+            second: media.attribute(SECOND).is_some(),
             candidates: candidates(media.attributes.iter()),
         })
     }
@@ -140,6 +148,7 @@ impl Ice {
             credentials: Credentials::read(find(&attributes, "ice-ufrag")?, find(&attributes, "ice-pwd")?)?,
             lite: false,
             trickle: true,
+            second: false,
             candidates: candidates(attributes.iter()),
         })
     }
@@ -161,6 +170,9 @@ impl Ice {
         media.attributes.push(Attribute::new("ice-pwd", self.credentials.pwd.reveal()));
         let options = if self.trickle { "ice2 trickle" } else { "ice2" };
         media.attributes.push(Attribute::new("ice-options", options));
+        if self.second {
+            media.attributes.push(Attribute::flag(SECOND));
+        }
         for candidate in &self.candidates {
             media.attributes.push(Attribute::new("candidate", candidate));
         }
@@ -172,6 +184,13 @@ impl Credentials {
     pub fn draw(rng: &mut Rng) -> Credentials {
         // Tokens are hexadecimal digits.
         Credentials { ufrag: rng.token(6), pwd: Redacted::new(rng.token(24)) }
+    }
+
+    /// For the second way of the same call, which both ends derive from those of the first: known to nobody else.
+    pub fn second(&self) -> Credentials {
+        let digest = Sha256::digest([b"second way\0", self.pwd.reveal().as_bytes()].concat());
+        let pwd = digest[..24].iter().map(|byte| format!("{byte:02x}")).collect();
+        Credentials { ufrag: format!("{}2", self.ufrag), pwd: Redacted::new(pwd) }
     }
 
     fn read(ufrag: &str, pwd: &str) -> Option<Credentials> {
@@ -236,6 +255,7 @@ mod tests {
             credentials: Credentials::read("9uB6", "YH75Fviy6338Vbrhrlp8Yh").unwrap(),
             lite: false,
             trickle: true,
+            second: false,
             candidates: vec![Candidate::parse("7 1 UDP 99 2001:db8::7 4000 typ relay raddr :: rport 9").unwrap()],
         };
         let media = Media::new("audio", 4000, "RTP/AVP", vec!["0".into()]);

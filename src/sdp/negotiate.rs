@@ -18,9 +18,9 @@
 //! Left out: SDES (`RTP/SAVP` is refused) and bundles (their attributes are not answered, which is how one declines them); a
 //! second component for RTCP; the updated offer that tells third parties which pair was chosen (RFC 8839 section 4.4.1).
 
-use super::ice::Ice;
+use super::ice::{Ice, SECOND};
 use super::{Attribute, Connection, Direction, Media, Origin, RtpMap, Session};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// A codec of ours, in the order of preference.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +65,9 @@ pub struct RemoteKeys {
     /// Value of [`STATEMENT`], empty for none.
     pub statement: String,
 }
+
+/// Port of the default address that leads nowhere.
+const NO_PORT: u16 = 9;
 
 /// Attribute by which a device vouches for a description's fingerprint; unknown to others and ignored by them.
 pub const STATEMENT: &str = "x-chordial-device";
@@ -142,6 +145,16 @@ pub struct Agreed {
     pub keys: Option<RemoteKeys>,
     /// The other end's ICE; none: media go to the addresses above.
     pub ice: Option<Ice>,
+}
+
+impl LocalMedia {
+    /// The same without an address: the other end is to go by candidates alone.
+    #[must_use]
+    pub fn hidden(self) -> LocalMedia {
+        let nowhere =
+            if self.addr.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+        LocalMedia { addr: SocketAddr::new(nowhere, NO_PORT), rtcp_port: NO_PORT, ..self }
+    }
 }
 
 impl Agreed {
@@ -249,7 +262,10 @@ pub fn complete(offer: &Session, answer: &Session) -> Result<Agreed, NegotiateEr
     let mux = ours.attribute("rtcp-mux").is_some() && theirs.attribute("rtcp-mux").is_some();
     let offered_keys = ours.attribute("fingerprint").is_some();
     let keys = if offered_keys && mux { remote_keys(answer, theirs, Setup::of_answer) } else { None };
-    let ice = if ours.attribute("ice-ufrag").is_some() && mux { remote_ice(answer, theirs) } else { None };
+    let mut ice = if ours.attribute("ice-ufrag").is_some() && mux { remote_ice(answer, theirs) } else { None };
+    if let Some(theirs) = &mut ice {
+        theirs.second &= ours.attribute(SECOND).is_some();
+    }
     Ok(Agreed { keys, ice, ..agree(answer, theirs, index, codecs, &events, wanted, mux)? })
 }
 
@@ -286,7 +302,10 @@ fn answer_stream(
         return Err(NegotiateError::NoAudio);
     }
     let wants_ice = local.ice.is_some() && mux;
-    let ice = if wants_ice { remote_ice(offer, media) } else { None };
+    let mut ice = if wants_ice { remote_ice(offer, media) } else { None };
+    if let (Some(ours), Some(theirs)) = (&local.ice, &mut ice) {
+        theirs.second &= ours.second;
+    }
     let mismatch = wants_ice && ice.is_none() && Ice::of(offer, media).is_some();
     let agreed = Agreed { keys, ice, ..agreed };
 
@@ -300,7 +319,8 @@ fn answer_stream(
         push_keys(&mut answered, ours, if theirs.active { "active" } else { "passive" });
     }
     match (&local.ice, &agreed.ice) {
-        (Some(ours), Some(_)) => ours.push(&mut answered),
+        // A second way takes two who know of it.
+        (Some(ours), Some(theirs)) => Ice { second: theirs.second, ..ours.clone() }.push(&mut answered),
         _ if mismatch => answered.attributes.push(Attribute::flag("ice-mismatch")),
         _ => {}
     }
@@ -376,7 +396,9 @@ fn agree(
     let codec = codecs.remove(0);
     let ip = session.connection_of(remote).and_then(Connection::to_ip).ok_or(NegotiateError::NoAddress)?;
     let mut theirs = session.direction_of(remote);
-    if ip.is_unspecified() {
+    // No address and the port for none: where ICE's candidates are to follow, or only some of them are told (RFC 8840 section 4.1.1).
+    let by_ice = remote.port == NO_PORT && Ice::of(session, remote).is_some();
+    if ip.is_unspecified() && !by_ice {
         theirs = Direction::new(theirs.sends(), false);
     }
     let remote_rtp = SocketAddr::new(ip, remote.port);

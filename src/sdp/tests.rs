@@ -277,7 +277,7 @@ proptest! {
 fn with_ice(addr: &str, candidates: &[&str]) -> LocalMedia {
     let credentials = ice::Credentials::draw(&mut crate::core::Rng::from_seed(addr.len() as u64));
     let candidates = candidates.iter().map(|c| ice::Candidate::parse(c).unwrap()).collect();
-    let ice = ice::Ice { credentials, lite: false, trickle: true, candidates };
+    let ice = ice::Ice { credentials, lite: false, trickle: true, second: false, candidates };
     LocalMedia { ice: Some(ice), ..local(addr) }
 }
 

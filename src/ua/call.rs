@@ -60,6 +60,8 @@ pub enum Ending {
     Rejected,
     /// 404, 410 or 604.
     NotFound,
+    /// It was answered, and the other end is there no more.
+    Lost,
     /// Anything else.
     Failed,
 }
@@ -85,6 +87,7 @@ impl Ending {
             Ending::NoAnswer => "no-answer",
             Ending::Rejected => "rejected",
             Ending::NotFound => "not-found",
+            Ending::Lost => "lost",
             Ending::Failed => "failed",
         }
     }
@@ -302,6 +305,8 @@ pub(super) struct Call {
     pub ringing_told: bool,
     /// Ended here before the caller's ACK came; the BYE follows it.
     pub bye_due: bool,
+    /// Value of `Reason` in our BYE.
+    pub bye_reason: Option<String>,
     /// Call-ID of the INVITE that brought the call in.
     pub invited_by: Option<String>,
     /// The other end is being transferred.
@@ -351,6 +356,7 @@ impl Call {
             ending: Ending::Failed,
             ringing_told: false,
             bye_due: false,
+            bye_reason: None,
             invited_by: None,
             transfer: None,
             referral: None,

@@ -183,7 +183,7 @@ impl Ua {
         if self.profile.ice != Policy::Off {
             let credentials = Credentials::draw(&mut self.rng);
             local.rtcp_mux = true;
-            local.ice = Some(Ice { credentials, lite: false, trickle: true, candidates: Vec::new() });
+            local.ice = Some(Ice { credentials, lite: false, trickle: true, second: false, candidates: Vec::new() });
         }
         let local = self.local_keyed(now, local, described(Role::Answer, request));
         let refused = |why: &dyn std::fmt::Display| (488, format!("Not Acceptable Here: {why}"));
@@ -441,7 +441,8 @@ impl Ua {
         self.settle_bye(id);
         self.timers.cancel(&Timer::Accepted(id));
         let why = reason_of(request).map_or_else(|| "hung up there".to_owned(), |why| format!("hung up there: {why}"));
-        self.finish(now, id, Ending::Completed, 200, why);
+        let (ending, status, why) = super::cut::said(request).unwrap_or((Ending::Completed, 200, why));
+        self.finish(now, id, ending, status, why);
     }
 }
 

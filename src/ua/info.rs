@@ -31,6 +31,7 @@ impl Ua {
             credentials: local.clone(),
             lite: false,
             trickle: true,
+            second: false,
             candidates: ice.candidates[ice.told..].to_vec(),
         };
         ice.told = ice.candidates.len();

@@ -5,9 +5,9 @@ use crate::config;
 use crate::core::Instant;
 use crate::identity::{KeyPair, PublicKey};
 use crate::media::codec;
-use crate::sdp::Direction;
 use crate::sdp::ice::{self, Candidate, Credentials};
 use crate::sdp::negotiate::{Agreed, CodecOffer, EventOffer, LocalKeys, LocalMedia};
+use crate::sdp::{Direction, Session};
 use crate::secure::{Fingerprint, Role, Statement};
 use std::net::SocketAddr;
 
@@ -90,6 +90,8 @@ pub(super) struct CallIce {
     pub remote: Option<ice::Ice>,
     /// This end made the first offer.
     pub controlling: bool,
+    /// Only relays' addresses are told.
+    pub hidden: bool,
 }
 
 /// A call's last figures.
@@ -165,6 +167,16 @@ impl Ua {
         }
     }
 
+    /// The addresses of this end's own sockets are not to be told in this call, which has come in; false where the caller has no ICE
+    /// and needs one.
+    pub fn hide_addresses(&mut self, id: CallId) -> bool {
+        let Some(call) = self.calls.get_mut(&id) else { return false };
+        let offer = call.invitation.as_ref().and_then(|i| Session::parse(i.request.body()).ok());
+        let has_ice = offer.is_some_and(|offer| offer.media.iter().any(|m| ice::Ice::of(&offer, m).is_some()));
+        call.ice.hidden = has_ice && self.profile.ice != config::Ice::Off;
+        call.ice.hidden
+    }
+
     /// The sockets of [`Output::OpenMedia`] could not be had.
     pub fn media_failed(&mut self, now: Instant, id: CallId, why: &str) {
         self.give_up(now, id, 500, format!("no media: {why}"));
@@ -191,12 +203,14 @@ impl Ua {
     /// The same with ICE under these credentials, where the call has it.
     pub(super) fn local_ice(&mut self, id: CallId, local: LocalMedia, credentials: Option<&Credentials>) -> LocalMedia {
         let (Some(call), Some(credentials)) = (self.calls.get_mut(&id), credentials) else { return local };
-        if call.ice.candidates.is_empty() {
+        if call.ice.candidates.is_empty() && !call.ice.hidden {
             return local;
         }
+        let local = if call.ice.hidden { local.hidden() } else { local };
         call.ice.told = call.ice.candidates.len();
         let candidates = call.ice.candidates.clone();
-        let ice = ice::Ice { credentials: credentials.clone(), lite: false, trickle: true, candidates };
+        let (credentials, second) = (credentials.clone(), self.profile.second_path);
+        let ice = ice::Ice { credentials, lite: false, trickle: true, second, candidates };
         LocalMedia { rtcp_mux: true, ice: Some(ice), ..local }
     }
 

@@ -13,6 +13,7 @@
 mod account;
 mod call;
 mod challenge;
+mod cut;
 mod early;
 mod hold;
 mod incoming;
@@ -30,6 +31,7 @@ mod within;
 
 pub use account::{Account, AccountConfig};
 pub use call::{CallId, Direction, Ending, Report, State, Summary};
+pub use cut::Cause;
 pub use media::{IcePlan, MediaOpened, MediaPlan, MediaStats, Secured, VoiceKeys};
 pub use output::{Output, UaEvent};
 pub use transfer::ReferredCall;
@@ -80,6 +82,8 @@ pub struct Profile {
     pub encrypted_only: bool,
     /// Whether calls look for a way between both ends.
     pub ice: crate::config::Ice,
+    /// Calls keep a second way beside the first, where the other end does too.
+    pub second_path: bool,
 }
 
 /// Where a request goes.

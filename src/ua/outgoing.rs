@@ -354,7 +354,7 @@ impl Ua {
 
     /// BYE, once the caller has acknowledged the answer: before that it may not know of the dialog
     /// (RFC 3261 section 15).
-    fn end_talk(&mut self, id: CallId) {
+    pub(super) fn end_talk(&mut self, id: CallId) {
         match self.calls.get_mut(&id) {
             Some(call) if call.awaits_ack() => call.bye_due = true,
             _ => self.send_bye(id),
@@ -366,8 +366,12 @@ impl Ua {
     }
 
     pub(super) fn send_bye_with(&mut self, id: CallId, change: impl FnOnce(&mut Message)) {
-        let Some(talk) = self.calls.get_mut(&id).and_then(|c| c.talk.as_mut()) else { return };
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let (Some(talk), reason) = (call.talk.as_mut(), call.bye_reason.as_ref()) else { return };
         let mut bye = talk.dialog.request(Method::Bye);
+        if let Some(reason) = reason {
+            bye.push(HeaderName::Reason, reason);
+        }
         change(&mut bye);
         let hop = next_hop(&talk.dialog, &talk.made_by);
         self.out.push_back(Output::Request { key: RequestKey::InDialog(id), message: bye, hop });

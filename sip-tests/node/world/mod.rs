@@ -55,6 +55,10 @@ enum Arrival {
     Frame(ConnId, Bytes),
     Opened(ConnId),
     Closed(ConnId),
+    /// 20 ms of a call's voice are due.
+    Voice(CallId),
+    /// A probe or a packet of a call's voice.
+    Heard(CallId, Vec<u8>),
 }
 
 pub struct Host {
@@ -83,6 +87,8 @@ pub struct Host {
     /// What left the node, in order, in a word each: to see that something was kept before something was sent.
     pub log: Vec<String>,
     pub media_fails: bool,
+    /// A second interface of this machine: calls have a socket there too.
+    pub beside: Option<std::net::IpAddr>,
     /// Sockets are granted only this much later.
     pub media_delay: Duration,
     /// Dead: takes and sends nothing; connections to it are refused.
@@ -169,6 +175,10 @@ pub struct World {
     pub ice: bool,
     /// Sockets of calls, and whose they are.
     sockets: BTreeMap<SocketAddr, (usize, CallId)>,
+    /// What is said by the calls of hosts, once somebody listens.
+    pub voices: BTreeMap<(usize, CallId), media::Voice>,
+    /// Calls say something: they have a frame every 20 ms.
+    pub speaks: bool,
     /// Loses a datagram between sockets of calls when it says so.
     pub media_lose: Box<Lose>,
     /// Who answers in the place of whoever is dialled.
@@ -199,6 +209,8 @@ impl World {
             encrypts: false,
             ice: false,
             sockets: BTreeMap::new(),
+            voices: BTreeMap::new(),
+            speaks: false,
             media_lose: Box::new(|_, _, _| false),
             hidden: BTreeSet::new(),
             far: BTreeMap::new(),
@@ -395,6 +407,7 @@ impl World {
             messages: Vec::new(),
             log: Vec::new(),
             media_fails: false,
+            beside: None,
             media_delay: Duration::ZERO,
             dead: false,
             silent: false,
@@ -462,6 +475,8 @@ impl World {
             (Place::Raw(i), Arrival::Datagram(from, bytes)) => self.receive(i, Some(from), None, &bytes),
             (Place::Raw(i), Arrival::Frame(conn, bytes)) => self.receive(i, None, Some(conn), &bytes),
             (Place::Raw(i), Arrival::Opened(conn)) => self.raws[i].opened.push(conn),
+            (Place::Node(i), Arrival::Voice(call)) => self.speak(i, call),
+            (Place::Node(i), Arrival::Heard(call, bytes)) => self.hear(i, call, &bytes),
             (Place::Raw(i), Arrival::Closed(conn)) => self.raws[i].closed.push(conn),
             _ => {}
         }
@@ -525,6 +540,7 @@ impl World {
                 if let MediaCommand::Send { local, to, bytes, .. } = &command {
                     self.media_datagram(*local, *to, bytes);
                 }
+                self.route_voice(host, &command);
                 if let Some((late, input)) = self.media(host, &command) {
                     self.at(now + late, Place::Node(host), Arrival::Node(Input::Media(input)));
                 }
@@ -591,11 +607,14 @@ impl World {
                 let rtp = SocketAddr::new(h.sip.ip(), 20_000 + (call.0 * 2) as u16);
                 self.sockets.insert(rtp, (host, *call));
                 let opened = MediaOpened { rtp, rtcp_port: rtp.port() + 1 };
-                Some((h.media_delay, MediaInput::Opened { call: *call, opened, also: Vec::new() }))
+                let also: Vec<_> = h.beside.map(|ip| SocketAddr::new(ip, rtp.port())).into_iter().collect();
+                self.sockets.extend(also.iter().map(|socket| (*socket, (host, *call))));
+                Some((h.media_delay, MediaInput::Opened { call: *call, opened, also }))
             }
             MediaCommand::Close { call } => {
                 let known = h.open.remove(call);
                 self.sockets.retain(|_, whose| *whose != (host, *call));
+                self.voices.remove(&(host, *call));
                 let stats = if known { STATS } else { MediaStats::default() };
                 Some((Duration::ZERO, MediaInput::Closed { call: *call, stats }))
             }
@@ -603,7 +622,10 @@ impl World {
                 assert!(h.open.contains(call), "{command:?} without sockets");
                 None
             }
-            MediaCommand::Send { .. } | MediaCommand::Take { .. } | MediaCommand::Mute { .. } => None,
+            MediaCommand::Send { .. }
+            | MediaCommand::Take { .. }
+            | MediaCommand::Mute { .. }
+            | MediaCommand::Second { .. } => None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::core::UnixTime;
 use crate::node::control::{
     CallReport, CallStatus, ContactStatus, DeviceStatus, LookupReport, MessageEntry, MessageState, OfficeDevice,
-    OfficeReport, PeerStatus, PhoneStatus, RelayOffer, Renamed, Reply, Status, StrangersReport,
+    OfficeReport, PathStatus, PeerStatus, PhoneStatus, RelayOffer, Renamed, Reply, Status, StrangersReport,
 };
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -338,10 +338,21 @@ fn list_calls(calls: &[CallStatus], ended: &[CallReport]) -> String {
         [] => "no call is under way\n".into(),
         _ => table(calls.iter().map(call_row)),
     };
+    for call in calls.iter().filter(|c| !c.paths.is_empty()) {
+        let ways: Vec<_> = call.paths.iter().map(path_words).collect();
+        let _ = writeln!(text, "call {} has two ways: {}", call.call, ways.join("; "));
+    }
     for report in ended {
         let _ = writeln!(text, "ended: {}", call_line(report));
     }
     text
+}
+
+fn path_words(p: &PathStatus) -> String {
+    let active = if p.active { "voice goes by it" } else { "ready" };
+    let rtt = p.rtt_ms.map_or("not answered yet".into(), |ms| format!("{ms:.0} ms"));
+    let loss = if p.loss > 0.0 { format!(", {:.0} % lost", p.loss * 100.0) } else { String::new() };
+    format!("{} ({active}, {rtt}{loss})", p.path)
 }
 
 /// Who holds whom, in words.

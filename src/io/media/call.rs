@@ -2,15 +2,15 @@
 
 use super::latch::Latch;
 use super::stream::{Drain, Feed};
+use super::way::Ways;
 use super::{CallStats, Event, Voice};
 use crate::core::{Instant, Rng};
 use crate::io::audio::{Sink, Source};
 use crate::media::session::{Output, Session};
-use crate::nat::ice::{Route, is_stun};
+use crate::nat::ice::{Route, is_probe, is_stun};
 use crate::rtp::is_rtcp;
 use crate::secure::{Association, Fingerprint, Keys, State};
-use crate::stun::{channel_data, read_channel};
-use std::borrow::Cow;
+use crate::stun::read_channel;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -19,6 +19,8 @@ use tokio::net::UdpSocket;
 
 /// DTLS datagrams kept that arrive before signalling has said whose they are.
 const EARLY: usize = 8;
+/// After this long without a packet from the other end its silence is told.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Further sockets of a call, and addresses that it takes packets in clear from.
 const SOCKETS: usize = 16;
@@ -41,18 +43,18 @@ pub(super) struct Socket {
 }
 
 pub(super) struct Call {
-    id: u64,
-    rtp: Socket,
+    pub(super) id: u64,
+    pub(super) rtp: Socket,
     rtcp: Socket,
     /// Further ones for both.
-    also: Vec<Socket>,
-    /// The way that ICE found.
-    route: Option<Route>,
+    pub(super) also: Vec<Socket>,
+    /// The ways that ICE found.
+    pub(super) ways: Ways,
     /// STUN messages that may be reported until the next frame.
     reports: u32,
-    running: Option<Running>,
+    pub(super) running: Option<Running>,
     strangers: u64,
-    socket_errors: u64,
+    pub(super) socket_errors: u64,
     keys: Option<Keys>,
     /// DTLS datagrams that overtook signalling.
     early: VecDeque<(SocketAddr, Vec<u8>)>,
@@ -66,7 +68,7 @@ struct Secured {
     told: bool,
 }
 
-struct Running {
+pub(super) struct Running {
     session: Session,
     latch: Latch,
     feed: Feed,
@@ -76,11 +78,23 @@ struct Running {
     muted: bool,
     secured: Option<Secured>,
     /// The way is ICE's; else where the other end said.
-    ice: bool,
+    pub(super) ice: bool,
+    /// When a packet of the other end was taken last.
+    heard: Instant,
     /// Encryption that waits for the way.
     waiting: Option<(Fingerprint, bool)>,
     /// Where packets in clear may come from: ends of ways that ICE found.
     proven: Vec<SocketAddr>,
+}
+
+impl Running {
+    /// Packets in clear may come from there.
+    pub(super) fn prove(&mut self, remote: SocketAddr) {
+        if !self.proven.contains(&remote) {
+            self.proven.truncate(SOCKETS - 1);
+            self.proven.insert(0, remote);
+        }
+    }
 }
 
 impl Call {
@@ -90,7 +104,7 @@ impl Call {
             rtp,
             rtcp,
             also,
-            route: None,
+            ways: Ways::default(),
             reports: REPORTS,
             running: None,
             strangers: 0,
@@ -117,12 +131,9 @@ impl Call {
 
     /// The way of the voice.
     pub(super) fn route(&mut self, now: Instant, route: Option<Route>, events: &mut Vec<Event>) {
-        self.route = route;
+        self.ways.set(now, route);
         let (Some(running), Some(route)) = (&mut self.running, route) else { return };
-        if !running.proven.contains(&route.remote) {
-            running.proven.truncate(SOCKETS - 1);
-            running.proven.insert(0, route.remote);
-        }
+        running.prove(route.remote);
         running.latch.follow(route.remote);
         match running.waiting.take() {
             Some(agreed) => self.secure(now, Some(agreed), route.remote, events),
@@ -141,34 +152,10 @@ impl Call {
     fn agree(&mut self, now: Instant, voice: &Voice, events: &mut Vec<Event>) {
         let Some(running) = &mut self.running else { return };
         running.ice = voice.ice;
-        match (voice.ice, self.route, voice.secured) {
+        match (voice.ice, self.ways.route, voice.secured) {
             (true, None, Some(agreed)) if running.secured.is_none() => running.waiting = Some(agreed),
             (true, Some(route), _) => self.secure(now, voice.secured, route.remote, events),
             _ => self.secure(now, voice.secured, voice.remote.rtp, events),
-        }
-    }
-
-    /// Sends a packet of the voice's socket: DTLS, RTP, multiplexed RTCP.
-    fn send_voice(&mut self, bytes: &[u8], to: SocketAddr) {
-        let ice = self.running.as_ref().is_some_and(|r| r.ice);
-        let (socket, to) = match (ice, self.route) {
-            (false, _) => (Some(&self.rtp), to),
-            // Before there is a way, and when consent is over, nothing leaves.
-            (true, None) => return,
-            (true, Some(route)) => {
-                (std::iter::once(&self.rtp).chain(&self.also).find(|s| s.local == route.socket), route.remote)
-            }
-        };
-        let framed = self.route.filter(|_| ice).and_then(|r| r.relay);
-        let (bytes, to) = match framed {
-            Some((server, channel)) => match channel_data(channel, bytes, false) {
-                Some(framed) => (Cow::Owned(framed), server),
-                None => return,
-            },
-            None => (Cow::Borrowed(bytes), to),
-        };
-        if socket.is_none_or(|s| s.socket.try_send_to(&bytes, to).is_err()) {
-            self.socket_errors += 1;
         }
     }
 
@@ -193,8 +180,9 @@ impl Call {
                     muted: false,
                     secured: None,
                     ice: voice.ice,
+                    heard: now,
                     waiting: None,
-                    proven: self.route.map(|r| r.remote).into_iter().collect(),
+                    proven: self.ways.route.map(|r| r.remote).into_iter().collect(),
                 });
                 self.agree(now, &voice, events);
             }
@@ -242,7 +230,7 @@ impl Call {
     }
 
     fn flush_handshake(&mut self, events: &mut Vec<Event>) {
-        let waits = self.route.is_none();
+        let waits = self.ways.route.is_none();
         let Some(running) = self.running.as_mut().filter(|r| !(r.ice && waits)) else { return };
         let Some(secured) = running.secured.as_mut() else { return };
         let (mut out, to) = (Vec::new(), secured.to);
@@ -263,6 +251,8 @@ impl Call {
         if !voice.ice && running.latch.agreed() != voice.remote {
             running.latch = Latch::new(voice.remote);
         }
+        // What comes next is of another agreement: its silence begins anew.
+        running.heard = now;
         let (old, new) = (running.session.config(), &voice.session);
         if (old.codec.name, old.payload_type, old.telephone_event)
             == (new.codec.name, new.payload_type, new.telephone_event)
@@ -299,9 +289,10 @@ impl Call {
         }
     }
 
-    /// 20 ms of both directions. `at` is the frame's deadline, not the time at which it was met.
-    pub(super) fn tick(&mut self, at: Instant, events: &mut Vec<Event>) {
+    /// 20 ms of both directions. `at` is the frame's deadline, not the time at which it was met; `tell`: how the ways are.
+    pub(super) fn tick(&mut self, at: Instant, tell: bool, events: &mut Vec<Event>) {
         self.reports = REPORTS;
+        self.probe(at, tell, events);
         let Some(running) = &mut self.running else { return };
         if running.zero.is_some() {
             // What was spoken since the last frame.
@@ -319,6 +310,10 @@ impl Call {
             events.push(Event::Started { call: self.id, source_zero: at, sink_zero: at });
         }
         running.session.handle_timeout(at);
+        let quiet = at.since(running.heard);
+        if tell && quiet >= QUIET {
+            events.push(Event::Quiet { call: self.id, quiet });
+        }
         if let Some(secured) = &mut running.secured
             && secured.association.poll_timeout().is_some_and(|due| due <= at)
         {
@@ -341,11 +336,14 @@ impl Call {
         datagram: &[u8],
         events: &mut Vec<Event>,
     ) {
-        if let (Port::Rtp(_), Some((number, data)), Some(route)) = (port, read_channel(datagram), self.route)
-            && route.relay == Some((from, number))
-            && !is_stun(data)
+        if let (Port::Rtp(_), Some((number, data))) = (port, read_channel(datagram))
+            && (!is_stun(data) || is_probe(data))
+            && let Some(remote) = self.ways.by_channel(from, number)
         {
-            return self.receive(now, port, route.remote, data, events);
+            return self.receive(now, port, remote, data, events);
+        }
+        if is_probe(datagram) {
+            return self.ways.handle(now, datagram);
         }
         if let Port::Rtp(local) = port
             && (is_stun(datagram) || read_channel(datagram).is_some())
@@ -376,9 +374,15 @@ impl Call {
                 (Port::Rtp(_), false) => secured.association.unprotect_rtp(datagram),
             };
             let Some(plain) = plain else {
-                self.strangers += 1;
+                if control || !self.ways.is_copy(datagram) {
+                    self.strangers += 1;
+                }
                 return;
             };
+            if !control {
+                self.ways.took(datagram);
+            }
+            running.heard = now;
             if !running.ice {
                 running.latch.follow(from);
             }
@@ -402,6 +406,7 @@ impl Call {
                 self.strangers += 1;
                 return;
             }
+            running.heard = now;
             running.session.receive_rtcp(now, datagram);
         } else {
             let config = *running.session.config();
@@ -412,6 +417,7 @@ impl Call {
                 self.strangers += 1;
                 return;
             }
+            running.heard = now;
             running.session.receive_rtp(now, datagram);
         }
         self.flush(events);

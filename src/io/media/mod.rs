@@ -18,7 +18,8 @@
 //! A secured call speaks DTLS on its RTP socket before its voice and takes nothing in clear ([`crate::secure`]).
 //!
 //! With ICE a call has a socket on each address of this machine. STUN messages that come there are reported, not looked at; the voice,
-//! RTCP and DTLS (told apart by RFC 7983) leave by the way that [`Engine::route`] told last.
+//! RTCP and DTLS (told apart by RFC 7983) leave by the way that [`Engine::route`] told last; where [`Engine::second`] told one beside it,
+//! both are probed here, and voice goes by either or both.
 //!
 //! Left out until later work: forwarding and mixing.
 
@@ -29,6 +30,7 @@ mod ports;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod way;
 mod worker;
 
 pub use latch::Remote;
@@ -39,7 +41,7 @@ use crate::io::audio::{AudioError, SinkSpec, SourceSpec};
 use crate::media::codec::CodecError;
 use crate::media::dtmf::DtmfError;
 use crate::media::session;
-use crate::nat::ice::Route;
+use crate::nat::ice::{Figures, Route, Second};
 use crate::secure::{Fingerprint, Keys};
 use ports::Ports;
 use std::collections::BTreeMap;
@@ -135,6 +137,20 @@ pub enum Event {
         from: SocketAddr,
         /// All of it.
         bytes: Vec<u8>,
+    },
+    /// How the two ways of a call are: when voice moves, and every second.
+    Lanes {
+        /// Which call.
+        call: u64,
+        /// Of both.
+        figures: Figures,
+    },
+    /// Nothing was taken from the other end for a while: every second.
+    Quiet {
+        /// Which call.
+        call: u64,
+        /// For how long.
+        quiet: Duration,
     },
     /// The codec failed when the call was started or updated; the call has no voice.
     Failed {
@@ -284,6 +300,12 @@ impl Engine {
     pub fn route(&self, call: u64, route: Option<Route>) -> Result<(), EngineError> {
         self.known(call)?;
         self.command(call, Command::Route { call, route })
+    }
+
+    /// Tells a second way, by which a call's voice may go from now on as well; none: there is none any more.
+    pub fn second(&self, call: u64, second: Option<Box<Second>>) -> Result<(), EngineError> {
+        self.known(call)?;
+        self.command(call, Command::Second { call, second })
     }
 
     /// Lets the voice of an opened call run. The audio is opened here, so that its errors come at once.

@@ -173,6 +173,11 @@ fn nobody_there_and_strangers_are_survived() {
     });
     // RTCP of the same host is looked at and refused, RTP from elsewhere is not even looked at.
     assert_eq!((stats.strangers, stats.session.refused, stats.remote), (20, 20, None));
+    let quiet = wait_for(&events, |event| match event {
+        Event::Quiet { call: 1, quiet } => Some(quiet),
+        _ => None,
+    });
+    assert!(quiet >= Duration::from_secs(5), "what is refused is no sign of the other end");
 }
 
 /// A source of a ramp, so that samples can be told apart.

@@ -6,7 +6,7 @@ use super::{CallStats, Event, OnEvent, Snapshots, Voice, clock, lock};
 use crate::core::{Instant, Rng};
 use crate::io::audio::{Sink, Source};
 use crate::media::session::FRAME;
-use crate::nat::ice::Route;
+use crate::nat::ice::{Route, Second};
 use crate::secure::Keys;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -37,6 +37,7 @@ pub(super) enum Command {
     Send { call: u64, local: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
     Take { call: u64, from: SocketAddr, bytes: Vec<u8> },
     Route { call: u64, route: Option<Route> },
+    Second { call: u64, second: Option<Box<Second>> },
     Update { call: u64, voice: Voice, rng: Rng },
     Mute { call: u64, muted: bool },
     Dtmf { call: u64, digits: Box<str>, duration: Duration },
@@ -144,7 +145,7 @@ impl Loop {
         let at = self.deadline(self.frame);
         let mut events = Vec::new();
         for call in self.calls.borrow_mut().values_mut() {
-            call.tick(at, &mut events);
+            call.tick(at, self.frame.is_multiple_of(STATS_FRAMES), &mut events);
         }
         if self.frame.is_multiple_of(SNAPSHOT_FRAMES) {
             let mut snapshots = lock(&self.snapshots);
@@ -172,6 +173,7 @@ impl Loop {
                 self.with(call, |it| it.take(clock::now(), from, &bytes, &mut events));
             }
             Command::Route { call, route } => self.with(call, |it| it.route(clock::now(), route, &mut events)),
+            Command::Second { call, second } => self.with(call, |it| it.second(clock::now(), second.map(|s| *s))),
             Command::Update { call, voice, rng } => {
                 self.with(call, |it| it.update(clock::now(), voice, rng, &mut events))
             }

@@ -6,7 +6,7 @@ use crate::sdp::ice::{self, CandidateKind, Credentials};
 use is::stun::{StunMessage, StunPacket};
 use is::{IceAgent, IceAgentEvent, IceCreds, Protocol};
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Checks leave at least this far apart (RFC 8445 section 14.2: Ta).
@@ -21,6 +21,8 @@ const PAIRS: usize = 100;
 const CANDIDATES: usize = 32;
 /// Silence on the chosen pair after which it is taken for dead: three checks.
 const SILENCE: Duration = Duration::from_secs(5);
+/// An answer older than this says nothing of a way any more: two checks.
+const FRESH: Duration = Duration::from_secs(3);
 /// How much longer the answerer waits, so that not both restart at once.
 const DEFERENCE: Duration = Duration::from_secs(3);
 /// Silence that ends consent (RFC 7675 section 5.1).
@@ -39,6 +41,25 @@ pub struct Pair {
     pub remote_kind: CandidateKind,
     /// A NAT stands between: the other end sees another address than `local`, or is seen under another than it has.
     pub translated: bool,
+}
+
+impl Pair {
+    /// What cuts one of the two ways is likely to cut the other: they have a relay in common, or both lead straight from the same
+    /// address to the same address; with `partly`, also where only one end is the same.
+    pub fn shares(&self, other: &Pair, partly: bool) -> bool {
+        let straight = |p: &Pair| p.relays().next().is_none();
+        if straight(self) && straight(other) {
+            let (here, there) = (self.local.ip() == other.local.ip(), self.remote.ip() == other.remote.ip());
+            return if partly { here || there } else { here && there };
+        }
+        self.relays().any(|relay| other.relays().any(|o| o == relay))
+    }
+
+    fn relays(&self) -> impl Iterator<Item = IpAddr> {
+        let ours = (self.local_kind == CandidateKind::Relayed).then_some(self.local.ip());
+        let theirs = (self.remote_kind == CandidateKind::Relayed).then_some(self.remote.ip());
+        ours.into_iter().chain(theirs)
+    }
 }
 
 /// What a session wants.
@@ -66,8 +87,10 @@ enum Told {
 pub struct Agent {
     ice: IceAgent,
     clocks: Clocks,
-    /// How the other end sees us, by our address and its.
-    mapped: BTreeMap<(SocketAddr, SocketAddr), SocketAddr>,
+    /// How the other end sees us, by our address and its, and when it said so last.
+    mapped: BTreeMap<(SocketAddr, SocketAddr), (SocketAddr, Instant)>,
+    /// A pair that the crate has chosen for an answer of long ago: it counts when it answers.
+    stale: Option<(SocketAddr, SocketAddr)>,
     selected: Option<Pair>,
     /// When the chosen pair answered last; the beginning where none is chosen.
     heard: Instant,
@@ -93,6 +116,7 @@ impl Agent {
             ice,
             clocks,
             mapped: BTreeMap::new(),
+            stale: None,
             selected: None,
             heard: now,
             told: Told::Nothing,
@@ -143,8 +167,11 @@ impl Agent {
             return false;
         }
         if let Some((_, mapped)) = probe::mapped_address(datagram) {
-            if self.mapped.len() < PAIRS {
-                self.mapped.insert((local, from), mapped);
+            if self.mapped.len() < PAIRS || self.mapped.contains_key(&(local, from)) {
+                self.mapped.insert((local, from), (mapped, now));
+            }
+            if self.stale == Some((local, from)) {
+                self.select(now, local, from);
             }
             if self.selected.is_some_and(|s| (s.local, s.remote) == (local, from)) {
                 (self.heard, self.told) = (now, Told::Nothing);
@@ -184,9 +211,19 @@ impl Agent {
         self.out.pop_front()
     }
 
+    /// When the chosen way answered last; the beginning where none is chosen.
+    pub fn heard(&self) -> Instant {
+        self.heard
+    }
+
     /// The way that media take.
     pub fn selected(&self) -> Option<Pair> {
         self.selected
+    }
+
+    /// What the way between these addresses would be.
+    pub fn between(&self, local: SocketAddr, remote: SocketAddr) -> Pair {
+        self.pair(local, remote)
     }
 
     /// Before anything works the other end may be late; afterwards it answers every check.
@@ -199,9 +236,11 @@ impl Agent {
     fn drain(&mut self, now: Instant) {
         while let Some(event) = self.ice.poll_event() {
             if let IceAgentEvent::NominatedSend { source, destination, .. } = event {
-                let pair = self.pair(source, destination);
-                (self.selected, self.heard, self.told) = (Some(pair), now, Told::Nothing);
-                self.out.push_back(Output::Selected(pair));
+                // The crate goes from a pair that has failed to others that answered once, one after the other.
+                match self.mapped.get(&(source, destination)) {
+                    Some((_, at)) if *at + FRESH <= now => self.stale = Some((source, destination)),
+                    _ => self.select(now, source, destination),
+                }
             }
         }
         while let Some(transmit) = self.ice.poll_transmit() {
@@ -211,12 +250,18 @@ impl Agent {
         self.due = self.ice.poll_timeout().map(|at| self.clocks.ours(at));
     }
 
+    fn select(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr) {
+        let pair = self.pair(local, remote);
+        (self.selected, self.heard, self.told, self.stale) = (Some(pair), now, Told::Nothing, None);
+        self.out.push_back(Output::Selected(pair));
+    }
+
     fn pair(&self, local: SocketAddr, remote: SocketAddr) -> Pair {
         let relayed = self.ice.local_candidates().any(|c| c.addr() == local && c.kind() == is::CandidateKind::Relayed);
         let local_kind = if relayed { CandidateKind::Relayed } else { CandidateKind::Host };
         let theirs = self.ice.remote_candidates().filter(|c| c.addr() == remote).max_by_key(is::Candidate::prio);
         let remote_kind = theirs.map_or(CandidateKind::PeerReflexive, |c| ours(c.kind()));
-        let mapped = self.mapped.get(&(local, remote)).is_some_and(|m| *m != local);
+        let mapped = self.mapped.get(&(local, remote)).is_some_and(|(m, _)| *m != local);
         let seen = matches!(remote_kind, CandidateKind::ServerReflexive | CandidateKind::PeerReflexive);
         Pair { local, remote, local_kind, remote_kind, translated: mapped || seen }
     }

@@ -7,6 +7,8 @@
 //! | `gather` | addresses of ours as STUN servers see them |
 //! | `relay` | an address of a relay that is a call's for a while |
 //! | `probe` | the STUN messages that ICE sends besides its checks (RFC 8489) |
+//! | `lanes` | two ways of one call, both probed: which of them the voice takes |
+//! | `echo` | the probes of the two ways |
 //!
 //! One component: RTP and RTCP share it (RFC 5761). Every pair is checked from the start, none is frozen (one stream). The
 //! controlling end names the first pair that works and names a better one when that works too, so that voice begins early and
@@ -15,14 +17,20 @@
 //! Left out: candidates over TCP (RFC 6544), host candidates under mDNS names, an ice-lite role of our own.
 
 mod agent;
+mod echo;
 mod gather;
+mod lanes;
+#[cfg(test)]
+mod lanes_tests;
 mod probe;
 mod relay;
 #[cfg(test)]
 mod tests;
 
 pub use agent::{Agent, Output, Pair};
+pub use echo::is_probe;
 pub use gather::{Gatherer, Local};
+pub use lanes::{Figures, Lane, Lanes, PROBE, Probe, Second};
 pub use probe::{is_stun, mapped_address};
 pub use relay::{Relay, RelayOutput, RelayServer};
 

@@ -41,7 +41,7 @@ fn end(clocks: Clocks, seed: u64, controlling: bool, locals: &[(CandidateKind, &
 
 fn described(end: &End) -> Ice {
     let candidates = end.locals.iter().map(|l| l.told.clone()).collect();
-    Ice { credentials: end.credentials.clone(), lite: false, trickle: true, candidates }
+    Ice { credentials: end.credentials.clone(), lite: false, trickle: true, second: false, candidates }
 }
 
 /// Under which sender's address a datagram of an end arrives, and where; none: it is lost.

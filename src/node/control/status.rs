@@ -228,12 +228,28 @@ pub struct CallStatus {
     /// The voice's way as in [`CallReport::path`], once agreed.
     #[serde(default)]
     pub path: String,
+    /// The two ways of a call that has two, the one that ICE holds for the better first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<PathStatus>,
     /// Short fingerprint of the other end's user key, where that is what it is known by.
     #[serde(default)]
     pub key: String,
     /// How that key stands: `contact`, `known`, `new-key`, `changed`.
     #[serde(default)]
     pub standing: String,
+}
+
+/// One of the two ways of a call.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct PathStatus {
+    /// As in [`CallReport::path`].
+    pub path: String,
+    /// What this end says goes by it; both do while packets are lost.
+    pub active: bool,
+    /// Round trip of its probes, milliseconds, once measured.
+    pub rtt_ms: Option<f64>,
+    /// Share of its latest 64 probes from here that did not arrive, 0 to 1.
+    pub loss: f64,
 }
 
 /// One of the keys that claim a name.
@@ -279,9 +295,9 @@ pub struct LookupReport {
 /// How a call went.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct CallReport {
-    /// `completed`, `busy`, `no-answer`, `rejected`, `not-found` or `failed`.
+    /// `completed`, `busy`, `no-answer`, `rejected`, `not-found`, `lost` (the other end vanished while both talked) or `failed`.
     pub result: String,
-    /// Final SIP status of the INVITE; 0 when there was none.
+    /// Final SIP status of the INVITE; 0 when there was none; 408 and 488 where an answered call was lost, or not encrypted as agreed.
     pub status: u16,
     /// Why, for a person.
     pub reason: String,
@@ -310,7 +326,7 @@ pub struct CallReport {
     /// The voice's way: `direct`, `srflx` (direct, through a NAT) or `relay HOST`.
     pub path: String,
     /// Protection of the voice: `dtls-srtp` with keys that the other end's device signed for; `dtls-srtp-unverified` where nobody
-    /// known signed; `none`.
+    /// known signed; `none`; `failed` where the other end showed a certificate that nobody had signed for, or none.
     pub security: String,
     /// Overlay hops of the lookup that found the callee.
     pub hops: u32,
