@@ -264,6 +264,7 @@ impl Node {
         if let Some(path) = self.paths.describe(call) {
             report.path = path;
         }
+        report.transport = self.paths.carried(call).unwrap_or_default().into();
         self.forget_path(call);
         self.calls.ended.push_front(report.clone());
         self.calls.ended.truncate(ENDED);
@@ -280,6 +281,8 @@ impl Node {
                 self.ua.media_opened(now, call, opened);
             }
             MediaInput::Packet { call, local, from, bytes } => self.on_path_packet(now, call, local, from, &bytes),
+            MediaInput::Reached { call, local, relay } => self.on_leg(now, call, local, relay),
+            MediaInput::Unreached { call, local } => self.on_no_leg(now, call, local),
             MediaInput::Failed { call, why } => self.ua.media_failed(now, call, &why),
             MediaInput::Dtmf { call, digit } => {
                 let request = self.calls.commands.get(&call).copied();
@@ -306,7 +309,8 @@ impl Node {
         };
         let with_key = |s: Summary| {
             let (key, standing) = shown(self.calls.parties.get(&s.call));
-            CallStatus { security: security(&s.call), path: path(&s), key, standing, ..call_status(s) }
+            let transport = self.paths.carried(s.call).unwrap_or_default().into();
+            CallStatus { security: security(&s.call), path: path(&s), transport, key, standing, ..call_status(s) }
         };
         alive.map(with_key).collect()
     }
@@ -384,6 +388,7 @@ fn call_report(call: CallId, r: &Report, hops: u32) -> CallReport {
         rtt_ms: r.stats.rtt_ms,
         path: if r.codec.is_empty() { String::new() } else { "direct".into() },
         security: "none".into(),
+        transport: String::new(),
         hops,
     }
 }

@@ -80,6 +80,7 @@ mod introduce;
 mod join;
 mod keep;
 mod lease;
+mod legs;
 mod login;
 mod lookup;
 mod mailbox;

@@ -5,9 +5,10 @@
 //! When the way falls silent, or this machine has moved, a further INVITE starts ICE anew; the old way goes on until a new one is
 //! found.
 
+use super::legs::Leg;
 use super::{MediaCommand, Node, Output};
 use crate::config::Ice;
-use crate::core::Instant;
+use crate::core::{Instant, Transport};
 use crate::nat::ice::{self, Agent, Clocks, Datagram, Gatherer, Pair, Relay, RelayOutput, RelayServer, Route};
 use crate::sdp::ice::{Candidate, CandidateKind, Credentials};
 use crate::ua::{CallId, IcePlan, MediaOpened};
@@ -23,13 +24,17 @@ const SERVERS: usize = 6;
 #[derive(Default)]
 pub(super) struct Paths {
     calls: BTreeMap<CallId, Path>,
+    /// Relays were reached over streams only, in the latest call that needed one on this network.
+    pub no_udp: bool,
 }
 
 /// One call's.
 #[derive(Default)]
-struct Path {
+pub(super) struct Path {
     gatherer: Gatherer,
     relays: Vec<Relay>,
+    /// To a relay over TLS.
+    pub leg: Leg,
     session: Option<Session>,
     /// The one before a restart, until the new one has a way.
     old: Option<Agent>,
@@ -47,15 +52,61 @@ impl Path {
         if local_kind != CandidateKind::Relayed {
             return Some(Route { socket: local, remote, relay: None });
         }
-        let relay = self.relays.iter().find(|r| r.relayed() == Some(local))?;
+        let relay = self.relays.iter().find(|r| r.holds(local))?;
         Some(Route { socket: relay.base(), remote, relay: Some(relay.way(remote)?) })
     }
 
     /// Sends by a socket, or by a relayed address.
     fn send(&mut self, now: Instant, d: Datagram) -> Option<Datagram> {
-        let Some(relay) = self.relays.iter_mut().find(|r| r.relayed() == Some(d.local)) else { return Some(d) };
+        let Some(relay) = self.relays.iter_mut().find(|r| r.holds(d.local)) else { return Some(d) };
         relay.send(now, d.to, &d.bytes);
         None
+    }
+
+    pub fn gatherer(&self) -> &Gatherer {
+        &self.gatherer
+    }
+
+    /// This machine has both families of addresses.
+    pub fn is_dual(&self) -> bool {
+        let hosts = self.gatherer.found().iter().filter(|l| l.told.kind == CandidateKind::Host);
+        let bases: Vec<_> = hosts.map(|l| l.base).collect();
+        [true, false].iter().all(|v4| bases.iter().any(|b| b.is_ipv4() == *v4))
+    }
+
+    /// A relay that is reached so has granted an address.
+    pub fn has_relay(&self, by: Transport) -> bool {
+        self.relays.iter().any(|r| r.transport() == by && r.is_allocated())
+    }
+
+    pub fn add_relay(&mut self, relay: Relay) {
+        self.relays.push(relay);
+    }
+
+    /// A socket is gone, with the relay that it led to.
+    pub fn forget_base(&mut self, base: SocketAddr) {
+        self.gatherer.remove(base);
+        self.relays.retain(|r| r.base() != base);
+        if let Some(session) = self.session.as_mut() {
+            session.added = session.added.min(self.gatherer.found().len());
+        }
+    }
+
+    /// Takes out a relay of which nothing comes any more; true when addresses of it were ours.
+    pub fn take_over(&mut self, base: SocketAddr, server: SocketAddr) -> bool {
+        let is = |r: &Relay| r.is_over() && r.base() == base && r.server() == server;
+        let Some(at) = self.relays.iter().position(is) else { return false };
+        let relay = self.relays.remove(at);
+        relay.addresses().iter().for_each(|addr| self.gatherer.remove(*addr));
+        if let Some(session) = self.session.as_mut() {
+            session.added = session.added.min(self.gatherer.found().len());
+        }
+        relay.is_allocated() && self.session.is_some()
+    }
+
+    /// Asks the relays whether they know us still.
+    pub fn doubt_relays(&mut self, now: Instant) {
+        self.relays.iter_mut().for_each(|r| r.doubt(now));
     }
 
     /// A STUN message came to an address of ours: a socket's or a relayed one.
@@ -93,7 +144,8 @@ impl Paths {
         let times = self.calls.values().flat_map(|path| {
             let agents = path.session.as_ref().map(|s| &s.agent).into_iter().chain(&path.old);
             let relays = path.relays.iter().filter_map(Relay::poll_timeout);
-            agents.filter_map(Agent::poll_timeout).chain(path.gatherer.poll_timeout()).chain(relays)
+            let leg = path.leg.next();
+            agents.filter_map(Agent::poll_timeout).chain(path.gatherer.poll_timeout()).chain(relays).chain(leg)
         });
         times.min()
     }
@@ -106,6 +158,33 @@ impl Paths {
             (_, CandidateKind::Relayed) => format!("relay {}", pair.remote.ip()),
             _ if pair.translated => "srflx".into(),
             _ => "direct".into(),
+        })
+    }
+}
+
+impl Paths {
+    pub fn of(&self, call: CallId) -> Option<&Path> {
+        self.calls.get(&call)
+    }
+
+    pub fn of_mut(&mut self, call: CallId) -> Option<&mut Path> {
+        self.calls.get_mut(&call)
+    }
+
+    /// The calls of which something is true.
+    pub fn calls_with(&self, which: impl Fn(&Path) -> bool) -> Vec<CallId> {
+        self.calls.iter().filter(|(_, path)| which(path)).map(|(call, _)| *call).collect()
+    }
+
+    /// What carries a call's packets away from here: `udp`, or by which a relay of ours is reached.
+    pub fn carried(&self, call: CallId) -> Option<&'static str> {
+        let path = self.calls.get(&call)?;
+        let local = path.selected?.local;
+        let by = path.relays.iter().find(|r| r.holds(local)).map_or(Transport::Udp, Relay::transport);
+        Some(match by {
+            Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+            Transport::Tls => "tls",
         })
     }
 }
@@ -144,15 +223,22 @@ impl Node {
     }
 
     /// The relays that a call may use: those in the configuration, and the overlay's.
-    fn relay_servers(&self, now: Instant) -> Vec<RelayServer> {
+    pub(super) fn relay_servers(&self, now: Instant) -> Vec<RelayServer> {
         let configured = self.setup.config.nat.turn.iter().map(|t| RelayServer {
             addr: t.addr,
+            transport: Transport::Udp,
+            certificate: None,
+            // A server that has not ignores the wish.
+            both: true,
             username: t.user.clone(),
             password: t.password.clone(),
         });
         let granted = self.best_relays(now).into_iter().filter(|g| g.udp != 0).flat_map(|grant| {
             let server = |host: &IpAddr| RelayServer {
                 addr: SocketAddr::new(*host, grant.udp),
+                transport: Transport::Udp,
+                certificate: None,
+                both: grant.has_both(),
                 username: grant.username.clone(),
                 password: grant.password.clone(),
             };
@@ -164,14 +250,16 @@ impl Node {
     /// Asks the best relay of each family for an address, from the first socket of that family.
     fn use_relays(&mut self, now: Instant, call: CallId, servers: &[RelayServer]) {
         let Some(path) = self.paths.calls.get_mut(&call).filter(|p| p.relays.is_empty()) else { return };
+        let dual = path.is_dual();
         let bases: Vec<_> = path.gatherer.found().iter().filter(|l| l.told.kind == CandidateKind::Host).collect();
         for v4 in [true, false] {
             let base = bases.iter().map(|l| l.base).find(|b| b.is_ipv4() == v4 && !b.ip().is_loopback());
             let server = servers.iter().find(|s| s.addr.is_ipv4() == v4 && !s.addr.ip().is_loopback());
             if let (Some(base), Some(server)) = (base, server) {
-                path.relays.push(Relay::new(now, server.clone(), base, self.rng.fork()));
+                path.relays.push(Relay::new(now, server.clone(), base, dual, self.rng.fork()));
             }
         }
+        self.plan_leg(now, call);
     }
 
     /// Supernodes have granted something: calls that had no relay get one, and learn how they are seen.
@@ -261,6 +349,7 @@ impl Node {
 
     /// This machine has moved: calls under way get sockets where it is now.
     pub(super) fn move_paths(&mut self) {
+        self.paths.no_udp = false;
         for call in self.paths.calls.keys().copied() {
             self.out.push_back(Output::Media(MediaCommand::Open { call }));
         }
@@ -268,6 +357,7 @@ impl Node {
 
     /// Fires what is due.
     pub(super) fn paths_timeout(&mut self, now: Instant) {
+        self.legs_timeout(now);
         for path in self.paths.calls.values_mut() {
             if path.gatherer.poll_timeout().is_some_and(|due| due <= now) {
                 path.gatherer.handle_timeout(now);
@@ -327,6 +417,7 @@ impl Node {
         }
         for call in restarts {
             self.count("ways of calls that fell silent");
+            self.doubt_relays(now, call);
             self.ua.restart_ice(now, call);
         }
         busy
@@ -334,7 +425,7 @@ impl Node {
 
     /// Carries out what the relays say.
     fn settle_relays(&mut self, now: Instant) -> bool {
-        let (mut busy, mut told) = (false, Vec::new());
+        let (mut busy, mut told, mut granted, mut over) = (false, Vec::new(), Vec::new(), Vec::new());
         for (call, path) in &mut self.paths.calls {
             let call = *call;
             for n in 0..path.relays.len() {
@@ -347,6 +438,7 @@ impl Node {
                         }
                         RelayOutput::Allocated(addr) => {
                             let base = relay.base();
+                            granted.push((call, relay.transport()));
                             if path.gatherer.add_relayed(addr, base) {
                                 if let Some(session) = path.session.as_mut() {
                                     session.add_found(now, &path.gatherer);
@@ -354,18 +446,24 @@ impl Node {
                                 told.push((call, path.gatherer.candidates()));
                             }
                         }
-                        RelayOutput::Data { peer, bytes } => match (ice::is_stun(&bytes), relay.relayed()) {
+                        RelayOutput::Data { peer, bytes } => match (ice::is_stun(&bytes), relay.relayed(peer)) {
                             (true, Some(local)) => path.check(now, local, peer, &bytes),
                             // Voice that overtook the channel.
                             _ => self.out.push_back(Output::Media(MediaCommand::Take { call, from: peer, bytes })),
                         },
-                        RelayOutput::Over => {}
+                        RelayOutput::Over => over.push((call, relay.base(), relay.server())),
                     }
                 }
             }
         }
         for (call, candidates) in told {
             self.ua.candidates(call, candidates);
+        }
+        for (call, by) in granted {
+            self.on_relay_granted(call, by);
+        }
+        for (call, base, server) in over {
+            self.on_relay_over(now, call, base, server);
         }
         busy
     }

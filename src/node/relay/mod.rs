@@ -37,6 +37,10 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 const CHECK: Duration = Duration::from_secs(5);
 /// After the sockets could not be opened.
 const AGAIN: Duration = Duration::from_secs(60);
+/// A member knows relays before it calls: it looks soon after it is in, again while there are none, and before its credentials end.
+const SOON: Duration = Duration::from_millis(500);
+const NONE_YET: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+const RENEW: Duration = Duration::from_secs(LIFETIME.as_secs() / 2);
 /// Supernodes asked by one search, relays kept of it, searches at once.
 const ASK: usize = 4;
 const KEEP: usize = 2;
@@ -72,6 +76,8 @@ pub enum RelayInput {
         udp: Vec<SocketAddr>,
         /// TCP and TLS.
         tcp: Vec<SocketAddr>,
+        /// Why port 443 is not among them, where it was to be.
+        shut: Option<String>,
         /// SHA-256 of the certificate that TLS shows.
         certificate: [u8; 32],
     },
@@ -107,6 +113,7 @@ enum Stage {
     Open {
         udp: Vec<SocketAddr>,
         tcp: Vec<SocketAddr>,
+        shut: Option<String>,
         certificate: [u8; 32],
     },
 }
@@ -135,6 +142,9 @@ pub(super) struct Relaying {
     stage: Stage,
     why: Option<String>,
     check: Option<Instant>,
+    /// When relays are looked for, and the pause after a search in vain.
+    look: Option<Instant>,
+    pause: Duration,
     figures: RelayFigures,
     searches: BTreeMap<u64, Search>,
     last: u64,
@@ -149,6 +159,8 @@ impl Relaying {
             stage: Stage::Off,
             why: None,
             check: wanted.then_some(now),
+            look: None,
+            pause: NONE_YET.0,
             figures: RelayFigures::default(),
             searches: BTreeMap::new(),
             last: 0,
@@ -157,12 +169,23 @@ impl Relaying {
     }
 
     pub fn next(&self) -> Option<Instant> {
-        self.check
+        self.check.into_iter().chain(self.look).min()
     }
 }
 
 impl Node {
+    /// This node is in, or hangs on others than before: who may relay for it is asked before it calls.
+    pub(super) fn look_for_relays(&mut self, now: Instant) {
+        if self.setup.relays {
+            (self.relaying.look, self.relaying.pause) = (Some(now + SOON), NONE_YET.0);
+        }
+    }
+
     pub(super) fn relay_timeout(&mut self, now: Instant) {
+        if self.relaying.look.is_some_and(|at| at <= now) {
+            self.relaying.look = None;
+            self.find_relays(now, None);
+        }
         if self.relaying.check.is_none_or(|at| at > now) {
             return;
         }
@@ -199,9 +222,9 @@ impl Node {
 
     pub(super) fn on_relay(&mut self, now: Instant, input: RelayInput) {
         match input {
-            RelayInput::Open { udp, tcp, certificate } => {
-                tracing::info!(?udp, ?tcp, "this node relays");
-                (self.relaying.stage, self.relaying.why) = (Stage::Open { udp, tcp, certificate }, None);
+            RelayInput::Open { udp, tcp, shut, certificate } => {
+                tracing::info!(?udp, ?tcp, ?shut, "this node relays");
+                (self.relaying.stage, self.relaying.why) = (Stage::Open { udp, tcp, shut, certificate }, None);
             }
             RelayInput::Failed { why } => {
                 tracing::warn!(%why, "this node does not relay");
@@ -228,7 +251,7 @@ impl Node {
     }
 
     fn grant(&self, now: Instant, who: &str) -> Option<Grant> {
-        let (Stage::Open { udp, tcp, certificate }, Some(secret)) = (&self.relaying.stage, &self.relaying.secret)
+        let (Stage::Open { udp, tcp, certificate, .. }, Some(secret)) = (&self.relaying.stage, &self.relaying.secret)
         else {
             return None;
         };
@@ -317,6 +340,15 @@ impl Node {
         self.relaying.best = search.found;
         self.relaying.best.truncate(KEEP);
         self.relays_for_calls(now);
+        let pause = if self.relaying.best.is_empty() {
+            let pause = self.relaying.pause;
+            self.relaying.pause = (pause * 2).min(NONE_YET.1);
+            pause
+        } else {
+            self.relaying.pause = NONE_YET.0;
+            RENEW
+        };
+        self.relaying.look = Some(now + pause).filter(|_| self.setup.relays);
         if let Some(request) = search.request {
             self.reply(request, Ok(Reply::Relays { relays: offers }));
         }
@@ -339,7 +371,7 @@ impl Node {
     pub(super) fn relay_status(&self) -> Option<RelayStatus> {
         let figures = self.relaying.figures;
         match &self.relaying.stage {
-            Stage::Open { udp, tcp, .. } => Some(RelayStatus {
+            Stage::Open { udp, tcp, shut, .. } => Some(RelayStatus {
                 udp: udp.clone(),
                 tcp: tcp.clone(),
                 allocations: figures.allocations,
@@ -347,6 +379,7 @@ impl Node {
                 bytes: figures.bytes,
                 refused: figures.refused,
                 over_ceiling: figures.over,
+                shut: shut.clone(),
                 why: None,
             }),
             _ => self.relaying.why.clone().map(|why| RelayStatus { why: Some(why), ..RelayStatus::default() }),
