@@ -47,7 +47,9 @@ impl Wire {
     /// Sends what can be sent at once.
     pub(super) fn try_send_to(&self, bytes: &[u8], to: SocketAddr) -> io::Result<usize> {
         match self {
-            Wire::Udp(socket) => socket.try_send_to(bytes, to),
+            // Past the runtime, which takes a socket for unable to send until it has once been asked: the first words of a call to its
+            // relays would be lost.
+            Wire::Udp(socket) => socket2::SockRef::from(socket).send_to(bytes, &to.into()),
             Wire::Leg(relay, _) if *relay != to => Err(io::ErrorKind::AddrNotAvailable.into()),
             Wire::Leg(_, out) => {
                 let sent = out.try_send(padded(bytes));
@@ -213,3 +215,7 @@ impl ServerCertVerifier for Pinned {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+#[path = "leg_tests.rs"]
+mod tests;

@@ -183,7 +183,8 @@ impl Node {
 
     pub(super) fn relay_timeout(&mut self, now: Instant) {
         if self.relaying.look.is_some_and(|at| at <= now) {
-            self.relaying.look = None;
+            // Whatever becomes of this search.
+            self.relaying.look = Some(now + NONE_YET.1);
             self.find_relays(now, None);
         }
         if self.relaying.check.is_none_or(|at| at > now) {
@@ -326,8 +327,16 @@ impl Node {
         under_way.waiting = under_way.waiting.saturating_sub(1);
         if let Some(grant) = grant {
             let until = now + Duration::from_secs(u64::from(grant.lifetime)).min(LIFETIME);
-            under_way.found.push(Found { peer, grant, rtt: now.since(sent), until });
+            let found = Found { peer, grant, rtt: now.since(sent), until };
+            // A call does not wait for those who do not answer.
+            let first = self.relaying.best.is_empty();
+            under_way.found.push(found.clone());
+            if first {
+                self.relaying.best.push(found);
+                self.relays_for_calls(now);
+            }
         }
+        let Some(under_way) = self.relaying.searches.get(&search) else { return };
         if under_way.waiting == 0 {
             self.relays_found(now, search);
         }
