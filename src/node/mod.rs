@@ -411,6 +411,9 @@ impl Node {
             self.wire.push(Wire::Close { conn });
             return;
         }
+        if let (Some(_), Some(flow)) = (peer.member(), self.flows.flow(conn)) {
+            self.relay_to_member(flow.remote.ip());
+        }
         let waiting = self.flows.connected(conn, peer, &mut self.wire);
         // Before anything else is said.
         self.greet(now, conn);

@@ -2,8 +2,9 @@
 //!
 //! A supernode whose owner lets it serves STUN and TURN; the sockets are the driver's ([`RelayCommand`], [`RelayInput`]). A member asks it
 //! over their link for a credential and gets a [`Grant`]: where, as whom, for how long, and how busy the relay is. Nothing is published:
-//! who is a supernode is known from the ring, and whether it relays is its answer. The address that a member's link
-//! came from is proven by that link, so packets may go there though it is private.
+//! who is a supernode is known from the ring, and whether it relays is its answer. The address of a member at
+//! the other end of a link is proven by that link, so packets may go there though it is private: two relays of one private network
+//! reach each other's relayed addresses by that.
 //!
 //! Whom to ask is drawn by lot among the supernodes known, so that no single one gets all; of the answers the two with the best round trip,
 //! busy ones counted as farther away, are kept.
@@ -142,6 +143,8 @@ pub(super) struct Relaying {
     stage: Stage,
     why: Option<String>,
     check: Option<Instant>,
+    /// When the members' addresses are told again.
+    prove: Option<Instant>,
     /// When relays are looked for, and the pause after a search in vain.
     look: Option<Instant>,
     pause: Duration,
@@ -159,6 +162,7 @@ impl Relaying {
             stage: Stage::Off,
             why: None,
             check: wanted.then_some(now),
+            prove: None,
             look: None,
             pause: NONE_YET.0,
             figures: RelayFigures::default(),
@@ -169,7 +173,7 @@ impl Relaying {
     }
 
     pub fn next(&self) -> Option<Instant> {
-        self.check.into_iter().chain(self.look).min()
+        self.check.into_iter().chain(self.look).chain(self.prove).min()
     }
 }
 
@@ -181,7 +185,19 @@ impl Node {
         }
     }
 
+    /// A member is at the other end of a link: packets may go to its address, and to what it relays there.
+    pub(super) fn relay_to_member(&mut self, ip: IpAddr) {
+        if let Stage::Open { .. } = self.relaying.stage {
+            self.out.push_back(Output::Relay(RelayCommand::Prove { ip, lifetime: LIFETIME }));
+        }
+    }
+
     pub(super) fn relay_timeout(&mut self, now: Instant) {
+        if self.relaying.prove.is_some_and(|at| at <= now) {
+            self.relaying.prove = Some(now + LIFETIME / 2);
+            let members: BTreeSet<_> = self.flows.links().map(|(_, flow, _)| flow.remote.ip()).collect();
+            members.into_iter().for_each(|ip| self.relay_to_member(ip));
+        }
         if self.relaying.look.is_some_and(|at| at <= now) {
             // Whatever becomes of this search.
             self.relaying.look = Some(now + NONE_YET.1);
@@ -203,7 +219,7 @@ impl Node {
                 self.out.push_back(Output::Relay(RelayCommand::Start { realm, secret }));
             }
             (Stage::Open { .. } | Stage::Opening, false) => {
-                self.relaying.stage = Stage::Off;
+                (self.relaying.stage, self.relaying.prove) = (Stage::Off, None);
                 self.out.push_back(Output::Relay(RelayCommand::Stop));
             }
             _ => {}
@@ -225,6 +241,7 @@ impl Node {
         match input {
             RelayInput::Open { udp, tcp, shut, certificate } => {
                 tracing::info!(?udp, ?tcp, ?shut, "this node relays");
+                self.relaying.prove = Some(now);
                 (self.relaying.stage, self.relaying.why) = (Stage::Open { udp, tcp, shut, certificate }, None);
             }
             RelayInput::Failed { why } => {
