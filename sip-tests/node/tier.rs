@@ -349,3 +349,16 @@ fn the_near_and_the_less_loaded_are_chosen() {
         assert!(matches!(hangs_on(&world, n), (Some(_), Some(_))), "{n}");
     }
 }
+
+#[test]
+fn a_node_with_the_only_supernode_does_not_look_for_another_all_the_time() {
+    let mut world = World::ring(31, &["s0"]);
+    let bootstrap = world.hosts[0].overlay;
+    world.hidden_peer("alice", |c| c.overlay.bootstrap = vec![bootstrap.into()]);
+    world.run(seconds(60));
+    assert_eq!(role(&world, 1), "ordinary");
+    let before = world.hosts[1].sent.1;
+    world.run(seconds(300));
+    let messages = world.hosts[1].sent.1 - before;
+    assert!(messages < 60, "{messages} messages in five minutes");
+}
