@@ -113,14 +113,24 @@ pub(crate) fn loudness(path: &Path) -> f64 {
 
 /// A call from a host to another; the way that it took, at the caller's.
 fn call(test: &str, spec: &str, from: &str, to: &str) -> Option<String> {
+    report(test, spec, from, to).map(|report| report["path"].as_str().unwrap_or_default().to_owned())
+}
+
+/// The same; the caller's report.
+fn report(test: &str, spec: &str, from: &str, to: &str) -> Option<Value> {
     let lab = Lab::new(test, &format!("rv=host,ips=2 {spec}"))?;
-    let public = format!("{}:5061", lab.say(&["addr", "rv", "v4"]));
+    let (v4, v6) = (lab.say(&["addr", "rv", "v4"]), lab.say(&["addr", "rv", "v6"]));
+    let public = |host: &str| match spec.contains(&format!("{host}=v6only")) {
+        true => format!("[{v6}]:5061"),
+        false => format!("{v4}:5061"),
+    };
+    let (there, here) = (public(to), public(from));
     let _rv = lab.start("rv", "rv", &["--role", "supernode"]);
-    let member = ["--role", "ordinary", "--bootstrap", &public];
+    let member = |at| ["--role", "ordinary", "--bootstrap", at];
     let (heard, said) = (lab.path("bob.wav"), lab.path("alice.wav"));
     let out = format!("wav:{heard}");
-    let bob = lab.start(to, "bob", &[&member[..], &["--audio-out", &out]].concat());
-    let alice = lab.start(from, "alice", &member);
+    let bob = lab.start(to, "bob", &[&member(&there)[..], &["--audio-out", &out]].concat());
+    let alice = lab.start(from, "alice", &member(&here));
     alice.finds("bob");
     bob.finds("alice");
     // The first call may come before a relay has granted anything.
@@ -132,7 +142,7 @@ fn call(test: &str, spec: &str, from: &str, to: &str) -> Option<String> {
         if good { Ok(report.clone()) } else { Err(told()) }
     });
     assert_eq!(report["security"], "dtls-srtp", "{report}");
-    Some(report["path"].as_str().unwrap_or_default().to_owned())
+    Some(report)
 }
 
 pub(crate) fn tail(peer: &Peer) -> String {
@@ -171,4 +181,16 @@ fn a_symmetric_nat_and_a_port_restricted_one_need_a_relay() {
 fn two_symmetric_nats_need_a_relay() {
     let Some(path) = call("two_symmetric_nats_need_a_relay", "a=sym b=sym", "a", "b") else { return };
     assert!(path.starts_with("relay "), "{path}");
+}
+
+#[test]
+fn where_no_udp_passes_voice_goes_through_a_relay_over_tls() {
+    // Nothing but port 443 passes; no UDP, and no common family of addresses; two NATs that no punching opens.
+    for (spec, over) in [("a=tcp443 b=tcp443", "tls"), ("a=noudp b=v6only", "tls"), ("a=sym b=sym", "udp")] {
+        let test = "where_no_udp_passes_voice_goes_through_a_relay_over_tls";
+        let Some(report) = report(test, spec, "a", "b") else { return };
+        let path = report["path"].as_str().unwrap_or_default();
+        assert!(path.starts_with("relay "), "{spec}: {report}");
+        assert_eq!(report["transport"], over, "{spec}: {report}");
+    }
 }

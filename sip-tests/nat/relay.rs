@@ -31,6 +31,8 @@ pub fn start(allow: &[&str], of_one_user: usize) -> Running {
     let config = Config {
         udp: udp.clone(),
         tcp: vec![SocketAddr::new(v4, 0)],
+        door: Vec::new(),
+        links: None,
         server: server::Config {
             realm: "nat.test".into(),
             secret: secret.clone(),

@@ -85,3 +85,26 @@ fn a_relay_that_is_dead_is_left_out_and_where_none_is_the_list_is_empty() {
     world.run(Duration::from_secs(10));
     assert!(self::relays(&mut world, 0).is_empty());
 }
+
+#[test]
+fn a_call_whose_relays_do_not_answer_by_udp_dials_them_over_tls_at_443_first() {
+    let mut world = World::new(46);
+    (world.encrypts, world.ice) = (true, true);
+    world.peer("ann", |c| c.relay.serve = Serve::On);
+    world.peer("ben", |c| (c.relay.serve, c.user.auto_answer) = (Serve::Off, true));
+    world.run(Duration::from_secs(20));
+    // Known before anybody calls.
+    assert_eq!(world.hosts[1].node.best_relays(world.now).len(), 1);
+    world.call(1, "ann");
+    let dialled = |w: &World| w.hosts[1].log.iter().filter(|l| l.starts_with("media Reach")).cloned().collect::<Vec<_>>();
+    world.run(Duration::from_millis(300));
+    assert_eq!(dialled(&world), [""; 0], "UDP has the first word");
+    world.run(Duration::from_secs(1));
+    let relay = world.hosts[0].overlay.ip();
+    let reach = dialled(&world);
+    assert_eq!(reach.len(), 1);
+    assert!(reach[0].contains(&format!("relays: [({relay}:3478, [0, 0")), "{reach:?}");
+    // None was reached there: it is tried again, with patience.
+    world.run(Duration::from_secs(4));
+    assert_eq!(dialled(&world).len(), 2);
+}

@@ -368,3 +368,16 @@ fn an_ordinary_node_with_a_wrong_clock_goes_by_its_supernodes() {
         call(&mut world, 2, alice, "alice", alice);
     }
 }
+
+#[test]
+fn a_node_with_the_only_supernode_does_not_look_for_another_all_the_time() {
+    let mut world = World::ring(31, &["s0"]);
+    let bootstrap = world.hosts[0].overlay;
+    world.hidden_peer("alice", |c| c.overlay.bootstrap = vec![bootstrap.into()]);
+    world.run(seconds(60));
+    assert_eq!(role(&world, 1), "ordinary");
+    let before = world.hosts[1].sent.1;
+    world.run(seconds(300));
+    let messages = world.hosts[1].sent.1 - before;
+    assert!(messages < 60, "{messages} messages in five minutes");
+}

@@ -132,6 +132,16 @@ pub enum MapPort {
     None,
 }
 
+/// Whether port 443 is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Port443 {
+    /// While this node is a supernode that relays, where the system lets it.
+    Auto,
+    /// Never.
+    None,
+}
+
 /// Whether voice is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -236,6 +246,9 @@ keys! {
         discover: Discover = Discover::Lan, flag "discover";
         /// auto: where this machine's address is private, the router is asked (PCP, NAT-PMP, UPnP) to open the overlay port. none: it is not asked.
         map_port: MapPort = MapPort::Auto, flag "map-port";
+        /// auto: while this node is a supernode that relays, links and relayed voice are taken at TCP port 443 too, where this program may bind it,
+        /// for networks that let nothing else out; where it may not, `chordial status` says so. none: only at the other ports.
+        port_443: Port443 = Port443::Auto;
         /// auto, supernode or ordinary. auto: ordinary, until the ring needs this node, others can reach it and it can bear it.
         role: String = "auto".into(), flag "role";
         /// Copies kept of each record.

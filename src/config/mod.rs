@@ -9,7 +9,7 @@ mod turn;
 pub use bootstrap::{Bootstrap, BootstrapError, OVERLAY_PORT};
 pub use keys::{
     Account, Addresses, Config, Discover, Dns, Encryption, Ice, KEYS, Key, Log, MapPort, Media, Nat, Overlay,
-    PhoneAuth, Relay, RelayFor, Serve, Sip, Strangers, User,
+    PhoneAuth, Port443, Relay, RelayFor, Serve, Sip, Strangers, User,
 };
 pub use turn::TurnServer;
 

@@ -171,8 +171,9 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     delegate(identity.as_mut(), &accounts, &data, unix)?;
     let messages = messages(&data)?;
     let server = Server::bind(data.path())?;
-    let relays = Relays::new(&config).map_err(|what| setting(what, "write addresses such as 10.1.0.0/16"))?;
+    let mut relays = Relays::new(&config).map_err(|what| setting(what, "write addresses such as 10.1.0.0/16"))?;
     let (endpoint, wire) = open(&config, identity.as_ref())?;
+    relays.hand_links_to(endpoint.incoming());
     let towards = config.overlay.bootstrap.iter().find_map(|b| match b {
         Bootstrap::Addr(addr) => Some(*addr),
         Bootstrap::Host { .. } | Bootstrap::Domain(_) => None,

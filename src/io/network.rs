@@ -64,7 +64,8 @@ pub(super) fn beside(bind: IpAddr) -> Vec<IpAddr> {
 
 /// A global IPv6 address of this machine: the one that it sends from, which lasts as long as that may (RFC 6724, RFC 8981).
 pub(super) fn global_v6() -> Option<IpAddr> {
-    source_to_world(Ipv6Addr::UNSPECIFIED.into()).filter(|ip| scope(*ip) == Scope::Public)
+    // Of no network that we know of, and given to this machine all the same: a laboratory.
+    source_to_world(Ipv6Addr::UNSPECIFIED.into()).filter(|ip| matches!(scope(*ip), Scope::Public | Scope::Special))
 }
 
 /// The router that leads out of the network on which `ip` lies; none where the system does not say (Linux says).

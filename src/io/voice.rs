@@ -63,6 +63,13 @@ impl Voices {
                 let sent = self.engine.send(call.0, local, to, bytes);
                 sent.err().inspect(|e| tracing::debug!(%e, "a check was not sent")).and(None)
             }
+            MediaCommand::Reach { call, relays } => match self.engine.reach(call.0, relays) {
+                Ok(()) => None,
+                Err(error) => {
+                    tracing::debug!(call = call.0, %error, "no relay is looked for");
+                    Some(MediaInput::Unreached { call, local: None })
+                }
+            },
             MediaCommand::Take { call, from, bytes } => {
                 let taken = self.engine.take(call.0, from, bytes);
                 taken.err().inspect(|e| tracing::debug!(%e, "a packet of a relay was lost")).and(None)
@@ -167,6 +174,8 @@ pub(super) fn tell(node: &mpsc::Sender<MediaInput>, event: Event) {
         }
         Event::Packet { call, local, from, bytes } => MediaInput::Packet { call: CallId(call), local, from, bytes },
         Event::Lanes { call, figures } => MediaInput::Lanes { call: CallId(call), figures },
+        Event::Reached { call, local, relay } => MediaInput::Reached { call: CallId(call), local, relay },
+        Event::Unreached { call, local } => MediaInput::Unreached { call: CallId(call), local },
         Event::Failed { call, error } => MediaInput::Failed { call: CallId(call), why: error.to_string() },
         Event::Quiet { call, quiet } => MediaInput::Quiet { call: CallId(call), quiet },
         Event::Unsecured { call, why } => MediaInput::Unsecured { call: CallId(call), why: why.into() },

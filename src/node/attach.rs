@@ -96,6 +96,7 @@ impl Node {
         self.publisher.set_lifetime(self.setup.lifetime(kept));
         self.publisher.rewrite(now);
         if kept {
+            self.look_for_relays(now);
             self.race_won();
         }
         for peer in self.attach.via.clone() {

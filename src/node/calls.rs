@@ -304,6 +304,7 @@ impl Node {
         if let Some(path) = self.paths.describe(call) {
             report.path = path;
         }
+        report.transport = self.paths.carried(call).unwrap_or_default().into();
         self.forget_path(call);
         self.expect_no_voice(call);
         self.calls.ended.push_front(report.clone());
@@ -324,6 +325,8 @@ impl Node {
             MediaInput::Lanes { call, figures } => self.paths.set_lanes(now, call, figures),
             MediaInput::Quiet { call, quiet } => self.on_quiet(now, call, quiet),
             MediaInput::Unsecured { call, why } => self.on_unsecured(now, call, &why),
+            MediaInput::Reached { call, local, relay } => self.on_leg(now, call, local, relay),
+            MediaInput::Unreached { call, local } => self.on_no_leg(now, call, local),
             MediaInput::Failed { call, why } => self.ua.media_failed(now, call, &why),
             MediaInput::Dtmf { call, digit } => self.on_digit(call, digit),
             MediaInput::Closed { call, stats } => self.ua.media_closed(now, call, stats),
@@ -348,7 +351,9 @@ impl Node {
         let with_key = |s: Summary| {
             let (key, standing) = shown(self.calls.parties.get(&s.call));
             let paths = self.paths.both(s.call);
-            CallStatus { security: security(&s.call), path: path(&s), paths, key, standing, ..call_status(s) }
+            let transport = self.paths.carried(s.call).unwrap_or_default().into();
+            let (security, path) = (security(&s.call), path(&s));
+            CallStatus { security, path, paths, transport, key, standing, ..call_status(s) }
         };
         alive.map(with_key).collect()
     }
@@ -439,6 +444,7 @@ fn call_report(call: CallId, r: &Report, hops: u32) -> CallReport {
         rtt_ms: r.stats.rtt_ms,
         path: if r.codec.is_empty() { String::new() } else { "direct".into() },
         security: "none".into(),
+        transport: String::new(),
         hops,
     }
 }

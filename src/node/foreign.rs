@@ -89,6 +89,9 @@ impl Node {
         if let (Proven::Foreign(_), Some(conn)) = (&peer, flow.conn) {
             self.strangers.silent.set(conn, now + SILENT);
         }
+        if peer.member().is_some() {
+            self.relay_to_member(flow.remote.ip());
+        }
         self.flows.accepted(flow, peer);
     }
 

@@ -202,6 +202,22 @@ pub enum MediaInput {
         /// Why, for a person.
         why: String,
     },
+    /// One of the relays of [`MediaCommand::Reach`](super::MediaCommand::Reach) is connected: what is sent to it by this socket goes there.
+    Reached {
+        /// Which call.
+        call: CallId,
+        /// Address of the socket.
+        local: SocketAddr,
+        /// The relay.
+        relay: SocketAddr,
+    },
+    /// None is, or the connection is gone.
+    Unreached {
+        /// Which call.
+        call: CallId,
+        /// Address of the socket that there was.
+        local: Option<SocketAddr>,
+    },
     /// They could not be, or the audio source or sink could not be opened.
     Failed {
         /// Which call.

@@ -87,6 +87,7 @@ mod introduce;
 mod join;
 mod keep;
 mod lease;
+mod legs;
 mod login;
 mod lookup;
 mod mailbox;
@@ -425,6 +426,9 @@ impl Node {
         if peer.member().is_some_and(|member| self.people.revoked.check(member).is_err()) {
             self.wire.push(Wire::Close { conn });
             return;
+        }
+        if let (Some(_), Some(flow)) = (peer.member(), self.flows.flow(conn)) {
+            self.relay_to_member(flow.remote.ip());
         }
         let waiting = self.flows.connected(conn, peer, &mut self.wire);
         // Before anything else is said.

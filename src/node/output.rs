@@ -38,6 +38,13 @@ pub enum MediaCommand {
         /// All of it.
         bytes: Vec<u8>,
     },
+    /// Connect the call with the first of these relays that can be reached over TLS, and report it.
+    Reach {
+        /// Which call.
+        call: CallId,
+        /// Addresses and SHA-256 of the certificates, in the order in which to try them.
+        relays: Vec<(SocketAddr, [u8; 32])>,
+    },
     /// A packet of the voice that came through a relay, and not by the channel of the call's way.
     Take {
         /// Of which call.

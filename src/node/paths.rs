@@ -6,11 +6,12 @@
 //! found.
 
 use super::control::PathStatus;
+use super::legs::Leg;
 use super::second::Second;
 use super::vanished::consent_over;
 use super::{MediaCommand, Node, Output};
 use crate::config::Ice;
-use crate::core::Instant;
+use crate::core::{Instant, Transport};
 use crate::nat::ice::{
     self, Agent, Clocks, Datagram, Figures, Gatherer, Local, Pair, Relay, RelayOutput, RelayServer, Route,
 };
@@ -30,13 +31,17 @@ const RELAYS: usize = 2;
 #[derive(Default)]
 pub(super) struct Paths {
     calls: BTreeMap<CallId, Path>,
+    /// Relays were reached over streams only, in the latest call that needed one on this network.
+    pub no_udp: bool,
 }
 
 /// One call's.
 #[derive(Default)]
-struct Path {
+pub(super) struct Path {
     gatherer: Gatherer,
     relays: Vec<Relay>,
+    /// To a relay over TLS.
+    pub leg: Leg,
     session: Option<Session>,
     /// The one before a restart, until the new one has a way.
     old: Option<Agent>,
@@ -97,9 +102,62 @@ impl Path {
 
     /// Sends by a socket, or by a relayed address.
     fn send(&mut self, now: Instant, d: Datagram) -> Option<Datagram> {
-        let Some(relay) = self.relays.iter_mut().find(|r| r.relayed() == Some(d.local)) else { return Some(d) };
+        let Some(relay) = self.relays.iter_mut().find(|r| r.holds(d.local)) else { return Some(d) };
         relay.send(now, d.to, &d.bytes);
         None
+    }
+
+    pub fn gatherer(&self) -> &Gatherer {
+        &self.gatherer
+    }
+
+    /// This machine has both families of addresses.
+    pub fn is_dual(&self) -> bool {
+        let hosts = self.gatherer.found().iter().filter(|l| l.told.kind == CandidateKind::Host);
+        let bases: Vec<_> = hosts.map(|l| l.base).collect();
+        [true, false].iter().all(|v4| bases.iter().any(|b| b.is_ipv4() == *v4))
+    }
+
+    /// A relay that is reached so has granted an address.
+    pub fn has_relay(&self, by: Transport) -> bool {
+        self.relays.iter().any(|r| r.transport() == by && r.is_allocated())
+    }
+
+    pub fn add_relay(&mut self, relay: Relay) {
+        self.relays.push(relay);
+    }
+
+    /// A socket is gone, with the relay that it led to.
+    pub fn forget_base(&mut self, base: SocketAddr) {
+        self.gatherer.remove(base);
+        self.relays.retain(|r| r.base() != base);
+        self.trim();
+    }
+
+    /// What was found has become fewer.
+    fn trim(&mut self) {
+        let shown = self.shown().len();
+        if let Some(session) = self.session.as_mut() {
+            session.added = session.added.min(shown);
+        }
+        if let Some(second) = self.second.as_mut() {
+            second.trim(shown);
+        }
+    }
+
+    /// Takes out a relay of which nothing comes any more; true when addresses of it were ours.
+    pub fn take_over(&mut self, base: SocketAddr, server: SocketAddr) -> bool {
+        let is = |r: &Relay| r.is_over() && r.base() == base && r.server() == server;
+        let Some(at) = self.relays.iter().position(is) else { return false };
+        let relay = self.relays.remove(at);
+        relay.addresses().iter().for_each(|addr| self.gatherer.remove(*addr));
+        self.trim();
+        relay.is_allocated() && self.session.is_some()
+    }
+
+    /// Asks the relays whether they know us still.
+    pub fn doubt_relays(&mut self, now: Instant) {
+        self.relays.iter_mut().for_each(|r| r.doubt(now));
     }
 
     /// A STUN message came to an address of ours: a socket's or a relayed one.
@@ -140,10 +198,12 @@ impl Paths {
             let relays = path.relays.iter().filter_map(Relay::poll_timeout);
             let second = path.second.as_ref().and_then(Second::poll_timeout);
             let over = path.alive().filter(|_| !path.over).map(consent_over);
+            let leg = path.leg.next();
             agents
                 .filter_map(Agent::poll_timeout)
                 .chain(path.gatherer.poll_timeout())
                 .chain(relays)
+                .chain(leg)
                 .chain(second)
                 .chain(over)
         });
@@ -204,8 +264,35 @@ fn route_of(relays: &[Relay], pair: &Pair) -> Option<Route> {
     if local_kind != CandidateKind::Relayed {
         return Some(Route { socket: local, remote, relay: None });
     }
-    let relay = relays.iter().find(|r| r.relayed() == Some(local))?;
+    let relay = relays.iter().find(|r| r.holds(local))?;
     Some(Route { socket: relay.base(), remote, relay: Some(relay.way(remote)?) })
+}
+
+impl Paths {
+    pub fn of(&self, call: CallId) -> Option<&Path> {
+        self.calls.get(&call)
+    }
+
+    pub fn of_mut(&mut self, call: CallId) -> Option<&mut Path> {
+        self.calls.get_mut(&call)
+    }
+
+    /// The calls of which something is true.
+    pub fn calls_with(&self, which: impl Fn(&Path) -> bool) -> Vec<CallId> {
+        self.calls.iter().filter(|(_, path)| which(path)).map(|(call, _)| *call).collect()
+    }
+
+    /// What carries a call's packets away from here: `udp`, or by which a relay of ours is reached.
+    pub fn carried(&self, call: CallId) -> Option<&'static str> {
+        let path = self.calls.get(&call)?;
+        let local = path.selected?.local;
+        let by = path.relays.iter().find(|r| r.holds(local)).map_or(Transport::Udp, Relay::transport);
+        Some(match by {
+            Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+            Transport::Tls => "tls",
+        })
+    }
 }
 
 impl Node {
@@ -245,15 +332,22 @@ impl Node {
     }
 
     /// The relays that a call may use: those in the configuration, and the overlay's.
-    fn relay_servers(&self, now: Instant) -> Vec<RelayServer> {
+    pub(super) fn relay_servers(&self, now: Instant) -> Vec<RelayServer> {
         let configured = self.setup.config.nat.turn.iter().map(|t| RelayServer {
             addr: t.addr,
+            transport: Transport::Udp,
+            certificate: None,
+            // A server that has not ignores the wish.
+            both: true,
             username: t.user.clone(),
             password: t.password.clone(),
         });
         let granted = self.best_relays(now).into_iter().filter(|g| g.udp != 0).flat_map(|grant| {
             let server = |host: &IpAddr| RelayServer {
                 addr: SocketAddr::new(*host, grant.udp),
+                transport: Transport::Udp,
+                certificate: None,
+                both: grant.has_both(),
                 username: grant.username.clone(),
                 password: grant.password.clone(),
             };
@@ -265,6 +359,7 @@ impl Node {
     /// Asks the best relays of each family for an address each, from the first socket of that family.
     fn use_relays(&mut self, now: Instant, call: CallId, servers: &[RelayServer]) {
         let Some(path) = self.paths.calls.get_mut(&call).filter(|p| p.relays.is_empty()) else { return };
+        let dual = path.is_dual();
         let bases: Vec<_> = path.gatherer.found().iter().filter(|l| l.told.kind == CandidateKind::Host).collect();
         for v4 in [true, false] {
             let base = bases.iter().map(|l| l.base).find(|b| b.is_ipv4() == v4 && !b.ip().is_loopback());
@@ -272,9 +367,10 @@ impl Node {
             let usable = servers.iter().filter(|s| s.addr.is_ipv4() == v4 && !s.addr.ip().is_loopback());
             let mut hosts = BTreeSet::new();
             for server in usable.filter(|s| hosts.insert(s.addr.ip())).take(RELAYS) {
-                path.relays.push(Relay::new(now, server.clone(), base, self.rng.fork()));
+                path.relays.push(Relay::new(now, server.clone(), base, dual, self.rng.fork()));
             }
         }
+        self.plan_leg(now, call);
     }
 
     /// Supernodes have granted something: calls that had no relay get one, and learn how they are seen.
@@ -370,6 +466,7 @@ impl Node {
 
     /// This machine has moved: calls under way get sockets where it is now.
     pub(super) fn move_paths(&mut self) {
+        self.paths.no_udp = false;
         for call in self.paths.calls.keys().copied() {
             self.out.push_back(Output::Media(MediaCommand::Open { call }));
         }
@@ -377,6 +474,7 @@ impl Node {
 
     /// Fires what is due.
     pub(super) fn paths_timeout(&mut self, now: Instant) {
+        self.legs_timeout(now);
         let clocks = self.setup.system.map(|system| Clocks { now: self.started, system });
         let mut gone = Vec::new();
         for (call, path) in &mut self.paths.calls {
@@ -470,6 +568,7 @@ impl Node {
         }
         for call in restarts {
             self.count("ways of calls that fell silent");
+            self.doubt_relays(now, call);
             self.ua.restart_ice(now, call);
         }
         busy
@@ -477,7 +576,7 @@ impl Node {
 
     /// Carries out what the relays say.
     fn settle_relays(&mut self, now: Instant) -> bool {
-        let (mut busy, mut told) = (false, Vec::new());
+        let (mut busy, mut told, mut granted, mut over) = (false, Vec::new(), Vec::new(), Vec::new());
         for (call, path) in &mut self.paths.calls {
             let call = *call;
             for n in 0..path.relays.len() {
@@ -490,23 +589,30 @@ impl Node {
                         }
                         RelayOutput::Allocated(addr) => {
                             let base = relay.base();
+                            granted.push((call, relay.transport()));
                             if path.gatherer.add_relayed(addr, base) {
                                 path.add_found(now);
                                 told.push((call, path.told()));
                             }
                         }
-                        RelayOutput::Data { peer, bytes } => match (ice::is_stun(&bytes), relay.relayed()) {
+                        RelayOutput::Data { peer, bytes } => match (ice::is_stun(&bytes), relay.relayed(peer)) {
                             (true, Some(local)) => path.check(now, local, peer, &bytes),
                             // Voice that overtook the channel.
                             _ => self.out.push_back(Output::Media(MediaCommand::Take { call, from: peer, bytes })),
                         },
-                        RelayOutput::Over => {}
+                        RelayOutput::Over => over.push((call, relay.base(), relay.server())),
                     }
                 }
             }
         }
         for (call, candidates) in told {
             self.ua.candidates(call, candidates);
+        }
+        for (call, by) in granted {
+            self.on_relay_granted(call, by);
+        }
+        for (call, base, server) in over {
+            self.on_relay_over(now, call, base, server);
         }
         busy
     }

@@ -303,6 +303,7 @@ impl Node {
         self.ring.state = State::In;
         self.publisher.rewrite(now);
         self.mailbox_joined(now);
+        self.look_for_relays(now);
         self.login_joined(now);
         self.settings_joined(now);
         let peers = self.overlay.as_ref().map_or(0, |o| o.status().successors.len());

@@ -81,6 +81,11 @@ impl Second {
         self.added = found.len();
     }
 
+    /// Of what was found, only so many are there still.
+    pub fn trim(&mut self, found: usize) {
+        self.added = self.added.min(found);
+    }
+
     /// A STUN message came; false when it is not of this session.
     pub fn handle(
         &mut self,

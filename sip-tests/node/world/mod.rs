@@ -590,7 +590,7 @@ impl World {
         h.log.push(format!("relay {command:?}"));
         if matches!(command, RelayCommand::Start { .. }) {
             let at = std::net::SocketAddr::new(h.overlay.ip(), 3478);
-            let open = RelayInput::Open { udp: vec![at], tcp: vec![at], certificate: [0; 32] };
+            let open = RelayInput::Open { udp: vec![at], tcp: vec![at], shut: None, certificate: [0; 32] };
             self.at(self.now, Place::Node(host), Arrival::Node(Input::Relay(open)));
         }
     }
@@ -626,6 +626,10 @@ impl World {
             | MediaCommand::Take { .. }
             | MediaCommand::Mute { .. }
             | MediaCommand::Second { .. } => None,
+            // No stream leads anywhere here.
+            MediaCommand::Reach { call, .. } => {
+                Some((Duration::ZERO, MediaInput::Unreached { call: *call, local: None }))
+            }
         }
     }
 }

@@ -258,13 +258,14 @@ fn status(s: &Status) -> String {
         let at = relay.udp.first().map_or("none".into(), |a| format!("{a} (UDP, TCP, TLS)"));
         let also: String =
             relay.tcp.iter().filter(|t| !relay.udp.contains(t)).map(|t| format!(", {t} (TCP, TLS)")).collect();
+        let shut = relay.shut.as_ref().map_or(String::new(), |why| format!("; not at port 443: {why}"));
         let carried = format!(
             "{}; {} packets, {} bytes",
             count(relay.allocations as usize, "allocation"),
             relay.packets,
             relay.bytes
         );
-        row("relay", relay.why.clone().map_or(format!("{at}{also}; {carried}"), |why| format!("none: {why}")));
+        row("relay", relay.why.clone().map_or(format!("{at}{also}{shut}; {carried}"), |why| format!("none: {why}")));
     }
     let address = |a: Option<std::net::SocketAddr>| a.map_or("none".into(), |a| a.to_string());
     let mut listen = format!("sip {}", address(s.listen.sip));

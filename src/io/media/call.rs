@@ -1,6 +1,7 @@
 //! One call on a media thread: sockets, session, source and sink.
 
 use super::latch::Latch;
+use super::leg::Wire;
 use super::stream::{Drain, Feed};
 use super::way::Ways;
 use super::{CallStats, Event, Voice};
@@ -15,7 +16,6 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::net::UdpSocket;
 
 /// DTLS datagrams kept that arrive before signalling has said whose they are.
 const EARLY: usize = 8;
@@ -39,7 +39,7 @@ pub(super) enum Port {
 #[derive(Clone)]
 pub(super) struct Socket {
     pub(super) local: SocketAddr,
-    pub(super) socket: Rc<UdpSocket>,
+    pub(super) socket: Rc<Wire>,
 }
 
 pub(super) struct Call {
@@ -120,6 +120,19 @@ impl Call {
         self.rtcp = rtcp;
         self.also.splice(..0, also);
         self.also.truncate(SOCKETS);
+    }
+
+    /// One more, until it is gone: false where there is no room.
+    pub(super) fn add(&mut self, socket: Socket) -> bool {
+        let room = self.also.len() < SOCKETS;
+        if room {
+            self.also.push(socket);
+        }
+        room
+    }
+
+    pub(super) fn remove(&mut self, local: SocketAddr) {
+        self.also.retain(|s| s.local != local);
     }
 
     /// Sends what is no voice.

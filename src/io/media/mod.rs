@@ -26,6 +26,7 @@
 mod call;
 pub mod clock;
 mod latch;
+mod leg;
 mod ports;
 mod stream;
 #[cfg(test)]
@@ -151,6 +152,22 @@ pub enum Event {
         call: u64,
         /// For how long.
         quiet: Duration,
+    },
+    /// A relay of [`Engine::reach`] is reached: packets to and from it go by this socket.
+    Reached {
+        /// For which call.
+        call: u64,
+        /// Address of the socket.
+        local: SocketAddr,
+        /// The relay.
+        relay: SocketAddr,
+    },
+    /// None is; or the connection to one has ended.
+    Unreached {
+        /// For which call.
+        call: u64,
+        /// Address of the socket that there was.
+        local: Option<SocketAddr>,
     },
     /// The codec failed when the call was started or updated; the call has no voice.
     Failed {
@@ -288,6 +305,12 @@ impl Engine {
     pub fn send(&self, call: u64, local: SocketAddr, to: SocketAddr, bytes: Vec<u8>) -> Result<(), EngineError> {
         self.known(call)?;
         self.command(call, Command::Send { call, local, to, bytes })
+    }
+
+    /// Connects a call with the first of these relays (address and SHA-256 of the certificate) that can be reached over TLS.
+    pub fn reach(&self, call: u64, relays: Vec<(SocketAddr, [u8; 32])>) -> Result<(), EngineError> {
+        self.known(call)?;
+        self.command(call, Command::Reach { call, relays })
     }
 
     /// Takes a packet of the voice in that came through a relay.

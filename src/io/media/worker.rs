@@ -1,6 +1,7 @@
 //! One media thread: its commands, its sockets, its clock.
 
 use super::call::{Call, Port, Socket};
+use super::leg::{Leg, Wire};
 use super::ports::Sockets;
 use super::{CallStats, Event, OnEvent, Snapshots, Voice, clock, lock};
 use crate::core::{Instant, Rng};
@@ -35,6 +36,7 @@ pub(super) enum Command {
     Open { call: u64, sockets: Sockets },
     Start { call: u64, voice: Voice, source: Box<dyn Source>, sink: Box<dyn Sink>, rng: Rng },
     Send { call: u64, local: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
+    Reach { call: u64, relays: Vec<(SocketAddr, [u8; 32])> },
     Take { call: u64, from: SocketAddr, bytes: Vec<u8> },
     Route { call: u64, route: Option<Route> },
     Second { call: u64, second: Option<Box<Second>> },
@@ -169,6 +171,7 @@ impl Loop {
                 self.with(call, |it| it.start(clock::now(), voice, source, sink, rng, &mut events));
             }
             Command::Send { call, local, to, bytes } => self.with(call, |it| it.send(local, to, &bytes)),
+            Command::Reach { call, relays } => self.reach(call, relays),
             Command::Take { call, from, bytes } => {
                 self.with(call, |it| it.take(clock::now(), from, &bytes, &mut events));
             }
@@ -201,7 +204,7 @@ impl Loop {
     fn open(&mut self, id: u64, sockets: Sockets, events: &mut Vec<Event>) {
         let polled = |socket| {
             let socket = UdpSocket::from_std(socket)?;
-            Ok::<_, io::Error>(Socket { local: socket.local_addr()?, socket: Rc::new(socket) })
+            Ok::<_, io::Error>(Socket { local: socket.local_addr()?, socket: Rc::new(Wire::Udp(socket)) })
         };
         let opened = polled(sockets.rtp).and_then(|rtp| {
             let also = sockets.also.into_iter().map(polled).collect::<Result<Vec<_>, _>>()?;
@@ -230,6 +233,35 @@ impl Loop {
         }
     }
 
+    /// A leg to a relay, until it ends or the call does.
+    fn reach(&mut self, id: u64, relays: Vec<(SocketAddr, [u8; 32])>) {
+        let (calls, on_event) = (self.calls.clone(), self.on_event.clone());
+        let leg = tokio::task::spawn_local(async move {
+            let Some(leg) = Leg::reach(relays).await else {
+                return tell(&on_event, vec![Event::Unreached { call: id, local: None }]);
+            };
+            let (local, relay) = (leg.local, leg.relay);
+            let taken = (calls.clone(), on_event.clone());
+            let (wire, carry) = leg.run(move |message| {
+                let mut events = Vec::new();
+                if let Some(call) = taken.0.borrow_mut().get_mut(&id) {
+                    call.receive(clock::now(), Port::Rtp(local), relay, message, &mut events);
+                }
+                tell(&taken.1, events);
+            });
+            let socket = Socket { local, socket: Rc::new(wire) };
+            if calls.borrow_mut().get_mut(&id).is_some_and(|call| call.add(socket)) {
+                tell(&on_event, vec![Event::Reached { call: id, local, relay }]);
+                carry.await;
+            }
+            if let Some(call) = calls.borrow_mut().get_mut(&id) {
+                call.remove(local);
+            }
+            tell(&on_event, vec![Event::Unreached { call: id, local: Some(local) }]);
+        });
+        self.readers.entry(id).or_default().push(leg.abort_handle());
+    }
+
     fn tell(&self, events: Vec<Event>) {
         tell(&self.on_event, events);
     }
@@ -244,7 +276,7 @@ impl Loop {
 }
 
 /// Takes in what comes to one socket, until aborted.
-async fn read(socket: Rc<UdpSocket>, port: Port, call: u64, calls: Calls, on_event: OnEvent) {
+async fn read(socket: Rc<Wire>, port: Port, call: u64, calls: Calls, on_event: OnEvent) {
     let mut buffer = [0; DATAGRAM];
     loop {
         let received: io::Result<(usize, SocketAddr)> = socket.recv_from(&mut buffer).await;

@@ -4,7 +4,8 @@
 //! datagrams in batches (`quinn-udp`: recvmmsg, GRO, GSO), neither locks nor allocations on their way. The other owns the
 //! [`Server`](crate::nat::turn::Server): it gets what is a request, and what it decides goes back to the first one in order, answers included,
 //! so that no packet overtakes the decision it needs. Streams are tasks of the surrounding runtime; TLS is told from clear STUN by its first
-//! byte, so every port serves both.
+//! byte, so every port serves both; a handshake that asks for a link between peers is handed on to those who take links, so that one
+//! port 443 is the door to all of a supernode.
 //!
 //! | file | what |
 //! |---|---|
@@ -27,6 +28,7 @@ mod stream;
 pub use serve::Relays;
 
 use crate::core::{Instant, Rng, UnixTime};
+use crate::io::transport::Incoming;
 use crate::nat::turn::server::{self, Counters};
 use crate::nat::turn::table::{Carried, Ceilings};
 use std::io;
@@ -48,6 +50,10 @@ pub struct Config {
     pub udp: Vec<SocketAddr>,
     /// Listeners of streams.
     pub tcp: Vec<SocketAddr>,
+    /// Further ones, which there need not be: the system may forbid them, others may have them.
+    pub door: Vec<SocketAddr>,
+    /// Who takes links that come to a listener; none: they are refused.
+    pub links: Option<Incoming>,
     /// The allocations.
     pub server: server::Config,
     /// Bandwidth.
@@ -117,6 +123,7 @@ pub struct Relay {
     shared: Arc<Shared>,
     udp: Vec<SocketAddr>,
     tcp: Vec<SocketAddr>,
+    shut: Option<String>,
     certificate: [u8; 32],
 }
 
@@ -140,6 +147,19 @@ impl Relay {
             tcp.push(listener.local_addr()?);
             listeners.push(listener);
         }
+        let mut shut = None;
+        for addr in &config.door {
+            match stream::listen(*addr).and_then(|listener| Ok((listener.local_addr()?, listener))) {
+                Ok((at, listener)) => {
+                    tcp.push(at);
+                    listeners.push(listener);
+                }
+                Err(cause) => {
+                    // The first says what keeps us out; the other family fails for the same reason.
+                    shut.get_or_insert_with(|| RelayError::Socket { what: "TCP", addr: *addr, cause }.to_string());
+                }
+            }
+        }
         let (acceptor, certificate) = stream::acceptor(&config.server.realm).map_err(RelayError::Certificate)?;
         let (asks, asked) = std::sync::mpsc::sync_channel(ASKED);
         let mut server = config.server;
@@ -156,10 +176,13 @@ impl Relay {
         ];
         let accepting = listeners
             .into_iter()
-            .map(|l| tokio::spawn(stream::accept(l, acceptor.clone(), packets.clone(), asks.clone(), shared.clone())))
+            .map(|listener| {
+                let doors = stream::Doors { tls: acceptor.clone(), links: config.links.clone() };
+                tokio::spawn(stream::accept(listener, doors, packets.clone(), asks.clone(), shared.clone()))
+            })
             .map(|task| task.abort_handle())
             .collect();
-        Ok(Relay { asks, packets, threads, accepting, shared, udp, tcp, certificate })
+        Ok(Relay { asks, packets, threads, accepting, shared, udp, tcp, shut, certificate })
     }
 
     /// Where datagrams are taken.
@@ -170,6 +193,11 @@ impl Relay {
     /// Where streams are taken.
     pub fn tcp(&self) -> &[SocketAddr] {
         &self.tcp
+    }
+
+    /// Why one of [`Config::door`] is not among them.
+    pub fn shut(&self) -> Option<&str> {
+        self.shut.as_deref()
     }
 
     /// SHA-256 of the certificate that TLS shows.

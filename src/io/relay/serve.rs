@@ -4,6 +4,7 @@ use super::{Config, Relay, RelayError};
 use crate::config;
 use crate::core::UnixTime;
 use crate::io::media::clock;
+use crate::io::transport::Incoming;
 use crate::nat::turn::PORT;
 use crate::nat::turn::credential::Secret;
 use crate::nat::turn::peers::{Peers, Prefix};
@@ -23,6 +24,9 @@ pub struct Relays {
     allow: Vec<Prefix>,
     /// Where the overlay listens, if the owner said so: a relay keeps to the same network.
     beside: Option<IpAddr>,
+    /// Port 443 is taken too.
+    door: bool,
+    links: Option<Incoming>,
     running: Option<Relay>,
 }
 
@@ -35,7 +39,13 @@ impl Relays {
         let read = |text: &String| text.parse::<Prefix>().map_err(|e| format!("relay.allow: \"{text}\": {e}"));
         let allow = config.relay.allow.iter().map(read).collect::<Result<_, _>>()?;
         let beside = config.overlay.listen.map(|l| l.ip());
-        Ok(Relays { settings: config.relay.clone(), allow, beside, running: None })
+        let door = config.overlay.port_443 == config::Port443::Auto;
+        Ok(Relays { settings: config.relay.clone(), allow, beside, door, links: None, running: None })
+    }
+
+    /// Links that come to the relay's ports go there.
+    pub fn hand_links_to(&mut self, links: Incoming) {
+        self.links = Some(links);
     }
 
     /// Carries out what the node wants; what can be answered is answered at once.
@@ -46,6 +56,7 @@ impl Relays {
                     let open = RelayInput::Open {
                         udp: relay.udp().to_vec(),
                         tcp: relay.tcp().to_vec(),
+                        shut: relay.shut().map(str::to_owned),
                         certificate: relay.certificate(),
                     };
                     self.running = Some(relay);
@@ -131,9 +142,13 @@ impl Relays {
             tcp.push(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port));
         }
         tcp.extend(self.settings.tls_listen);
+        let mut door = self.door_at(here, first(false).is_some());
+        door.retain(|addr| !tcp.contains(addr));
         Config {
             udp,
             tcp,
+            door,
+            links: self.links.clone(),
             server: server::Config {
                 realm: realm.to_owned(),
                 secret: secret.clone(),
@@ -152,7 +167,19 @@ impl Relays {
             unix,
         }
     }
+
+    /// Where port 443 is taken; not on loopback, where nobody is shut in.
+    fn door_at(&self, here: IpAddr, v6: bool) -> Vec<SocketAddr> {
+        if !self.door || here.is_loopback() {
+            return Vec::new();
+        }
+        let beside = (here == IpAddr::V4(Ipv4Addr::UNSPECIFIED) && v6).then_some(Ipv6Addr::UNSPECIFIED.into());
+        std::iter::once(here).chain(beside).map(|ip| SocketAddr::new(ip, PORT_443)).collect()
+    }
 }
+
+/// What every network lets out.
+const PORT_443: u16 = 443;
 
 fn interfaces() -> Vec<IpAddr> {
     if_addrs::get_if_addrs().map(|all| all.into_iter().map(|i| i.ip()).collect()).unwrap_or_default()

@@ -3,6 +3,7 @@
 use super::Shared;
 use super::decide::Ask;
 use super::packets::{Handle, Tell};
+use crate::io::transport::Incoming;
 use crate::nat::turn::table::Path;
 use crate::stun::Framer;
 use bytes::{Bytes, BytesMut};
@@ -20,8 +21,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::server::Acceptor;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 /// Most connections, and most of one source.
 const CONNECTIONS: usize = 2048;
@@ -70,10 +72,19 @@ pub(super) fn acceptor(name: &str) -> Result<(TlsAcceptor, [u8; 32]), String> {
     Ok((TlsAcceptor::from(Arc::new(config)), hash))
 }
 
+/// Who is behind a listener, by what a handshake asks for.
+#[derive(Clone)]
+pub(super) struct Doors {
+    /// The relay itself.
+    pub(super) tls: TlsAcceptor,
+    /// Who takes links.
+    pub(super) links: Option<Incoming>,
+}
+
 /// Accepts until it is aborted.
 pub(super) async fn accept(
     listener: TcpListener,
-    tls: TlsAcceptor,
+    doors: Doors,
     packets: Handle,
     asks: SyncSender<Ask>,
     shared: Arc<Shared>,
@@ -92,14 +103,25 @@ pub(super) async fn accept(
             continue;
         }
         let counted = Counted::new(&shared, &sources, client.ip());
-        let (tls, packets, asks) = (tls.clone(), packets.clone(), asks.clone());
+        let (doors, packets, asks) = (doors.clone(), packets.clone(), asks.clone());
         tasks.spawn(async move {
-            let _counted = counted;
+            let counted = counted;
             let _ = stream.set_nodelay(true);
             let mut first = [0];
             match timeout(BEGIN, stream.peek(&mut first)).await {
                 Ok(Ok(1)) if first[0] == HANDSHAKE => {
-                    if let Ok(Ok(stream)) = timeout(BEGIN, tls.accept(stream)).await {
+                    let hello = timeout(BEGIN, LazyConfigAcceptor::new(Acceptor::default(), stream)).await;
+                    let Ok(Ok(begun)) = hello else { return };
+                    if Incoming::is_link(&begun.client_hello()) {
+                        // Those who take links count them by bounds of their own.
+                        drop(counted);
+                        if let Some(links) = doors.links {
+                            links.take(begun, client).await;
+                        }
+                        return;
+                    }
+                    let config = doors.tls.config().clone();
+                    if let Ok(Ok(stream)) = timeout(BEGIN, begun.into_stream(config)).await {
                         serve(stream, client, true, packets, asks).await;
                     }
                 }

@@ -68,3 +68,10 @@ pub enum ConnectError {
     #[error("UDP is not connected")]
     NotAStream,
 }
+
+impl ConnectError {
+    /// True where nobody who speaks our TLS has answered: by another way somebody may.
+    pub(super) fn is_of_the_way(&self) -> bool {
+        matches!(self, ConnectError::Io(..) | ConnectError::Timeout(_) | ConnectError::Handshake(..))
+    }
+}

@@ -32,6 +32,11 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 /// As IANA lists SIP for ALPN.
 const ALPN: &[u8] = b"sip/2";
+/// Whether a name in a handshake asks for a link.
+pub(super) fn wants_link(alpn: &[u8]) -> bool {
+    alpn == ALPN
+}
+
 /// Chains remembered.
 const REMEMBERED: usize = 1024;
 
@@ -101,6 +106,19 @@ impl Tls {
     /// The server's side of a handshake. Nobody: a stranger.
     pub(super) async fn accept(&self, tcp: TcpStream) -> io::Result<(server::TlsStream<TcpStream>, Proven)> {
         let stream = self.acceptor.accept(tcp).await?;
+        self.judged(stream)
+    }
+
+    /// The same where the first message of the handshake has been read already.
+    pub(super) async fn resume(
+        &self,
+        begun: server::StartHandshake<TcpStream>,
+    ) -> io::Result<(server::TlsStream<TcpStream>, Proven)> {
+        let stream = begun.into_stream(self.acceptor.config().clone()).await?;
+        self.judged(stream)
+    }
+
+    fn judged(&self, stream: server::TlsStream<TcpStream>) -> io::Result<(server::TlsStream<TcpStream>, Proven)> {
         let shown = stream.get_ref().1.peer_certificates();
         let peer = self.judge.peer(shown).or_else(|_| self.abroad.1.peer(shown)).unwrap_or_default();
         // Of this overlay, and refused by it: revoked, say. That makes nobody a guest.

@@ -15,6 +15,9 @@
 //! written on one connection; the time of a handshake, of a write and of a half-sent message. What goes over a bound
 //! is refused or closed, and counted ([`Counters`]).
 //!
+//! A link that cannot be had at the port that was named is looked for at port 443 of the same address too (`dial`): there are networks
+//! that let nothing else out, and a supernode takes links there where it may.
+//!
 //! Left out: STUN keep-alives on UDP (RFC 5626 section 3.5.2) and the local address of a datagram to a wildcard socket, since the
 //! shared media socket will have both; TLS for standard phones; checking a link's chain again while it is
 //! open (the node closes the links of who is revoked); session resumption, which would skip the check of the chain.
@@ -40,6 +43,7 @@ mod shell;
 mod stream;
 mod udp;
 
+pub use accept::Incoming;
 pub use close::{CloseReason, ConnectError};
 pub use counters::Counters;
 pub use link::{Credentials, Trust};
@@ -233,6 +237,11 @@ impl Endpoint {
     /// Writes what still waits (for five seconds at most), then closes.
     pub fn close(&self, conn: ConnId) {
         self.shared.close(conn);
+    }
+
+    /// Takes links that came to another port.
+    pub fn incoming(&self) -> Incoming {
+        Incoming(self.shared.clone())
     }
 
     /// Changes who we are and whom we trust, for connections from now on: after joining an office, say.

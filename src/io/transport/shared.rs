@@ -9,7 +9,7 @@ use crate::identity::Revoked;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::{mpsc, oneshot};
 
@@ -39,6 +39,8 @@ pub(super) struct Shared {
     pub(super) numbers: Numbers,
     /// The address that we listen on, for the source of what we dial.
     pub(super) source: Option<SocketAddr>,
+    /// The last link was had at port 443 and not at the port that was named.
+    pub(super) behind_443: AtomicBool,
     tls: RwLock<Option<Arc<Tls>>>,
     revoked: Mutex<Arc<Revoked>>,
     connections: Mutex<HashMap<ConnId, Handle>>,
@@ -67,6 +69,7 @@ impl Shared {
             counters: Counting::default(),
             numbers: Numbers(AtomicU64::new(0)),
             source,
+            behind_443: AtomicBool::new(false),
             tls: RwLock::new(tls.map(Arc::new)),
             revoked: Mutex::default(),
             connections: Mutex::default(),

@@ -16,7 +16,7 @@ pub mod peers;
 pub mod server;
 pub mod table;
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 
 pub use client::Client;
 pub use server::Server;

@@ -57,6 +57,9 @@ pub struct RelayStatus {
     pub refused: u64,
     /// Packets dropped by a ceiling or a full line.
     pub over_ceiling: u64,
+    /// Why links and streams are not taken at port 443 too, where they would be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shut: Option<String>,
     /// Why it does not relay, though it would.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
@@ -231,6 +234,9 @@ pub struct CallStatus {
     /// The two ways of a call that has two, the one that ICE holds for the better first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<PathStatus>,
+    /// As in [`CallReport::transport`].
+    #[serde(default)]
+    pub transport: String,
     /// Short fingerprint of the other end's user key, where that is what it is known by.
     #[serde(default)]
     pub key: String,
@@ -325,6 +331,9 @@ pub struct CallReport {
     pub rtt_ms: Option<f64>,
     /// The voice's way: `direct`, `srflx` (direct, through a NAT) or `relay HOST`.
     pub path: String,
+    /// What carries it away from this end: `udp`; to a relay also `tls`. Empty where ICE has no part.
+    #[serde(default)]
+    pub transport: String,
     /// Protection of the voice: `dtls-srtp` with keys that the other end's device signed for; `dtls-srtp-unverified` where nobody
     /// known signed; `none`; `failed` where the other end showed a certificate that nobody had signed for, or none.
     pub security: String,

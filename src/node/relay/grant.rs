@@ -44,6 +44,11 @@ impl Grant {
         out.into_writer()
     }
 
+    /// It has addresses of both families.
+    pub fn has_both(&self) -> bool {
+        [true, false].iter().all(|v4| self.hosts.iter().any(|h| h.is_ipv4() == *v4))
+    }
+
     /// The body of an answer.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Encoder::new(Vec::new());

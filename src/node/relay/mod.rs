@@ -2,8 +2,9 @@
 //!
 //! A supernode whose owner lets it serves STUN and TURN; the sockets are the driver's ([`RelayCommand`], [`RelayInput`]). A member asks it
 //! over their link for a credential and gets a [`Grant`]: where, as whom, for how long, and how busy the relay is. Nothing is published:
-//! who is a supernode is known from the ring, and whether it relays is its answer. The address that a member's link
-//! came from is proven by that link, so packets may go there though it is private.
+//! who is a supernode is known from the ring, and whether it relays is its answer. The address of a member at
+//! the other end of a link is proven by that link, so packets may go there though it is private: two relays of one private network
+//! reach each other's relayed addresses by that.
 //!
 //! Whom to ask is drawn by lot among the supernodes known, so that no single one gets all; of the answers the two with the best round trip,
 //! busy ones counted as farther away, are kept.
@@ -37,6 +38,10 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 const CHECK: Duration = Duration::from_secs(5);
 /// After the sockets could not be opened.
 const AGAIN: Duration = Duration::from_secs(60);
+/// A member knows relays before it calls: it looks soon after it is in, again while there are none, and before its credentials end.
+const SOON: Duration = Duration::from_millis(500);
+const NONE_YET: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+const RENEW: Duration = Duration::from_secs(LIFETIME.as_secs() / 2);
 /// Supernodes asked by one search, relays kept of it, searches at once.
 const ASK: usize = 4;
 const KEEP: usize = 2;
@@ -72,6 +77,8 @@ pub enum RelayInput {
         udp: Vec<SocketAddr>,
         /// TCP and TLS.
         tcp: Vec<SocketAddr>,
+        /// Why port 443 is not among them, where it was to be.
+        shut: Option<String>,
         /// SHA-256 of the certificate that TLS shows.
         certificate: [u8; 32],
     },
@@ -107,6 +114,7 @@ enum Stage {
     Open {
         udp: Vec<SocketAddr>,
         tcp: Vec<SocketAddr>,
+        shut: Option<String>,
         certificate: [u8; 32],
     },
 }
@@ -135,6 +143,11 @@ pub(super) struct Relaying {
     stage: Stage,
     why: Option<String>,
     check: Option<Instant>,
+    /// When the members' addresses are told again.
+    prove: Option<Instant>,
+    /// When relays are looked for, and the pause after a search in vain.
+    look: Option<Instant>,
+    pause: Duration,
     figures: RelayFigures,
     searches: BTreeMap<u64, Search>,
     last: u64,
@@ -149,6 +162,9 @@ impl Relaying {
             stage: Stage::Off,
             why: None,
             check: wanted.then_some(now),
+            prove: None,
+            look: None,
+            pause: NONE_YET.0,
             figures: RelayFigures::default(),
             searches: BTreeMap::new(),
             last: 0,
@@ -157,12 +173,36 @@ impl Relaying {
     }
 
     pub fn next(&self) -> Option<Instant> {
-        self.check
+        self.check.into_iter().chain(self.look).chain(self.prove).min()
     }
 }
 
 impl Node {
+    /// This node is in, or hangs on others than before: who may relay for it is asked before it calls.
+    pub(super) fn look_for_relays(&mut self, now: Instant) {
+        if self.setup.relays {
+            (self.relaying.look, self.relaying.pause) = (Some(now + SOON), NONE_YET.0);
+        }
+    }
+
+    /// A member is at the other end of a link: packets may go to its address, and to what it relays there.
+    pub(super) fn relay_to_member(&mut self, ip: IpAddr) {
+        if let Stage::Open { .. } = self.relaying.stage {
+            self.out.push_back(Output::Relay(RelayCommand::Prove { ip, lifetime: LIFETIME }));
+        }
+    }
+
     pub(super) fn relay_timeout(&mut self, now: Instant) {
+        if self.relaying.prove.is_some_and(|at| at <= now) {
+            self.relaying.prove = Some(now + LIFETIME / 2);
+            let members: BTreeSet<_> = self.flows.links().map(|(_, flow, _)| flow.remote.ip()).collect();
+            members.into_iter().for_each(|ip| self.relay_to_member(ip));
+        }
+        if self.relaying.look.is_some_and(|at| at <= now) {
+            // Whatever becomes of this search.
+            self.relaying.look = Some(now + NONE_YET.1);
+            self.find_relays(now, None);
+        }
         if self.relaying.check.is_none_or(|at| at > now) {
             return;
         }
@@ -179,7 +219,7 @@ impl Node {
                 self.out.push_back(Output::Relay(RelayCommand::Start { realm, secret }));
             }
             (Stage::Open { .. } | Stage::Opening, false) => {
-                self.relaying.stage = Stage::Off;
+                (self.relaying.stage, self.relaying.prove) = (Stage::Off, None);
                 self.out.push_back(Output::Relay(RelayCommand::Stop));
             }
             _ => {}
@@ -199,9 +239,10 @@ impl Node {
 
     pub(super) fn on_relay(&mut self, now: Instant, input: RelayInput) {
         match input {
-            RelayInput::Open { udp, tcp, certificate } => {
-                tracing::info!(?udp, ?tcp, "this node relays");
-                (self.relaying.stage, self.relaying.why) = (Stage::Open { udp, tcp, certificate }, None);
+            RelayInput::Open { udp, tcp, shut, certificate } => {
+                tracing::info!(?udp, ?tcp, ?shut, "this node relays");
+                self.relaying.prove = Some(now);
+                (self.relaying.stage, self.relaying.why) = (Stage::Open { udp, tcp, shut, certificate }, None);
             }
             RelayInput::Failed { why } => {
                 tracing::warn!(%why, "this node does not relay");
@@ -228,7 +269,7 @@ impl Node {
     }
 
     fn grant(&self, now: Instant, who: &str) -> Option<Grant> {
-        let (Stage::Open { udp, tcp, certificate }, Some(secret)) = (&self.relaying.stage, &self.relaying.secret)
+        let (Stage::Open { udp, tcp, certificate, .. }, Some(secret)) = (&self.relaying.stage, &self.relaying.secret)
         else {
             return None;
         };
@@ -303,8 +344,16 @@ impl Node {
         under_way.waiting = under_way.waiting.saturating_sub(1);
         if let Some(grant) = grant {
             let until = now + Duration::from_secs(u64::from(grant.lifetime)).min(LIFETIME);
-            under_way.found.push(Found { peer, grant, rtt: now.since(sent), until });
+            let found = Found { peer, grant, rtt: now.since(sent), until };
+            // A call does not wait for those who do not answer.
+            let first = self.relaying.best.is_empty();
+            under_way.found.push(found.clone());
+            if first {
+                self.relaying.best.push(found);
+                self.relays_for_calls(now);
+            }
         }
+        let Some(under_way) = self.relaying.searches.get(&search) else { return };
         if under_way.waiting == 0 {
             self.relays_found(now, search);
         }
@@ -317,6 +366,15 @@ impl Node {
         self.relaying.best = search.found;
         self.relaying.best.truncate(KEEP);
         self.relays_for_calls(now);
+        let pause = if self.relaying.best.is_empty() {
+            let pause = self.relaying.pause;
+            self.relaying.pause = (pause * 2).min(NONE_YET.1);
+            pause
+        } else {
+            self.relaying.pause = NONE_YET.0;
+            RENEW
+        };
+        self.relaying.look = Some(now + pause).filter(|_| self.setup.relays);
         if let Some(request) = search.request {
             self.reply(request, Ok(Reply::Relays { relays: offers }));
         }
@@ -339,7 +397,7 @@ impl Node {
     pub(super) fn relay_status(&self) -> Option<RelayStatus> {
         let figures = self.relaying.figures;
         match &self.relaying.stage {
-            Stage::Open { udp, tcp, .. } => Some(RelayStatus {
+            Stage::Open { udp, tcp, shut, .. } => Some(RelayStatus {
                 udp: udp.clone(),
                 tcp: tcp.clone(),
                 allocations: figures.allocations,
@@ -347,6 +405,7 @@ impl Node {
                 bytes: figures.bytes,
                 refused: figures.refused,
                 over_ceiling: figures.over,
+                shut: shut.clone(),
                 why: None,
             }),
             _ => self.relaying.why.clone().map(|why| RelayStatus { why: Some(why), ..RelayStatus::default() }),

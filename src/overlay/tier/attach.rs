@@ -264,6 +264,7 @@ impl Tiered {
         }
         self.on_pong(now, from.id);
         self.chord.hear_clock(now, from.id, offer.unix);
+        let known = self.client.candidates.len();
         self.client.learn(own, from, false);
         let primary = rank == Some(Rank::Primary);
         if primary && offer.expires > 0 {
@@ -271,6 +272,10 @@ impl Tiered {
         }
         for (i, peer) in supernodes.into_iter().take(MAX_CANDIDATES).enumerate() {
             self.client.learn(own, peer, primary && i < 2);
+        }
+        if self.client.candidates.len() > known {
+            // Somebody new to ask, whenever the next search was to be.
+            self.timers.cancel(&Timer::Seek);
         }
         if let Some(c) = self.client.candidates.get_mut(&from.id) {
             // The first answer waited for the link to be made.
@@ -347,7 +352,9 @@ impl Tiered {
             self.say_via(now);
         }
         self.consider(now);
-        if self.client.backup.is_none() && self.client.wooing[Rank::Backup as usize].is_none() {
+        // A search that found nobody has set its own time.
+        let searched = self.timers.deadline(&Timer::Seek).is_some();
+        if self.client.backup.is_none() && self.client.wooing[Rank::Backup as usize].is_none() && !searched {
             self.timers.set(Timer::Seek, now + SOON);
         }
     }
