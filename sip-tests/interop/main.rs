@@ -15,6 +15,7 @@ mod bad_input;
 mod baresip;
 mod between;
 mod capture;
+mod conduct;
 mod load;
 mod login;
 mod messages;

@@ -1,34 +1,12 @@
 //! INVITE and what follows it, from a raw end over UDP: late offers, lost ACKs, hold, CANCEL, both ways.
 
-use crate::raw::{Talk, Way, respond, sdp, sdp_with, way_back};
+use crate::raw::{Talk, respond, sdp, sdp_with, way_back};
+use crate::talk::{bob, offer, seconds};
 use crate::world::World;
 use chordial::node::Input;
 use chordial::sdp::Direction;
 use chordial::sip::msg::Method;
 use std::time::Duration;
-
-fn seconds(n: u64) -> Duration {
-    Duration::from_secs(n)
-}
-
-/// bob, alone in his ring, answering by himself or not, and a raw end that calls him.
-fn bob(seed: u64, auto: bool) -> (World, Talk) {
-    let mut world = World::new(seed);
-    world.peer("bob", |c| {
-        c.user.auto_answer = auto;
-        c.user.strangers = chordial::config::Strangers::Anyone;
-    });
-    world.run(seconds(2));
-    let raw = world.raw();
-    let to = world.hosts[0].sip;
-    let uri = format!("sip:bob@{to}");
-    let talk = Talk::new(&world, raw, Way::Udp(to), &uri, "sip:joe@elsewhere.example", "sip:bob@chordial");
-    (world, talk)
-}
-
-fn offer() -> String {
-    sdp("10.9.0.1:7000", "sendrecv")
-}
 
 fn answers(world: &World) -> usize {
     world.raws[0].inbox.iter().filter(|r| r.message.status() == 200 && *r.message.method() == Method::Invite).count()
@@ -304,7 +282,7 @@ fn busy_redirected_and_an_answer_that_makes_no_sense() {
         (603, "rejected"),
         (404, "not-found"),
         (480, "no-answer"),
-        (302, "failed"),
+        (380, "failed"),
         (500, "failed"),
     ] {
         let (mut world, _) = bob(u64::from(status), false);

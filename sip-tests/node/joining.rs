@@ -114,6 +114,20 @@ fn the_cache_alone_leads_back() {
 }
 
 #[test]
+fn without_a_cache_the_records_on_the_disk_lead_back() {
+    let mut world = World::ring(8, &["a", "b", "c"]);
+    world.run(seconds(60));
+    // All lose power; whom c joined by stays off, and no host cache had been written.
+    (0..3).for_each(|host| world.kill(host));
+    world.run(seconds(5));
+    world.restart(1, &[], 0);
+    world.run(seconds(5));
+    world.restart(2, &[], 0);
+    let took = world.until(seconds(20), "b and c", |w| joined(w, 2) && joined(w, 1));
+    assert!(took < seconds(5), "{took:?}");
+}
+
+#[test]
 fn a_name_is_looked_up_for_every_attempt() {
     let mut world = World::new(6);
     let (anna, ben) = (identity(&mut world, "anna"), identity(&mut world, "ben"));

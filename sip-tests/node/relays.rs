@@ -96,7 +96,8 @@ fn a_call_whose_relays_do_not_answer_by_udp_dials_them_over_tls_at_443_first() {
     // Known before anybody calls.
     assert_eq!(world.hosts[1].node.best_relays(world.now).len(), 1);
     world.call(1, "ann");
-    let dialled = |w: &World| w.hosts[1].log.iter().filter(|l| l.starts_with("media Reach")).cloned().collect::<Vec<_>>();
+    let dialled =
+        |w: &World| w.hosts[1].log.iter().filter(|l| l.starts_with("media Reach")).cloned().collect::<Vec<_>>();
     world.run(Duration::from_millis(300));
     assert_eq!(dialled(&world), [""; 0], "UDP has the first word");
     world.run(Duration::from_secs(1));

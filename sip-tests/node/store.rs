@@ -70,6 +70,35 @@ fn a_lease_is_one_nodes_until_it_gives_it_back_or_dies() {
 }
 
 #[test]
+fn ordinary_nodes_have_leases_by_their_supernodes() {
+    let mut world = World::ring(84, &USERS);
+    let hidden = ["frank", "grace"].map(|user| world.hidden_peer(user, |_| {}));
+    world.run(Duration::from_secs(160));
+    let span = Duration::from_secs(60);
+    let mut aor = String::new();
+    for host in hidden {
+        assert_eq!(world.hosts[host].node.status(world.now).role, "ordinary");
+        let now = world.now;
+        aor = world.hosts[host].node.want_lease(now, "trunk", "berlin", span).expect("a name");
+        poke(&mut world, host);
+        world.run(Duration::from_secs(5));
+    }
+    let has = |w: &World, host: usize| w.hosts[host].node.lease(w.now, &aor);
+    assert!(has(&world, hidden[0]).is_some(), "{:?}", world.hosts[hidden[0]].events);
+    // Also while a supernode of the ring dies.
+    world.kill(3);
+    for _ in 0..60 {
+        world.run(Duration::from_secs(5));
+        let both = hidden.map(|host| has(&world, host).is_some());
+        assert_ne!(both, [true, true]);
+    }
+    assert!(hidden.iter().any(|host| has(&world, *host).is_some()), "nobody has it");
+    world.kill(hidden[0]);
+    world.run(Duration::from_secs(150));
+    assert!(has(&world, hidden[1]).is_some(), "{:?}", world.hosts[hidden[1]].events);
+}
+
+#[test]
 fn a_blob_is_written_read_and_taken_back() {
     let mut world = World::ring(82, &USERS);
     let voice: Vec<u8> = (0..2 * 1024 * 1024u32 + 77).map(|i| ((i * 31) >> 3) as u8).collect();

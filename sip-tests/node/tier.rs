@@ -362,3 +362,22 @@ fn a_node_with_the_only_supernode_does_not_look_for_another_all_the_time() {
     let messages = world.hosts[1].sent.1 - before;
     assert!(messages < 60, "{messages} messages in five minutes");
 }
+
+#[test]
+fn an_ordinary_node_with_a_wrong_clock_goes_by_its_supernodes() {
+    for wrong in [-86_400, 86_400] {
+        let mut world = two_tiers(31, &["s0", "s1", "s2"], &[("alice", 0), ("bob", 1)]);
+        let (alice, bob) = (3, 4);
+        world.kill(alice);
+        world.run(seconds(20));
+        world.restart(alice, &[0], wrong);
+        world.run(seconds(60));
+        let warnings = world.hosts[alice].node.status(world.now).warnings;
+        assert!(warnings.iter().any(|w| w.what.contains("clock")), "{wrong} s off: {warnings:?}");
+        call(&mut world, bob, alice, "alice", bob);
+        call(&mut world, alice, bob, "bob", alice);
+        // And what it writes holds for as long as anybody's.
+        world.run(seconds(4000));
+        call(&mut world, 2, alice, "alice", alice);
+    }
+}

@@ -1,7 +1,7 @@
 //! Overlay messages: the drafts' own, loose forms, faults and their statuses, and tens of thousands of mutated ones.
 
 use crate::net::{OVERLAY, UNIX, Users, entry};
-use chordial::core::{Id, Rng};
+use chordial::core::{Id, Rng, UnixTime};
 use chordial::identity::{ContactBody, EntryKind};
 use chordial::overlay::carry::{Carry, CarryError, RECORD_TYPE, address_peer_id, is_overlay};
 use chordial::overlay::tier::{Answer, Ask, Offer, Rank, Way};
@@ -280,7 +280,14 @@ fn samples() -> (Vec<Request>, Vec<(RequestKind, Response)>) {
     ];
     requests.splice(2..2, asks.map(Request::Tier));
     let way = Way { hops: 3, asked: path.clone(), retries: 1, mode: Mode::Recursive };
-    let offer = Offer { expires: 3600, load: 12, capacity: 256, ring: 4_000_000_000, wanted: true };
+    let offer = Offer {
+        expires: 3600,
+        load: 12,
+        capacity: 256,
+        ring: 4_000_000_000,
+        wanted: true,
+        unix: UnixTime(1_800_000_000),
+    };
     let answers = [
         Answer::Attached { offer, supernodes: vec![big(2), big(9), big(4)] },
         Answer::Attached { offer: Offer::default(), supernodes: vec![] },

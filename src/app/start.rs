@@ -94,14 +94,15 @@ fn said(event: &Event) -> String {
         Event::Registered { aor } => format!("{aor} is registered"),
         Event::RegistrationFailed { aor, status, why } => format!("{aor} is not registered: {status} {why}"),
         Event::Warning { what, next } => format!("warning: {what}; {next}"),
-        Event::Incoming { call, from, key, standing } => {
+        Event::Incoming { call, from, key, standing, waiting } => {
             let who = match standing.as_str() {
                 "" => String::new(),
                 "changed" => format!(" by ANOTHER KEY ({key}) than the one that is known,"),
                 "new-key" => format!(" by a new key ({key}),"),
                 word => format!(" ({key}, {word})"),
             };
-            format!("call {call}: {from}{who} calls; chordial answer {call} takes it")
+            let besides = if *waiting { " too" } else { "" };
+            format!("call {call}: {from}{who} calls{besides}; chordial answer {call} takes it")
         }
         Event::Introduced { name, aor, key, by, known } if known.is_empty() => {
             format!("{by} introduces {name}, {aor}, key {key}; chordial contacts accept {key} takes them up")
@@ -135,6 +136,9 @@ fn said(event: &Event) -> String {
         Event::Lease { lease, by: Some(by), seconds, .. } => format!("{lease} is {by}'s for {seconds} s"),
         Event::Lease { lease, .. } => format!("{lease} is lost: others may have it now"),
         Event::Blob { blob, done, of, state } => format!("blob {blob}: {state}, {done} of {of} chunks"),
+        Event::Transfer { call, status, reason } => format!("call {call}: its transfer: {status} {reason}"),
+        Event::Transferred { call, to, by } => format!("call {call}: its other end sends on to {to}: call {by}"),
+        Event::Held { call, here, there } => format!("call {call}: {}", super::cli::held(*here, *there)),
         Event::Dtmf { call, digit } => format!("call {call}: digit {digit}"),
         Event::Message { message } => super::cli::message_line(message),
         Event::MessageState { message } => super::cli::message_line(message),

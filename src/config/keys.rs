@@ -210,6 +210,8 @@ keys! {
         auto_answer: bool = false, switch "auto-answer";
         /// How long a call rings before it counts as not answered, seconds.
         ring_seconds: u32 = 60;
+        /// Calls that may ring here while another one is under way; one more hears busy.
+        calls_waiting: u32 = 4, flag "calls-waiting";
         /// Who from outside this overlay may ring: contacts (and whom a contact link was given that says so), known (also whose key
         /// was met before), anyone (also plain SIP callers, who prove nothing), or nobody. The others are shown once, as a knock.
         strangers: Strangers = Strangers::Contacts, flag "strangers";
@@ -273,6 +275,9 @@ keys! {
         default_expires: u32 = 300;
         /// Longest registration, seconds.
         max_expires: u32 = 3600;
+        /// How often this end's own calls are refreshed at the latest (session timer, RFC 4028), seconds; 90 at least. A call that neither
+        /// end refreshes is over.
+        session_seconds: u32 = 1800;
     }
     account Account "A plain SIP phone: register with an outside registrar and take no part in an overlay." {
         /// The registrar's IP:PORT. Empty: this device is a peer of the overlay.

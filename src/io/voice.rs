@@ -83,6 +83,10 @@ impl Voices {
                 Ok(()) => None,
                 Err(why) => Some(MediaInput::Failed { call, why }),
             },
+            MediaCommand::Mute { call, muted } => {
+                let told = self.engine.mute(call.0, muted);
+                told.err().inspect(|e| tracing::warn!(%e, "a call is not muted as it was asked")).and(None)
+            }
             MediaCommand::Dtmf { call, digit } => {
                 let sent = self.engine.send_dtmf(call.0, &digit.to_string(), DIGIT);
                 sent.err().inspect(|e| tracing::warn!(%e, "a digit was not sent")).and(None)
@@ -113,13 +117,16 @@ impl Voices {
         let remote = Remote { rtp: agreed.remote_rtp, rtcp: agreed.remote_rtcp, rtcp_mux: agreed.rtcp_mux };
         let secured = plan.secured.map(|s| (s.fingerprint, s.client));
         let voice = Voice { remote, session, secured, ice: plan.ice.is_some() };
+        let muted = |e: EngineError| e.to_string();
         if self.running.contains(&call) {
+            self.engine.mute(call.0, plan.silent).map_err(muted)?;
             return self.engine.update(call.0, voice).map_err(|e| e.to_string());
         }
         let source = plan.play.as_deref().map_or(Ok(self.source.clone()), source);
         let sink = plan.record.as_deref().map_or(Ok(self.sink.clone()), sink);
         let (source, sink) = (source?, sink?);
         self.engine.start_call(call.0, voice, &source, &sink).map_err(|e: EngineError| e.to_string())?;
+        self.engine.mute(call.0, plan.silent).map_err(muted)?;
         self.running.insert(call);
         Ok(())
     }

@@ -45,6 +45,20 @@ pub(super) enum Callee {
     Outside(Uri),
 }
 
+impl Calls {
+    /// What is known of a callee holds no longer.
+    pub(super) fn forget_callee(&mut self, call: CallId) {
+        self.chosen.remove(&call);
+        self.devices.remove(&call);
+        self.parties.remove(&call);
+    }
+
+    /// The command that placed a call and waits for its end.
+    pub(super) fn command_of(&self, call: CallId) -> Option<RequestId> {
+        self.commands.get(&call).copied()
+    }
+}
+
 impl Node {
     /// Reads TARGET: the name of a contact, of this overlay or another, extension, user name, AOR or `sip:` URI; each with
     /// `~fingerprint` after the user where several claim the name.
@@ -103,6 +117,11 @@ impl Node {
         };
         let call = self.ua.place(now, with, play, record, duration);
         self.calls.commands.insert(call, request);
+        self.seek(now, call, callee);
+    }
+
+    /// Finds where a callee is, for a call that was placed.
+    pub(super) fn seek(&mut self, now: Instant, call: CallId, callee: Callee) {
         match callee {
             Callee::Aor { aor, claim } => {
                 if let Some(claim) = claim {
@@ -184,12 +203,13 @@ impl Node {
                     self.prove_answer(now, &mut message);
                     self.tx.respond(now, tx, message);
                 }
-                ua::Output::Cancel { tx } => {
-                    self.tx.cancel(now, tx);
-                }
+                ua::Output::Cancel { tx, reason } => self.cancel_tx(now, tx, reason),
                 ua::Output::OpenMedia { call } => self.out.push_back(Output::Media(MediaCommand::Open { call })),
                 ua::Output::StartMedia { call, caller, plan } => self.start_voice(now, call, caller.as_deref(), plan),
                 ua::Output::Candidates { call, candidates } => self.on_remote_candidates(now, call, &candidates),
+                ua::Output::Mute { call, muted } => {
+                    self.out.push_back(Output::Media(MediaCommand::Mute { call, muted }))
+                }
                 ua::Output::SendDtmf { call, digit } => {
                     self.out.push_back(Output::Media(MediaCommand::Dtmf { call, digit }));
                 }
@@ -229,9 +249,9 @@ impl Node {
     fn on_ua_event(&mut self, now: Instant, event: UaEvent) {
         let of = |calls: &Calls, call: &CallId| calls.commands.get(call).copied();
         match event {
-            UaEvent::Incoming { call, from } => {
+            UaEvent::Incoming { call, from, waiting } => {
                 let (key, standing) = shown(self.caller(call).as_ref());
-                self.event(None, Event::Incoming { call: call.0, from, key, standing });
+                self.event(None, Event::Incoming { call: call.0, from, key, standing, waiting });
             }
             UaEvent::Ringing { call } => self.event(of(&self.calls, &call), Event::Ringing { call: call.0 }),
             UaEvent::Answered { call, setup, codec } => {
@@ -239,6 +259,17 @@ impl Node {
                 let setup_ms = setup.as_secs_f64() * 1000.0;
                 self.event(of(&self.calls, &call), Event::Answered { call: call.0, setup_ms, codec });
             }
+            UaEvent::Held { call, here, there } => {
+                self.event(of(&self.calls, &call), Event::Held { call: call.0, here, there });
+            }
+            UaEvent::HoldAnswered { call, hold, result } => self.on_hold_answered(call, hold, result),
+            UaEvent::Digit { call, digit } => self.on_digit(call, digit),
+            UaEvent::TransferProgress { call, status, reason } => {
+                self.event(of(&self.calls, &call), Event::Transfer { call: call.0, status, reason });
+            }
+            UaEvent::TransferAnswered { call, result } => self.on_transfer_answered(call, result),
+            UaEvent::Referred { call, to, referred } => self.on_referred(now, call, &to, referred),
+            UaEvent::Redirected { call, to } => self.on_redirected(now, call, &to),
             UaEvent::Ended { call, report } => self.on_ended(call, &report),
             UaEvent::Registered { .. } => {
                 let aor = self.ua.profile().aor.clone();
@@ -284,10 +315,7 @@ impl Node {
             MediaInput::Reached { call, local, relay } => self.on_leg(now, call, local, relay),
             MediaInput::Unreached { call, local } => self.on_no_leg(now, call, local),
             MediaInput::Failed { call, why } => self.ua.media_failed(now, call, &why),
-            MediaInput::Dtmf { call, digit } => {
-                let request = self.calls.commands.get(&call).copied();
-                self.event(request, Event::Dtmf { call: call.0, digit });
-            }
+            MediaInput::Dtmf { call, digit } => self.on_digit(call, digit),
             MediaInput::Closed { call, stats } => self.ua.media_closed(now, call, stats),
         }
     }
@@ -334,6 +362,7 @@ pub(super) fn hop_of(place: &Place) -> Hop {
     match place {
         Place::Flow { flow, .. } => Hop::Flow(*flow),
         Place::Peer { id, addr, .. } => Hop::Peer { id: *id, addr: *addr },
+        Place::Path { edge, .. } => Hop::Peer { id: edge.id, addr: edge.addr },
         Place::Uri { uri } | Place::Ua { uri } => match Uri::parse(uri) {
             Ok(uri) => Hop::Uri(uri),
             // Leads nowhere, which whoever sends there is told.
@@ -356,6 +385,7 @@ fn call_status(s: Summary) -> CallStatus {
         State::Ringing => "ringing",
         State::Incoming => "incoming",
         State::Answering => "answering",
+        State::Answered if s.held || s.held_there => "held",
         State::Answered => "answered",
         State::Ending | State::Over => "ending",
     };
@@ -366,7 +396,18 @@ fn call_status(s: Summary) -> CallStatus {
         state: state.into(),
         talk_s: s.talk.as_secs_f64(),
         codec: s.codec,
+        held_by: held_by(s.held, s.held_there).into(),
+        muted: s.muted,
         ..CallStatus::default()
+    }
+}
+
+fn held_by(here: bool, there: bool) -> &'static str {
+    match (here, there) {
+        (false, false) => "",
+        (true, false) => "here",
+        (false, true) => "there",
+        (true, true) => "both",
     }
 }
 

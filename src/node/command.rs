@@ -44,6 +44,12 @@ impl Node {
                 self.ua.hang_up(now, call);
                 done(format!("ended call {}", call.0))
             }),
+            Command::Hold { call } => return self.command_hold(now, request, call, true),
+            Command::Resume { call } => return self.command_hold(now, request, call, false),
+            Command::Transfer { call, target, attended } => {
+                return self.command_transfer(now, request, call, target.as_deref(), attended);
+            }
+            Command::Mute { call, off } => self.command_mute(call, off),
             Command::Dtmf { call, digits } => self.command_dtmf(call, &digits),
             Command::Calls => {
                 Ok(Reply::Calls { calls: self.call_statuses(now), ended: self.calls.ended.iter().cloned().collect() })
@@ -121,7 +127,7 @@ impl Node {
     }
 
     /// The call that is meant: the one named, or the only one in one of `states`.
-    fn pick(&self, call: Option<u64>, states: &[State], what: &str) -> Result<CallId, CommandError> {
+    pub(super) fn pick(&self, call: Option<u64>, states: &[State], what: &str) -> Result<CallId, CommandError> {
         let calls = self.ua.summaries(Instant::ZERO);
         let fits: Vec<_> = calls.iter().filter(|c| states.contains(&c.state)).map(|c| c.call).collect();
         match (call, fits.as_slice()) {
@@ -135,21 +141,6 @@ impl Node {
                 Err(CommandError::new(what, "name one of them"))
             }
         }
-    }
-
-    fn command_dtmf(&mut self, call: Option<u64>, digits: &str) -> Answer {
-        let wrong = digits.chars().find(|c| !"0123456789*#ABCDabcd".contains(*c));
-        if digits.is_empty() || wrong.is_some() || digits.len() > 64 {
-            return Err(CommandError::new(
-                format!("\"{digits}\" are no DTMF digits"),
-                "use 0-9, *, #, A-D, 64 at most",
-            ));
-        }
-        let call = self.pick(call, &[State::Answered], "is answered")?;
-        for digit in digits.to_ascii_uppercase().chars() {
-            self.ua.dtmf(call, digit);
-        }
-        Ok(done(format!("sent {digits} in call {}", call.0)))
     }
 
     /// Who, where and with whom this node is.

@@ -72,7 +72,7 @@ impl Node {
         let Ok(user) = canonical_user(user) else { return false };
         let here = self.is_own(&user) || self.has_phone(now, &user);
         let from_phone = match origin {
-            Origin::Phone { user } => Some(user.clone()),
+            Origin::Phone { user, .. } => Some(user.clone()),
             Origin::Peer { .. } | Origin::Outside if here => None,
             _ => return false,
         };
@@ -349,7 +349,7 @@ impl Node {
 
     /// A phone has registered: what waits for it goes out.
     pub(super) fn on_phone_registered(&mut self, now: Instant, request: &Message) {
-        let user = request.to().ok().and_then(|to| self.domain.user_of(&to.uri)).map(|u| u.to_ascii_lowercase());
+        let user = request.to().ok().and_then(|to| self.domain.user_behind(&to.uri)).map(|u| u.to_ascii_lowercase());
         if let Some(user) = user {
             match self.mail.phones.ringing.get_mut(&user) {
                 Some(ringing) => ringing.again = true,

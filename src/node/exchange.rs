@@ -170,7 +170,9 @@ impl Node {
 /// The URI of the peer itself.
 fn target(to: &Hop) -> Option<String> {
     match to {
-        Hop::Peer { id, addr } => Some(format!("sip:peer@{addr};transport=tls;peer-ID={id}")),
+        Hop::Peer { id, addr } | Hop::Path { id, addr, .. } => {
+            Some(format!("sip:peer@{addr};transport=tls;peer-ID={id}"))
+        }
         Hop::Flow(flow) => Some(format!("sip:peer@{};transport=tls", flow.remote)),
         Hop::Uri(uri) => Some(uri.to_string()),
     }

@@ -68,6 +68,10 @@ pub(super) enum Op {
     },
     /// A device that is to serve a phone too.
     Share(Box<super::adapters::Sharing>),
+    /// Who holds the account of a phone that came here.
+    Adapters {
+        tx: ServerTxId,
+    },
     /// The recipient of a message that is being sent.
     Letter {
         sending: u64,
@@ -210,6 +214,7 @@ impl Node {
             Op::Refer { tx, message } => self.on_refer(now, tx, &message, entries),
             Op::Books => self.on_books(now, entries),
             Op::Devices { request, remove } => self.on_devices(now, request, remove, entries),
+            Op::Adapters { tx } => self.on_adapters(now, tx, entries),
             Op::Share(sharing) => self.on_adapter_found(now, *sharing, entries),
             Op::Owner { request, user, sheet } => self.on_owner_found(now, request, user, *sheet, entries),
             _ => {}

@@ -16,6 +16,7 @@
 //! | `reach` | where this node can be reached, and what follows when it moves |
 //! | `discovery` | peers found on the local network: whom a peer that is alone joins |
 //! | `calls` | the user agent: targets, media, reports |
+//! | `talking` | what is done with a call under way |
 //! | `paths` | the ways that calls' media take (ICE) |
 //! | `route` | the registrar and the proxy for standard phones |
 //! | `attach` | kept links: dials, signs of life, through whom this node and others are reached |
@@ -26,6 +27,7 @@
 //! | `strangers` | who from outside may ring, who knocked, who is blocked |
 //! | `pins` | whose key is meant by a name that any key may claim, and who calls by which |
 //! | `introduce` | one user's word to another about a third one's key |
+//! | `edge` | standard phones at a peer that does not hold their account |
 //! | `ways` | the way to a target that no address names: a contact's supernodes, a domain's records |
 //! | `enrol` | invites, and strangers who redeem them |
 //! | `people` | revocations: kept, told on, compared before anybody is let in |
@@ -67,6 +69,7 @@ mod detour;
 mod devices;
 mod discovery;
 mod disown;
+mod edge;
 mod enrol;
 mod exchange;
 mod fetch;
@@ -103,6 +106,7 @@ mod route;
 mod settings;
 mod setup;
 mod strangers;
+mod talking;
 mod twin;
 mod vouch;
 mod ways;
@@ -161,6 +165,7 @@ pub struct Node {
     unheard: TimerQueue<ClientTxId>,
     ring: ring::Ring,
     calls: calls::Calls,
+    talking: talking::Talking,
     twin: twin::Twin,
     paths: paths::Paths,
     /// When it was made: [`Setup::system`] is the other clock then.
@@ -185,6 +190,7 @@ pub struct Node {
     reach: reach::Reach,
     strangers: strangers::Strangers,
     ways: ways::Ways,
+    edges: edge::Edges,
     leases: lease::Wanted,
     blobs: blob::Blobs,
     wire: Vec<Wire>,
@@ -222,6 +228,7 @@ impl Node {
             unheard: TimerQueue::new(),
             ring: ring::Ring::new(&setup),
             calls: calls::Calls::default(),
+            talking: talking::Talking::default(),
             twin: twin::Twin::default(),
             paths: paths::Paths::default(),
             started: now,
@@ -245,6 +252,7 @@ impl Node {
             reach: reach::Reach::default(),
             strangers: strangers::Strangers::new(std::mem::take(&mut setup.acquaintances)),
             ways: ways::Ways::default(),
+            edges: edge::Edges::default(),
             leases: lease::Wanted::default(),
             blobs: blob::Blobs::default(),
             wire: Vec::new(),

@@ -61,6 +61,13 @@ pub enum MediaCommand {
         /// Which way.
         route: Option<crate::nat::ice::Route>,
     },
+    /// Silence goes out instead of the source, or the source again.
+    Mute {
+        /// In which call.
+        call: CallId,
+        /// Silence.
+        muted: bool,
+    },
     /// Send a digit.
     Dtmf {
         /// In which call.

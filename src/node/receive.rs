@@ -63,14 +63,14 @@ impl Node {
                 Output::Response { tx, message } => self.on_response(now, tx, message),
                 Output::Timeout { tx } => self.on_no_response(now, tx, 408),
                 Output::TransportError { tx } => self.on_no_response(now, tx, 503),
-                Output::Cancel { invite, .. } => self.on_cancel(now, invite),
+                Output::Cancel { invite, message } => self.on_cancel(now, invite, Some(&message)),
                 Output::Ack { message, flow } => self.on_ack(now, message, flow),
                 // It comes after its transaction is gone, or was never ours; the layer counts it.
                 Output::StrayResponse { .. } => {}
                 // Whoever has the transaction hears of it by its own timers: no ACK, no BYE.
                 Output::ServerTimeout { .. } => {}
                 // Whoever called hangs on a stream that is gone and cannot be told: as good as a CANCEL.
-                Output::ServerTransportError { tx } => self.on_cancel(now, tx),
+                Output::ServerTransportError { tx } => self.on_cancel(now, tx, None),
                 Output::Terminated { tx: TxId::Client(tx) } => {
                     self.unheard.cancel(&tx);
                     self.owners.remove(&tx);
@@ -174,6 +174,11 @@ impl Node {
         owner: Owner,
     ) -> Sent {
         match hop {
+            Hop::Path { id, addr, path } => {
+                let mut message = message;
+                message.push_front(HeaderName::Route, path);
+                self.send_branch(now, message, &Hop::Peer { id: *id, addr: *addr }, branch, owner)
+            }
             Hop::Peer { id, addr } if matches!(owner, Owner::Ua(_) | Owner::Router(_)) && !self.is_me(id) => {
                 self.send_to_peer(now, message, PeerRef { id: *id, addr: *addr }, branch, owner)
             }
@@ -278,6 +283,7 @@ impl Node {
     pub(super) fn flow_to(&mut self, hop: &Hop, size: usize) -> Option<Flow> {
         match hop {
             Hop::Flow(flow) => Some(*flow),
+            Hop::Path { id, addr, .. } => self.flow_to(&Hop::Peer { id: *id, addr: *addr }, size),
             Hop::Peer { id, .. } if self.overlay.as_ref().is_some_and(|o| o.me().id == *id) => {
                 Some(self.internal_flow())
             }
@@ -337,10 +343,22 @@ impl Node {
         }
     }
 
-    fn on_cancel(&mut self, now: Instant, invite: tx::ServerTxId) {
+    /// Cancels an INVITE of ours, and says why where there is a reason (RFC 3326).
+    pub(super) fn cancel_tx(&mut self, now: Instant, tx: tx::ClientTxId, reason: Option<&str>) {
+        match reason {
+            Some(reason) => self.tx.cancel_because(now, tx, reason),
+            None => self.tx.cancel(now, tx),
+        };
+    }
+
+    fn on_cancel(&mut self, now: Instant, invite: tx::ServerTxId, cancel: Option<&Message>) {
         self.cancel_vouching(now, invite);
         self.cancel_held(now, invite);
-        self.ua.on_cancel(now, invite);
+        self.cancel_at_edge(now, invite);
+        self.ua.on_cancel(now, invite, cancel);
+        if let Some(reason) = cancel.and_then(|c| c.header(HeaderName::Reason)) {
+            self.router.cancel_reason(invite, reason);
+        }
         self.router.on_cancel(now, invite);
     }
 

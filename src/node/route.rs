@@ -31,26 +31,50 @@ impl Node {
             return self.ua.on_request(now, tx, &message, flow, link);
         }
         let internal = flow.conn == Some(INTERNAL);
-        if *message.method() == Method::Register && self.registrar.serves(&message) {
-            if link {
-                return self.answer(now, tx, &message, 403, "Phones register over UDP or TCP");
+        if !link {
+            if self.takes_as_edge(now, tx, &message, &flow, merged) {
+                return;
             }
-            let unix = self.unix(now);
-            let reply = self.registrar.on_register(now, unix, &message, &flow);
-            let registered = reply.status() == 200 && message.has(HeaderName::Contact);
-            self.tx.respond(now, tx, reply);
-            if registered {
-                self.on_phone_registered(now, &message);
-            }
-            return;
+            return self.route_in_clear(now, tx, message, flow, merged);
         }
-        if link && !internal && !self.is_vouched(now, tx, &message, flow, merged) {
+        if !internal && self.router.is_from_edge(&message) {
+            return self.on_from_edge(now, tx, message, flow, merged);
+        }
+        if *message.method() == Method::Register && self.registrar.serves(&message) {
+            return self.answer(now, tx, &message, 403, "Phones register over UDP or TCP");
+        }
+        if !internal && self.router.is_by_way(&message) {
+            // For a phone that came here, from the peer that holds its account and has let the caller in.
+            return self.route_on(now, tx, message, flow, link, merged);
+        }
+        if !internal && !self.is_vouched(now, tx, &message, flow, merged) {
             return;
         }
         if !internal && !self.is_welcome(now, tx, &message, &flow, link) {
             return;
         }
         self.route_on(now, tx, message, flow, link, merged);
+    }
+
+    /// The same for what comes over UDP or TCP, once it is known not to be for a peer that holds the account elsewhere.
+    pub(super) fn route_in_clear(&mut self, now: Instant, tx: ServerTxId, message: Message, flow: Flow, merged: bool) {
+        if *message.method() == Method::Register && self.registrar.serves(&message) {
+            let unix = self.unix(now);
+            let reply = self.registrar.on_register(now, unix, &message, &flow);
+            return self.registered(now, tx, &message, reply);
+        }
+        if self.is_welcome(now, tx, &message, &flow, false) {
+            self.route_on(now, tx, message, flow, false, merged);
+        }
+    }
+
+    /// Answers a REGISTER, and looks after what waits for who came.
+    pub(super) fn registered(&mut self, now: Instant, tx: ServerTxId, message: &Message, reply: Message) {
+        let registered = reply.status() == 200 && message.has(HeaderName::Contact);
+        self.tx.respond(now, tx, reply);
+        if registered {
+            self.on_phone_registered(now, message);
+        }
     }
 
     /// The same, once the sender of a request on a link may speak for the caller that it names.
@@ -80,6 +104,19 @@ impl Node {
                 }
             }
         };
+        self.route_as(now, tx, message, flow, (origin, link, merged));
+    }
+
+    /// The same, once it is known whose it is.
+    pub(super) fn route_as(
+        &mut self,
+        now: Instant,
+        tx: ServerTxId,
+        message: Message,
+        flow: Flow,
+        (origin, link, merged): (Origin, bool, bool),
+    ) {
+        let internal = flow.conn == Some(INTERNAL);
         let pager = *message.method() == Method::Message && message.to_tag().is_none();
         if pager && !internal && self.takes_message(now, tx, &message, &origin, merged) {
             return;
@@ -189,8 +226,8 @@ impl Node {
                 self.prove_answer(now, &mut message);
                 self.tx.respond(now, tx, message);
             }
-            Output::Cancel { tx } => {
-                self.tx.cancel(now, tx);
+            Output::Cancel { tx, reason } => {
+                self.cancel_tx(now, tx, reason.as_deref());
             }
             Output::ForwardStateless { message, target, via_branch } => {
                 if matches!(target, Target::Ua { .. }) || self.ua.owns(&message) {

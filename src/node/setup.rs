@@ -241,6 +241,8 @@ impl Setup {
             auto_answer: self.config.user.auto_answer,
             ring: Duration::from_secs(u64::from(self.config.user.ring_seconds.max(1))),
             max_calls: MAX_CALLS,
+            calls_waiting: self.config.user.calls_waiting as usize,
+            session_seconds: self.config.sip.session_seconds,
             credentials: self.password.clone().map(|password| (self.user(), password)),
             outbound_proxy: if plain { proxy } else { None },
             keys: self

@@ -30,7 +30,7 @@ const LINK_ADDRS: usize = 3;
 
 /// A bound on how often something happens, for each of many.
 #[derive(Debug)]
-struct Throttle<K> {
+pub(super) struct Throttle<K> {
     /// So many at once.
     burst: u32,
     /// And one more after each of these.
@@ -43,12 +43,12 @@ struct Throttle<K> {
 const FOLLOWED: usize = 4096;
 
 impl<K: Ord + Clone> Throttle<K> {
-    fn new(burst: u32, every: Duration) -> Throttle<K> {
+    pub fn new(burst: u32, every: Duration) -> Throttle<K> {
         Throttle { burst, every, rested: BTreeMap::new() }
     }
 
     /// True when `key` may once more.
-    fn take(&mut self, now: Instant, key: &K) -> bool {
+    pub fn take(&mut self, now: Instant, key: &K) -> bool {
         if self.rested.len() >= FOLLOWED && !self.rested.contains_key(key) {
             self.rested.retain(|_, at| *at > now);
             if self.rested.len() >= FOLLOWED {

@@ -132,7 +132,7 @@ impl Node {
                 uri.params.set("transport", "tls");
                 Some(uri)
             }
-            Hop::Peer { .. } | Hop::Flow(_) => None,
+            Hop::Peer { .. } | Hop::Path { .. } | Hop::Flow(_) => None,
         }
     }
 

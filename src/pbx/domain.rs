@@ -92,6 +92,12 @@ impl Domain {
         self.covers(uri).then(|| now.unwrap_or_else(|| user.into_owned()))
     }
 
+    /// The same where another peer has found the URI to name this overlay: by its own address, perhaps.
+    pub fn user_behind(&self, uri: &Uri) -> Option<String> {
+        let by_address = || uri.ip().and(uri.user_unescaped()).filter(|user| !user.is_empty()).map(|u| u.into_owned());
+        self.user_of(uri).or_else(by_address)
+    }
+
     /// The same for a Request-URI, where `tel:` numbers mean the overlay's users of that name
     /// (RFC 3261 section 19.1.6); their visual separators are dropped.
     pub fn callee_of(&self, uri: &Uri) -> Option<String> {

@@ -23,4 +23,4 @@ pub use accounts::{Account, Accounts};
 pub use domain::Domain;
 pub use policy::Origin;
 pub use shares::{Share, Shares};
-pub use target::{Candidate, Target};
+pub use target::{Candidate, Edge, Target};

@@ -12,6 +12,9 @@
 //! | user of this overlay, not held here | | refused, 403 |
 //! | elsewhere | | [`Origin::Outside`]: reaches users hosted here where anyone may ring, nothing else |
 //!
+//! A peer to which the phone of another comes sends its requests on to who holds its account, where the digest is asked for
+//! ([`admit_from_edge`]).
+//!
 //! Without authentication (a laboratory) any user of this overlay is believed to be one's phone.
 //!
 //! Who calls from outside and may not have anything carried elsewhere may still not ring here: [`receive`] says who does, by
@@ -21,6 +24,7 @@
 //! A phone that hides its From (`anonymous@anonymous.invalid`) is a stranger: it would have to be told by its flow,
 //! which UDP does not prove.
 
+use super::Candidate;
 use super::registrar::{Auth, Registrar};
 use super::router::Router;
 use crate::config::Strangers;
@@ -36,6 +40,13 @@ pub enum Origin {
     Phone {
         /// The account's user name.
         user: String,
+        /// Another peer carries its requests.
+        edge: bool,
+    },
+    /// A standard phone whose account others hold: its requests are carried to the first of them that is there.
+    Edge {
+        /// Who holds it, the first before the others (by `q`).
+        adapters: Vec<Candidate>,
     },
     /// Another peer, over its link.
     Peer {
@@ -90,7 +101,7 @@ pub fn decide(
     let Some(user) = claims.filter(|_| !in_dialog) else {
         return Decision::Admit(if in_dialog { Origin::Dialog } else { Origin::Outside });
     };
-    let phone = || Decision::Admit(Origin::Phone { user: user.to_owned() });
+    let phone = || Decision::Admit(Origin::Phone { user: user.to_owned(), edge: false });
     match auth {
         Auth::None => phone(),
         Auth::Digest if !held(user) => Decision::Refuse,
@@ -142,6 +153,30 @@ pub fn admit(
     };
     let claims = registrar.domain().user_of(&from.uri);
     let in_dialog = claims.is_some() && router.proves_dialog(request);
+    settle(registrar, unix, request, (claims, in_dialog))
+}
+
+/// The same for what a member's peer sends on for a phone, from outside of any dialog: the digest is the proof, and From may name
+/// the overlay by that peer's address.
+///
+/// # Errors
+/// The response to refuse it with: 400, 403 or 407.
+pub fn admit_from_edge(registrar: &mut Registrar, unix: UnixTime, request: &Message) -> Result<Origin, Box<Message>> {
+    let Ok(from) = request.from() else {
+        return Err(Box::new(registrar.refuse(request, 400, "Malformed From header field")));
+    };
+    match settle(registrar, unix, request, (registrar.domain().user_behind(&from.uri), false))? {
+        Origin::Phone { user, .. } => Ok(Origin::Phone { user, edge: true }),
+        _ => Err(Box::new(registrar.refuse(request, 403, "Forbidden"))),
+    }
+}
+
+fn settle(
+    registrar: &mut Registrar,
+    unix: UnixTime,
+    request: &Message,
+    (claims, in_dialog): (Option<String>, bool),
+) -> Result<Origin, Box<Message>> {
     let held = claims.as_deref().is_some_and(|user| registrar.accounts().get(user).is_some());
     let auth = registrar.auth();
     match decide(claims.as_deref(), in_dialog, auth, |_| held, || registrar.authenticate(unix, request)) {
@@ -160,7 +195,7 @@ mod tests {
     }
 
     fn bob() -> Decision {
-        Decision::Admit(Origin::Phone { user: "bob".into() })
+        Decision::Admit(Origin::Phone { user: "bob".into(), edge: false })
     }
 
     #[test]

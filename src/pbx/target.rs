@@ -5,6 +5,17 @@ use crate::core::{Flow, Id, Transport};
 use crate::sip::msg::{Uri, Via};
 use std::net::SocketAddr;
 
+/// A peer that stands between a standard phone and the one that holds its account: an edge proxy (RFC 3327).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// Who it is.
+    pub id: Id,
+    /// Where it takes links.
+    pub addr: SocketAddr,
+    /// The Path that it wrote into the REGISTER: a Route for what is sent to the phone.
+    pub path: String,
+}
+
 /// One place to send a request to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -24,6 +35,13 @@ pub enum Target {
         /// Where it takes links.
         addr: SocketAddr,
     },
+    /// To a standard phone by the peer that it registered through.
+    Path {
+        /// The Request-URI for it.
+        uri: String,
+        /// That peer, and what it wants as Route.
+        edge: Edge,
+    },
     /// Wherever the URI leads (RFC 3263); [`direct`] reads the cases that need no DNS.
     Uri {
         /// Request-URI of a found target; of a forwarded request the next hop.
@@ -40,7 +58,11 @@ impl Target {
     /// The URI in it.
     pub fn uri(&self) -> &str {
         match self {
-            Target::Flow { uri, .. } | Target::Peer { uri, .. } | Target::Uri { uri } | Target::Ua { uri } => uri,
+            Target::Flow { uri, .. }
+            | Target::Peer { uri, .. }
+            | Target::Path { uri, .. }
+            | Target::Uri { uri }
+            | Target::Ua { uri } => uri,
         }
     }
 

@@ -454,7 +454,9 @@ fn renumbered(before: &Media, local: &LocalMedia) -> LocalMedia {
         free
     };
     let mut local = local.clone();
-    local.codecs.sort_by_key(|c| !used.iter().any(|(_, map)| map.matches(c.name, c.clock_rate, c.channels)));
+    // In the order that they had: nobody switches codecs because of a hold.
+    let place = |c: &CodecOffer| used.iter().position(|(_, map)| map.matches(c.name, c.clock_rate, c.channels));
+    local.codecs.sort_by_key(|c| place(c).unwrap_or(usize::MAX));
     for codec in &mut local.codecs {
         codec.payload_type = number(codec.name, codec.clock_rate, codec.channels, codec.payload_type);
     }

@@ -1,12 +1,16 @@
 //! A call and what becomes of it.
 
-use super::media::{CallIce, MediaOpened, MediaStats};
+use super::media::{CallIce, MediaOpened, MediaStats, Secured};
+use super::transfer::{Referral, ReferredCall, Transfer};
 use super::{Hop, Target};
 use crate::core::{Flow, Instant};
+use crate::sdp::Session;
 use crate::sdp::ice::Credentials;
-use crate::sip::dialog::{Dialog, DialogId, InviteServer};
-use crate::sip::msg::Message;
+use crate::sdp::negotiate::Agreed;
+use crate::sip::dialog::{Dialog, DialogId, InviteServer, ReliableServer, SessionTimer};
+use crate::sip::msg::{HeaderName, Message};
 use crate::sip::tx::{ClientTxId, ServerTxId};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Number of a call, never used twice by one user agent.
@@ -101,6 +105,12 @@ pub struct Summary {
     pub talk: Duration,
     /// Codec, once agreed.
     pub codec: String,
+    /// This end holds the other one.
+    pub held: bool,
+    /// The other end holds this one.
+    pub held_there: bool,
+    /// What is said here does not go out.
+    pub muted: bool,
 }
 
 /// How a call went.
@@ -135,6 +145,8 @@ pub(super) struct Leg {
     /// Of its offer: each target has its own.
     pub ice: Credentials,
     pub cseq: u32,
+    /// What it asks for.
+    pub timer: SessionTimer,
     /// Credentials were sent with it.
     pub authorized: bool,
     /// Final status and reason.
@@ -155,6 +167,41 @@ pub(super) struct Invitation {
     pub link: bool,
     /// Repeats the responses that have to be repeated.
     pub server: InviteServer,
+    /// Repeats the provisional ones that have to arrive.
+    pub reliable: ReliableServer,
+    /// It has no offer: ours is in a provisional response, once there are sockets for it.
+    pub offer_due: bool,
+    /// That offer.
+    pub offered: Option<Session>,
+    /// What its answer, in a PRACK, agreed on.
+    pub agreed: Option<Outcome>,
+}
+
+/// What an offer and its answer agreed on, encryption apart.
+pub(super) type Outcome = (Agreed, Option<Secured>);
+
+/// A dialog that a provisional response has made.
+pub(super) struct Fork {
+    pub talk: Talk,
+    /// Of a call that was placed: which INVITE's.
+    pub leg: Option<usize>,
+    /// Number of its last reliable response.
+    pub rseq: Option<u32>,
+    /// From a description in a provisional response.
+    pub agreed: Option<Outcome>,
+    /// That response was a reliable one: its description is the answer.
+    pub settled: bool,
+}
+
+/// What the next offer of ours within a talk is for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Wish {
+    /// ICE starts anew.
+    pub restart: bool,
+    /// Whether this end holds the other one from then on.
+    pub hold: Option<bool>,
+    /// The session timer.
+    pub refresh: bool,
 }
 
 /// A confirmed dialog and the way to the other end.
@@ -166,20 +213,61 @@ pub(super) struct Talk {
     /// The other end is reached by a peer's link.
     pub link: bool,
     /// Our latest session description and its version.
-    pub local: Option<crate::sdp::Session>,
+    pub local: Option<Session>,
     pub version: u64,
     /// A further INVITE of ours, until it has its answer.
     pub reoffer: Option<Reoffer>,
     /// Late offer: ours is in the 2xx, the answer comes in the ACK.
     pub answer_due: bool,
+    /// Refreshes the session, or ends it.
+    pub timer: SessionTimer,
+    /// The other end takes UPDATE.
+    pub takes_update: bool,
+    /// An UPDATE of ours that has no answer yet.
+    pub update: Option<u32>,
+}
+
+impl Talk {
+    /// A dialog that was just made; `said` is what the other end has said in making it.
+    pub fn new(
+        dialog: Dialog,
+        made_by: Hop,
+        link: bool,
+        local: Option<Session>,
+        timer: SessionTimer,
+        said: &Message,
+    ) -> Talk {
+        let mut talk = Talk {
+            dialog,
+            made_by,
+            link,
+            local,
+            version: 1,
+            reoffer: None,
+            answer_due: false,
+            timer,
+            takes_update: false,
+            update: None,
+        };
+        talk.heard(said);
+        talk
+    }
+
+    /// Learns from a message of the other end what it takes.
+    pub fn heard(&mut self, said: &Message) {
+        if said.has(HeaderName::Allow) {
+            self.takes_update = said.has_token(HeaderName::Allow, "UPDATE");
+        }
+    }
 }
 
 /// A further INVITE within a talk.
 #[derive(Debug)]
 pub(super) struct Reoffer {
     pub invite: Message,
-    pub offer: crate::sdp::Session,
+    pub offer: Session,
     pub ice: Option<Credentials>,
+    pub wish: Wish,
     /// Answered: its 2xx is acknowledged again when it comes again.
     pub answered: bool,
 }
@@ -202,6 +290,11 @@ pub(super) struct Call {
     pub legs: Vec<Leg>,
     pub invitation: Option<Invitation>,
     pub talk: Option<Talk>,
+    pub forks: Vec<Fork>,
+    pub wish: Wish,
+    pub held: bool,
+    pub held_there: bool,
+    pub muted: bool,
     pub codec: String,
     pub status: u16,
     pub reason: String,
@@ -211,6 +304,18 @@ pub(super) struct Call {
     pub bye_due: bool,
     /// Call-ID of the INVITE that brought the call in.
     pub invited_by: Option<String>,
+    /// The other end is being transferred.
+    pub transfer: Option<Transfer>,
+    /// The other end transfers this one.
+    pub referral: Option<Referral>,
+    /// The call whose other end has asked for this one, and what it said.
+    pub referrer: Option<CallId>,
+    pub referred: ReferredCall,
+    /// The call whose place this one takes.
+    pub replaces: Option<CallId>,
+    /// Where 3xx responses sent the caller: all, and those still to be tried.
+    pub visited: Vec<String>,
+    pub redirects: VecDeque<String>,
 }
 
 impl Call {
@@ -233,6 +338,11 @@ impl Call {
             legs: Vec::new(),
             invitation: None,
             talk: None,
+            forks: Vec::new(),
+            wish: Wish::default(),
+            held: false,
+            held_there: false,
+            muted: false,
             codec: String::new(),
             status: 0,
             reason: String::new(),
@@ -240,6 +350,13 @@ impl Call {
             ringing_told: false,
             bye_due: false,
             invited_by: None,
+            transfer: None,
+            referral: None,
+            referrer: None,
+            referred: ReferredCall::default(),
+            replaces: None,
+            visited: Vec::new(),
+            redirects: VecDeque::new(),
         }
     }
 
@@ -261,7 +378,21 @@ impl Call {
             state: self.state,
             talk: self.answered.map_or(Duration::ZERO, |a| self.ended.unwrap_or(now).since(a)),
             codec: self.codec.clone(),
+            held: self.held,
+            held_there: self.held_there,
+            muted: self.muted,
         }
+    }
+
+    /// The confirmed dialog, or an early one.
+    pub fn talk_of(&mut self, dialog: &DialogId) -> Option<&mut Talk> {
+        let forks = self.forks.iter_mut().map(|f| &mut f.talk);
+        self.talk.iter_mut().chain(forks).find(|t| t.dialog.id() == dialog)
+    }
+
+    /// Nothing is sent of what is said here: muted, on hold, or not answered yet.
+    pub fn is_silent(&self) -> bool {
+        self.muted || self.held || self.answered.is_none()
     }
 
     pub fn report(&self, stats: MediaStats) -> Report {

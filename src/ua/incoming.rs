@@ -1,15 +1,18 @@
 //! Calls and other requests that come in (RFC 3261 sections 8.2, 9.2, 11.2, 13.3, 14.2, 15.1.2).
 
-use super::call::{Call, Direction, Invitation, Talk};
+use super::call::{Call, Direction, Invitation, Outcome, Talk};
 use super::media::Described;
-use super::{ALLOW, CallId, Ending, Hop, MediaOpened, Output, Secured, State, Timer, Ua, UaEvent, media};
+use super::transfer::REPLACES;
+use super::{ALLOW, CallId, Ending, Hop, MediaOpened, Output, SUPPORTED, State, Timer, Ua, UaEvent, media};
 use crate::config::Ice as Policy;
 use crate::core::{Flow, Instant};
 use crate::sdp::ice::{Credentials, INFO_PACKAGE, Ice};
-use crate::sdp::negotiate::{Agreed, LocalMedia};
+use crate::sdp::negotiate::LocalMedia;
 use crate::sdp::{self, Session};
 use crate::secure::Role;
-use crate::sip::dialog::{Dialog, DialogId, InviteServer, InviteServerOutput, Timing};
+use crate::sip::dialog::{
+    Dialog, DialogId, InviteServer, InviteServerOutput, REL100, ReliableServer, SessionTimer, TIMER, Timing,
+};
 use crate::sip::msg::{HeaderName, Message, Method};
 use crate::sip::tx::ServerTxId;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,13 +28,23 @@ impl Ua {
                 let mut ok = self.reply(request, 200, "OK");
                 ok.push(HeaderName::Accept, "application/sdp, text/plain");
                 ok.push(HeaderName::Allow, ALLOW);
+                ok.push(HeaderName::Supported, SUPPORTED);
                 self.respond(tx, ok);
             }
             (Method::Invite, Some(id), _) => self.on_reinvite(now, tx, id, request, flow),
             (Method::Bye, Some(id), _) => self.on_bye(now, tx, id, request),
             (Method::Info, Some(id), _) => self.on_info(tx, id, request),
+            (Method::Update, Some(id), _) => self.on_update(now, tx, id, request),
+            (Method::Refer, Some(id), _) => self.on_refer(tx, id, request),
+            (Method::Notify, Some(id), _) => self.on_notify(now, tx, id, request),
+            (Method::Prack, Some(id), _) => self.on_prack(now, tx, id, request),
             (Method::Message, Some(_), _) | (Method::Message, None, false) => self.on_message(now, tx, request, link),
-            (Method::Bye | Method::Info, None, _) | (_, None, true) => {
+            (Method::Refer, None, false) => {
+                let no = self.reply(request, 403, "Only within a call");
+                self.respond(tx, no);
+            }
+            (Method::Bye | Method::Info | Method::Update | Method::Prack | Method::Notify, None, _)
+            | (_, None, true) => {
                 let gone = self.reply(request, 481, "Call/Transaction Does Not Exist");
                 self.respond(tx, gone);
             }
@@ -47,13 +60,13 @@ impl Ua {
     /// What RFC 3261 section 8.2 has a UAS refuse before it looks closer.
     fn refusal(&mut self, request: &Message) -> Option<Message> {
         use Method::*;
-        let known = [Invite, Bye, Options, Cancel, Ack, Message, Info];
+        let known = [Invite, Bye, Options, Cancel, Ack, Message, Info, Update, Prack, Refer, Notify];
         if !known.contains(request.method()) {
             let mut no = self.reply(request, 405, "Method Not Allowed");
             no.push(HeaderName::Allow, ALLOW);
             return Some(no);
         }
-        let required: Vec<_> = request.values(HeaderName::Require).filter(|v| !v.is_empty()).collect();
+        let required: Vec<_> = request.values(HeaderName::Require).filter(|v| !is_supported(v)).collect();
         if !required.is_empty() {
             let mut no = self.reply(request, 420, "Bad Extension");
             no.push(HeaderName::Unsupported, required.join(", "));
@@ -76,7 +89,7 @@ impl Ua {
         None
     }
 
-    fn reply(&mut self, request: &Message, status: u16, reason: &str) -> Message {
+    pub(super) fn reply(&mut self, request: &Message, status: u16, reason: &str) -> Message {
         let mut reply = Message::reply(request, status, reason);
         if request.to_tag().is_none() && status > 100 {
             reply.set_to_tag(&self.rng.token(6));
@@ -86,7 +99,11 @@ impl Ua {
 
     pub(super) fn find_dialog(&self, request: &Message) -> Option<CallId> {
         let wanted = DialogId::of_received(request)?;
-        let found = self.calls.iter().find(|(_, c)| c.talk.as_ref().is_some_and(|t| *t.dialog.id() == wanted));
+        let has = |c: &Call| {
+            let forks = c.forks.iter().map(|f| &f.talk);
+            c.talk.iter().chain(forks).any(|t| *t.dialog.id() == wanted)
+        };
+        let found = self.calls.iter().find(|(_, c)| has(c));
         found.map(|(id, _)| *id)
     }
 
@@ -95,13 +112,29 @@ impl Ua {
             let no = self.reply(request, 482, "Loop Detected (merged request)");
             return self.respond(tx, no);
         }
-        let busy = self.calls.values().filter(|c| !c.is_over()).count() >= self.profile.max_calls;
-        if busy {
+        let replaced = match self.replaced_by(request) {
+            Ok(replaced) => replaced,
+            Err((status, reason)) => {
+                let no = self.reply(request, status, reason);
+                return self.respond(tx, no);
+            }
+        };
+        let alive = self.calls.values().filter(|c| !c.is_over()).count();
+        let ringing = self.calls.values().filter(|c| c.state == State::Incoming).count();
+        let waiting = alive > 0 && replaced.is_none();
+        // The first one that rings does not wait for anybody.
+        let most = self.profile.calls_waiting + usize::from(alive == ringing);
+        if alive >= self.profile.max_calls || (waiting && ringing >= most) {
             let no = self.reply(request, 486, "Busy Here");
             return self.respond(tx, no);
         }
         if request.contacts().map_or(true, |c| c.len() != 1) {
             let no = self.reply(request, 400, "One Contact is needed in INVITE");
+            return self.respond(tx, no);
+        }
+        if let Err(min) = SessionTimer::check(request) {
+            let mut no = self.reply(request, 422, "Session Interval Too Small");
+            no.push(HeaderName::MinSe, min);
             return self.respond(tx, no);
         }
         if let Err((status, reason)) = self.check_offer(now, request) {
@@ -114,17 +147,20 @@ impl Ua {
         call.state = State::Incoming;
         call.invited_by = request.call_id().map(str::to_owned);
         let server = InviteServer::new(request, Timing::default());
-        call.invitation = Some(Invitation { tx, request: request.clone(), to_tag: to_tag.clone(), flow, link, server });
+        let reliable = ReliableServer::new(request, Timing::default(), &mut self.rng);
+        let (offer_due, offered, agreed) = (false, None, None);
+        let request = request.clone();
+        call.invitation =
+            Some(Invitation { tx, request, to_tag, flow, link, server, reliable, offer_due, offered, agreed });
+        call.replaces = replaced;
+        call.play = replaced.and_then(|old| self.calls.get(&old)?.play.clone());
         let id = self.new_call(call);
-        self.event(UaEvent::Incoming { call: id, from });
-        if self.profile.auto_answer {
+        self.event(UaEvent::Incoming { call: id, from, waiting });
+        // Who takes another's place was talked with already.
+        if self.profile.auto_answer || replaced.is_some() {
             return self.answer(now, id);
         }
-        let mut ringing = Message::reply(request, 180, "Ringing");
-        ringing.set_to_tag(&to_tag);
-        Dialog::copy_record_route(request, &mut ringing);
-        ringing.push(HeaderName::Contact, format_args!("<{}>", self.contact(link)));
-        self.respond_invite(now, id, ringing);
+        self.ring(now, id);
         self.timers.set(Timer::Ring(id), now + self.profile.ring);
     }
 
@@ -175,13 +211,22 @@ impl Ua {
         let (Some(opened), Some(invitation)) = (call.opened, &call.invitation) else { return };
         let (flow, link, request) = (invitation.flow, invitation.link, invitation.request.clone());
         let to_tag = invitation.to_tag.clone();
+        let (offered, before) = (invitation.offered.clone(), invitation.agreed.clone());
+        // Our offer went out with the ringing: its answer comes in the PRACK, before ours.
+        if offered.is_some() && before.is_none() {
+            return;
+        }
         let local = media::local(opened, &self.profile.codecs, call.session_id, 1);
-        let ice = Credentials::draw(&mut self.rng);
         // A late offer is ours.
         call.ice.controlling = offer_of(&request).is_none();
+        let ice = match call.ice.local.clone().filter(|_| offered.is_some()) {
+            Some(ice) => ice,
+            None => Credentials::draw(&mut self.rng),
+        };
         call.ice.local = Some(ice.clone());
         let local = self.local_ice(id, local, Some(&ice));
         let (session, agreed) = match offer_of(&request) {
+            _ if before.is_some() => (offered.unwrap_or_else(|| sdp::negotiate::offer(&local)), before.clone()),
             Some(Ok(offer)) => match self.answer_to(now, &request, &offer, local) {
                 Ok(answered) => answered,
                 Err(_) => return self.refuse(now, id, 488, "Not Acceptable Here", Ending::Failed),
@@ -196,29 +241,45 @@ impl Ua {
         let mut ok = Message::reply(&request, 200, "OK");
         ok.set_to_tag(&to_tag);
         Dialog::copy_record_route(&request, &mut ok);
-        ok.push(HeaderName::Contact, format_args!("<{}>", self.contact(link)));
-        ok.push(HeaderName::Allow, ALLOW);
+        self.dress(&mut ok, link);
         if session.media.iter().any(|m| m.attribute("ice-ufrag").is_some()) {
-            ok.push(super::reoffer::RECV_INFO, INFO_PACKAGE);
+            ok.push(super::info::RECV_INFO, INFO_PACKAGE);
         }
-        ok.set_body("application/sdp", session.to_bytes());
-        let Ok(dialog) = Dialog::from_uas(&request, &ok) else {
-            return self.refuse(now, id, 400, "No dialog can be made of this request", Ending::Failed);
-        };
+        if before.is_none() {
+            ok.set_body("application/sdp", session.to_bytes());
+        }
+        let mut timer = self.session_timer();
+        timer.accept(now, &request, &mut ok);
         let Some(call) = self.calls.get_mut(&id) else { return };
+        let mut talk = match (call.take_rung(), Dialog::from_uas(&request, &ok)) {
+            (Some(mut talk), _) => {
+                talk.dialog.answered(200);
+                Talk { timer, ..talk }
+            }
+            (None, Ok(dialog)) => Talk::new(dialog, Hop::Flow(flow), link, None, timer, &request),
+            (None, Err(_)) => {
+                return self.refuse(now, id, 400, "No dialog can be made of this request", Ending::Failed);
+            }
+        };
         call.status = 200;
-        let answer_due = agreed.is_none();
-        let (made_by, local) = (Hop::Flow(flow), Some(session));
-        call.talk = Some(Talk { dialog, made_by, link, local, version: 1, reoffer: None, answer_due });
+        talk.answer_due = agreed.is_none();
+        talk.local = Some(session);
+        call.talk = Some(talk);
+        if let Some(invitation) = call.invitation.as_mut() {
+            invitation.reliable.stop();
+        }
+        self.timers.cancel(&Timer::Reliable(id));
         self.respond_invite(now, id, ok);
         self.answered(now, id, agreed.as_ref().map_or("", |(a, _)| a.codec.name.as_str()));
+        self.arm_session(id);
         if let Some((agreed, secured)) = agreed {
+            self.note_hold(id, false, sdp::Direction::SendRecv, agreed.direction);
             self.start_media(id, agreed, secured);
         }
     }
 
     /// Our answer to the offer in `request`, and what is agreed.
-    fn answer_to(
+    pub(super) fn answer_to(
         &self,
         now: Instant,
         request: &Message,
@@ -232,7 +293,7 @@ impl Ua {
     }
 
     /// Answers the INVITE of a call, repeating what has to be repeated.
-    fn respond_invite(&mut self, now: Instant, id: CallId, response: Message) {
+    pub(super) fn respond_invite(&mut self, now: Instant, id: CallId, response: Message) {
         if let Some(invitation) = self.calls.get_mut(&id).and_then(|c| c.invitation.as_mut()) {
             invitation.server.respond(now, response);
         }
@@ -285,7 +346,10 @@ impl Ua {
             return self.send_bye(id);
         }
         let due = self.calls.get_mut(&id).and_then(|c| c.talk.as_mut()).filter(|t| t.answer_due);
-        let Some(talk) = due else { return self.trickle(id) };
+        let Some(talk) = due else {
+            self.trickle(id);
+            return self.reoffer(now, id);
+        };
         talk.answer_due = false;
         let answer = Session::parse(ack.body()).map_err(|e| e.to_string());
         let agreed = match (&talk.local, answer) {
@@ -298,8 +362,10 @@ impl Ua {
         let agreed = agreed.and_then(|agreed| self.with_keys(now, agreed, described));
         match agreed {
             Ok((agreed, secured)) => {
+                self.note_hold(id, false, sdp::Direction::SendRecv, agreed.direction);
                 self.start_media(id, agreed, secured);
                 self.trickle(id);
+                self.reoffer(now, id);
             }
             Err(why) => {
                 self.send_bye(id);
@@ -314,30 +380,54 @@ impl Ua {
     }
 
     /// The INVITE of a ringing call was cancelled, or its caller is gone (the transaction layer has answered a CANCEL).
-    pub fn on_cancel(&mut self, now: Instant, tx: ServerTxId) {
+    pub fn on_cancel(&mut self, now: Instant, tx: ServerTxId, cancel: Option<&Message>) {
         let found = self.calls.iter().find(|(_, c)| c.invitation.as_ref().is_some_and(|i| i.tx == tx));
         let Some((id, call)) = found.map(|(id, call)| (*id, call)) else { return };
         if matches!(call.state, State::Incoming | State::Answering) {
-            self.refuse(now, id, 487, "Request Terminated", Ending::NoAnswer);
+            let why = cancel.and_then(reason_of);
+            self.refuse_because(now, id, (487, "Request Terminated"), Ending::NoAnswer, why);
         }
     }
 
     /// Answers a ringing call with a failure.
     pub(super) fn refuse(&mut self, now: Instant, id: CallId, status: u16, reason: &str, ending: Ending) {
+        self.refuse_because(now, id, (status, reason), ending, None);
+    }
+
+    fn refuse_because(
+        &mut self,
+        now: Instant,
+        id: CallId,
+        (status, reason): (u16, &str),
+        ending: Ending,
+        why: Option<String>,
+    ) {
         let Some(invitation) = self.calls.get(&id).and_then(|c| c.invitation.as_ref()) else { return };
         let mut no = Message::reply(&invitation.request, status, reason);
         no.set_to_tag(&invitation.to_tag);
+        if let Some(invitation) = self.calls.get_mut(&id).and_then(|c| c.invitation.as_mut()) {
+            invitation.reliable.stop();
+        }
+        self.timers.cancel(&Timer::Reliable(id));
         self.respond_invite(now, id, no);
-        self.finish(now, id, ending, status, reason.to_owned());
+        self.finish(now, id, ending, status, why.unwrap_or_else(|| reason.to_owned()));
     }
 
     fn on_bye(&mut self, now: Instant, tx: ServerTxId, id: CallId, request: &Message) {
-        let Some(talk) = self.calls.get_mut(&id).and_then(|c| c.talk.as_mut()) else { return };
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let Some(talk) = DialogId::of_received(request).and_then(|d| call.talk_of(&d)) else { return };
         if let Err(refusal) = talk.dialog.receive(request) {
             let no = refusal.respond(request, &mut self.rng);
             return self.respond(tx, no);
         }
-        talk.dialog.answered(200);
+        if call.talk.is_none() {
+            // A caller may end an early dialog so (RFC 3261 section 15.1.2); a callee may not.
+            let (status, reason) = if call.invitation.is_some() { (200, "OK") } else { (403, "Not answered yet") };
+            let answer = self.reply(request, status, reason);
+            self.respond(tx, answer);
+            return self.refuse(now, id, 487, "Request Terminated", Ending::NoAnswer);
+        }
+        talk_answered(self.calls.get_mut(&id), 200);
         let ok = self.reply(request, 200, "OK");
         self.respond(tx, ok);
         if let Some(invitation) = self.calls.get_mut(&id).and_then(|c| c.invitation.as_mut()) {
@@ -345,101 +435,41 @@ impl Ua {
         }
         self.settle_bye(id);
         self.timers.cancel(&Timer::Accepted(id));
-        self.finish(now, id, Ending::Completed, 200, "hung up there".to_owned());
-    }
-
-    /// A new description within the call: hold, another address, another codec.
-    fn on_reinvite(&mut self, now: Instant, tx: ServerTxId, id: CallId, request: &Message, flow: Flow) {
-        let Some(call) = self.calls.get_mut(&id) else { return };
-        let over = call.is_over();
-        let (Some(talk), Some(opened)) = (call.talk.as_mut(), call.opened) else { return };
-        if over {
-            let gone = self.reply(request, 481, "Call/Transaction Does Not Exist");
-            return self.respond(tx, gone);
-        }
-        if let Err(refusal) = talk.dialog.receive(request) {
-            let no = refusal.respond(request, &mut self.rng);
-            return self.respond(tx, no);
-        }
-        let (link, answer_due, before) = (talk.link, talk.answer_due, talk.local.clone());
-        let local = media::local(opened, &self.profile.codecs, call.session_id, talk.version + 1);
-        // Other credentials than before are a restart, and get other ones (RFC 8839 section 4.4.2).
-        let theirs = offer_of(request).and_then(Result::ok).and_then(|o| o.media.iter().find_map(|m| Ice::of(&o, m)));
-        let (known, ours) = (call.ice.remote.as_ref().map(|r| &r.credentials), call.ice.local.clone());
-        let restarts = theirs.as_ref().is_some_and(|t| known != Some(&t.credentials));
-        let ice = match ours {
-            Some(ours) if !restarts => ours,
-            _ => Credentials::draw(&mut self.rng),
-        };
-        let local = self.local_ice(id, local, Some(&ice));
-        let outcome = match offer_of(request) {
-            // Our own offer in a 2xx has no answer yet (RFC 6337 section 2.2).
-            _ if answer_due => Err(491),
-            Some(Ok(offer)) => self.answer_to(now, request, &offer, local),
-            Some(Err(_)) => Err(400),
-            None => {
-                let call_id = request.call_id().unwrap_or_default();
-                let tag = request.to_tag().unwrap_or_default();
-                let local = self.local_keyed(now, local, Described { role: Role::Offer, call_id, tag });
-                let again = before.as_ref().map(|before| {
-                    let index = before.media.iter().position(|m| m.port != 0).unwrap_or(before.media.len());
-                    sdp::negotiate::offer_again(before, index, &local)
-                });
-                Ok((again.unwrap_or_else(|| sdp::negotiate::offer(&local)), None))
-            }
-        };
-        let Some(talk) = self.calls.get_mut(&id).and_then(|c| c.talk.as_mut()) else { return };
-        let (session, agreed) = match outcome {
-            Ok(outcome) => outcome,
-            Err(status) => {
-                talk.dialog.answered(status);
-                let reason = match status {
-                    488 => "Not Acceptable Here",
-                    491 => "Request Pending",
-                    _ => "Bad session description",
-                };
-                let no = self.reply(request, status, reason);
-                return self.respond(tx, no);
-            }
-        };
-        talk.version += 1;
-        talk.answer_due = agreed.is_none();
-        talk.local = Some(session.clone());
-        self.calls.entry(id).and_modify(|c| c.ice.local = Some(ice));
-        let mut ok = self.reply(request, 200, "OK");
-        ok.push(HeaderName::Contact, format_args!("<{}>", self.contact(link)));
-        ok.push(HeaderName::Allow, ALLOW);
-        ok.set_body("application/sdp", session.to_bytes());
-        talk_answered(self.calls.get_mut(&id), 200);
-        let Some(call) = self.calls.get_mut(&id) else { return };
-        // The place of the INVITE before is free: its ACK has come, or this one had been refused by the dialog.
-        let server = InviteServer::new(request, Timing::default());
-        let to_tag = request.to_tag().unwrap_or_default().to_owned();
-        call.invitation = Some(Invitation { tx, request: request.clone(), to_tag, flow, link, server });
-        self.respond_invite(now, id, ok);
-        if let Some((agreed, secured)) = agreed {
-            self.start_media(id, agreed, secured);
-        }
+        let why = reason_of(request).map_or_else(|| "hung up there".to_owned(), |why| format!("hung up there: {why}"));
+        self.finish(now, id, Ending::Completed, 200, why);
     }
 }
 
-/// What an offer and its answer agreed on, encryption apart.
-type Outcome = (Agreed, Option<Secured>);
-
 /// What the signature in a description of this request's exchange covers.
-fn described(role: Role, request: &Message) -> Described<'_> {
+pub(super) fn described(role: Role, request: &Message) -> Described<'_> {
     let (call_id, tag) = (request.call_id().unwrap_or_default(), request.from_tag().unwrap_or_default());
     Described { role, call_id, tag }
 }
 
 /// The offer in an INVITE, where its body is one: a body of another type that may be ignored is none.
-fn offer_of(request: &Message) -> Option<Result<Session, sdp::SdpError>> {
+pub(super) fn offer_of(request: &Message) -> Option<Result<Session, sdp::SdpError>> {
     let offers = !request.body().is_empty() && request.content_is("application/sdp");
     offers.then(|| Session::parse(request.body()))
+}
+
+/// What may stand in `Require`.
+fn is_supported(tag: &str) -> bool {
+    [REL100, TIMER, REPLACES].iter().any(|known| known.eq_ignore_ascii_case(tag))
 }
 
 fn talk_answered(call: Option<&mut Call>, status: u16) {
     if let Some(talk) = call.and_then(|c| c.talk.as_mut()) {
         talk.dialog.answered(status);
     }
+}
+
+/// The text of a Reason field (RFC 3326), where there is one.
+fn reason_of(request: &Message) -> Option<String> {
+    let mut values = request.values(HeaderName::Reason);
+    let text = values.find_map(|value| {
+        let params = value.split_once(';')?.1;
+        let text = crate::sip::msg::Params::parse(&format!(";{params}")).ok()?;
+        text.get_unquoted("text").map(|t| t.into_owned())
+    })?;
+    Some(text.chars().filter(|c| !c.is_control()).take(100).collect()).filter(|t: &String| !t.is_empty())
 }

@@ -62,6 +62,8 @@ pub struct MediaPlan {
     pub play: Option<String>,
     /// Audio sink instead of the configured one.
     pub record: Option<String>,
+    /// Silence goes out instead of the source: muted, on hold, or not answered yet.
+    pub silent: bool,
 }
 
 /// A call's ICE, as agreed. Other credentials of the other end than before are a restart (RFC 8445 section 9).
@@ -243,7 +245,8 @@ impl Ua {
         call.ice.remote = agreed.ice.clone();
         let both = call.ice.local.clone().zip(agreed.ice.clone());
         let ice = both.map(|(local, remote)| IcePlan { local, remote, controlling: call.ice.controlling });
-        let plan = MediaPlan { agreed, secured, ice, play: call.play.clone(), record: call.record.clone() };
+        let (play, record, silent) = (call.play.clone(), call.record.clone(), call.is_silent());
+        let plan = MediaPlan { agreed, secured, ice, play, record, silent };
         let caller = call.invited_by.clone();
         self.out.push_back(Output::StartMedia { call: id, caller, plan: Box::new(plan) });
     }

@@ -8,21 +8,28 @@
 //! Calls have ICE where both ends do (RFC 8839): candidates found after the offer or the answer follow by INFO (RFC 8840), a restart
 //! is a further INVITE.
 //!
-//! Left out until it is built: hold and transfer by this end, PRACK and UPDATE (neither is offered in
-//! `Allow` or `Supported`), following a 3xx (it is reported), session timers (a talk whose other end vanished lasts until
-//! somebody hangs up), credentials for requests within a dialog, call waiting beyond a bound of simultaneous calls.
+//! Left out: offers in UPDATE and PRACK by this end (it makes them in INVITE), credentials for requests within a dialog.
 
 mod account;
 mod call;
+mod early;
+mod hold;
 mod incoming;
+mod info;
 mod media;
 pub mod message;
 mod outgoing;
+mod redirect;
+mod refresh;
 mod reoffer;
+mod transfer;
+
+mod within;
 
 pub use account::{Account, AccountConfig};
 pub use call::{CallId, Direction, Ending, Report, State, Summary};
 pub use media::{IcePlan, MediaOpened, MediaPlan, MediaStats, Secured, VoiceKeys};
+pub use transfer::ReferredCall;
 
 use crate::core::{Flow, Id, Instant, Redacted, Rng, TimerQueue, UnixTime};
 use crate::sip::msg::{HeaderName, Message, Method, Uri};
@@ -33,7 +40,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Methods that this user agent takes.
-pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, MESSAGE, INFO";
+pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, MESSAGE, INFO, UPDATE, PRACK, REFER, NOTIFY";
+/// Extensions that it knows.
+pub const SUPPORTED: &str = "100rel, timer, replaces";
 
 /// Who this user agent is and how it behaves.
 #[derive(Debug, Clone)]
@@ -54,6 +63,10 @@ pub struct Profile {
     pub ring: Duration,
     /// Calls at once; a further one is answered 486.
     pub max_calls: usize,
+    /// Calls that may ring here while another is under way; a further one is answered 486.
+    pub calls_waiting: usize,
+    /// Interval of the session timer (RFC 4028) that is asked for, seconds.
+    pub session_seconds: u32,
     /// User and password for a challenge to a request of ours.
     pub credentials: Option<(String, Redacted<String>)>,
     /// Every request outside a dialog goes here first.
@@ -75,6 +88,15 @@ pub enum Hop {
         id: Id,
         /// Its overlay address.
         addr: SocketAddr,
+    },
+    /// A standard phone, by the peer that it registered through.
+    Path {
+        /// That peer's ID.
+        id: Id,
+        /// Its overlay address.
+        addr: SocketAddr,
+        /// The Route that it wants (RFC 3327).
+        path: String,
     },
     /// A SIP URI (RFC 3263).
     Uri(Uri),
@@ -111,6 +133,10 @@ pub enum RequestKey {
     InDialog(CallId),
     /// A further INVITE within a call.
     Reoffer(CallId),
+    /// An UPDATE that refreshes the session.
+    Update(CallId),
+    /// A REFER.
+    Refer(CallId),
     /// The account's REGISTER.
     Register,
     /// A MESSAGE.
@@ -147,6 +173,8 @@ pub enum Output {
     Cancel {
         /// Its transaction.
         tx: ClientTxId,
+        /// Value of Reason (RFC 3326).
+        reason: Option<&'static str>,
     },
     /// Take sockets for a call's voice and tell [`Ua::media_opened`] or [`Ua::media_failed`].
     OpenMedia {
@@ -168,6 +196,13 @@ pub enum Output {
         call: CallId,
         /// Further candidates.
         candidates: Vec<crate::sdp::ice::Candidate>,
+    },
+    /// Silence goes out instead of what is said here, or that again.
+    Mute {
+        /// In which call.
+        call: CallId,
+        /// Silence.
+        muted: bool,
     },
     /// Send a DTMF digit (RFC 4733).
     SendDtmf {
@@ -197,6 +232,8 @@ pub enum UaEvent {
         call: CallId,
         /// The caller's URI as it says it is.
         from: String,
+        /// Another call is under way.
+        waiting: bool,
     },
     /// The other end rings.
     Ringing {
@@ -211,6 +248,63 @@ pub enum UaEvent {
         setup: Duration,
         /// Codec agreed.
         codec: String,
+    },
+    /// Who holds whom has changed.
+    Held {
+        /// Which.
+        call: CallId,
+        /// This end holds the other one.
+        here: bool,
+        /// The other end holds this one.
+        there: bool,
+    },
+    /// What became of [`Ua::hold`].
+    HoldAnswered {
+        /// Which.
+        call: CallId,
+        /// Hold, or resume.
+        hold: bool,
+        /// Status and reason where the other end did not take it.
+        result: Result<(), (u16, String)>,
+    },
+    /// How a transfer by this end goes.
+    TransferProgress {
+        /// Which.
+        call: CallId,
+        /// What the other end was answered where it calls.
+        status: u16,
+        /// The reason phrase.
+        reason: String,
+    },
+    /// What became of [`Ua::transfer`].
+    TransferAnswered {
+        /// Which.
+        call: CallId,
+        /// Status and reason where it failed.
+        result: Result<(), (u16, String)>,
+    },
+    /// The other end wants this one to call somebody: [`Ua::place_referred`] or [`Ua::referral_failed`].
+    Referred {
+        /// In which call.
+        call: CallId,
+        /// Whom; a URI.
+        to: String,
+        /// What goes into the INVITE.
+        referred: ReferredCall,
+    },
+    /// A placed call was sent elsewhere: [`Ua::targets`] or [`Ua::give_up`].
+    Redirected {
+        /// Which.
+        call: CallId,
+        /// Where to; a URI.
+        to: String,
+    },
+    /// A digit came in an INFO.
+    Digit {
+        /// In which call.
+        call: CallId,
+        /// The digit.
+        digit: char,
     },
     /// Over, with its last figures.
     Ended {
@@ -268,6 +362,12 @@ enum Timer {
     Forget(CallId),
     /// A further INVITE that crossed the other end's is tried again.
     Reoffer(CallId),
+    /// A provisional response is retransmitted, or its PRACK given up.
+    Reliable(CallId),
+    /// The session is refreshed, or over.
+    Session(CallId),
+    /// Nothing was said of how a transfer goes.
+    Transfer(CallId),
     /// The account's registration is renewed.
     Register,
 }
@@ -345,7 +445,10 @@ impl Ua {
                 Timer::Accepted(call) => self.on_accepted_timeout(now, call),
                 Timer::Figures(call) => self.media_closed(now, call, MediaStats::default()),
                 Timer::Forget(call) => _ = self.calls.remove(&call),
-                Timer::Reoffer(call) => self.restart_ice(now, call),
+                Timer::Reoffer(call) => self.reoffer(now, call),
+                Timer::Reliable(call) => self.on_reliable_timeout(now, call),
+                Timer::Transfer(call) => self.transfer_failed(now, call, 408, "nothing was heard of it".to_owned()),
+                Timer::Session(call) => self.on_session_timeout(now, call),
                 Timer::Register => self.register_now(),
             }
         }
@@ -380,6 +483,8 @@ impl Ua {
             RequestKey::Register => self.on_register_response(now, response),
             RequestKey::Message(key) => self.on_message_response(key, response),
             RequestKey::Reoffer(call) => self.on_reoffer_response(now, call, response),
+            RequestKey::Update(call) => self.on_update_response(now, call, response),
+            RequestKey::Refer(call) => self.on_refer_response(now, call, response.status(), response.reason()),
             RequestKey::InDialog(_) => {}
         }
     }
@@ -401,7 +506,9 @@ impl Ua {
                 };
                 self.message_answered(key, status, reason);
             }
-            RequestKey::Reoffer(call) => self.on_reoffer_failed(now, call, status),
+            RequestKey::Reoffer(call) => self.on_reoffer_failed(now, call, status, "no answer"),
+            RequestKey::Update(call) => self.on_update_failed(now, call, status),
+            RequestKey::Refer(call) => self.on_refer_response(now, call, status, "no answer"),
             RequestKey::InDialog(_) => {}
         }
     }
@@ -444,6 +551,11 @@ impl Ua {
         message.push(HeaderName::CSeq, format_args!("{cseq} {name}"));
         message.push(HeaderName::UserAgent, &self.profile.software);
         message
+    }
+
+    /// What is asked for in a new call.
+    fn session_timer(&self) -> crate::sip::dialog::SessionTimer {
+        crate::sip::dialog::SessionTimer::new(self.profile.session_seconds)
     }
 
     /// Where a request outside a dialog goes: the outbound proxy where there is one.

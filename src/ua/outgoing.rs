@@ -2,6 +2,7 @@
 //! (and ended where their 2xx crossed the CANCEL; RFC 3261 sections 13.2 and 15).
 
 use super::call::{Call, Direction, Leg, Talk, by_link};
+use super::incoming::described;
 use super::media::Described;
 use super::{CallId, Ending, Hop, Output, RequestKey, State, Target, Timer, Ua, UaEvent, media};
 use crate::core::Instant;
@@ -9,7 +10,7 @@ use crate::sdp::ice::{Credentials as IceCredentials, INFO_PACKAGE};
 use crate::sdp::{self, Session};
 use crate::secure::Role;
 use crate::sip::auth::{self, Credentials};
-use crate::sip::dialog::{Dialog, DialogId};
+use crate::sip::dialog::{Dialog, DialogError, DialogId};
 use crate::sip::msg::{HeaderName, Message, Method};
 use crate::sip::tx::ClientTxId;
 use std::time::Duration;
@@ -20,6 +21,8 @@ const REMEMBERED: Duration = Duration::from_secs(40);
 const FIGURES: Duration = Duration::from_secs(2);
 /// Most devices rung by one call.
 const TARGETS: usize = 16;
+/// Most INVITEs of one leg: challenged, and asked for longer sessions.
+const MOST_INVITES: u32 = 8;
 
 impl Ua {
     /// Begins a call to `with` (a URI for the reports); [`Ua::targets`] says where that is.
@@ -58,6 +61,9 @@ impl Ua {
         match call.state {
             State::LookingUp if call.opened.is_some() && call.targets.is_some() => self.invite_all(now, id),
             State::Answering => self.accept(now, id),
+            State::Incoming if call.opened.is_some() && call.invitation.as_ref().is_some_and(|i| i.offer_due) => {
+                self.ring(now, id);
+            }
             _ => {}
         }
     }
@@ -73,7 +79,8 @@ impl Ua {
         let with = call.with.clone();
         call.ice.controlling = true;
         let local = media::local(opened, &self.profile.codecs, session_id, 1);
-        for (index, target) in targets.into_iter().enumerate() {
+        let (before, referred) = (call.legs.len(), call.referred.clone());
+        for (index, target) in (before..).zip(targets) {
             let ice = IceCredentials::draw(&mut self.rng);
             let local = self.local_ice(id, local.clone(), Some(&ice));
             let (call_id, from_tag) = (self.rng.token(12), self.rng.token(6));
@@ -81,6 +88,15 @@ impl Ua {
             let described = Described { role: Role::Offer, call_id: &call_id, tag: &from_tag };
             let offer = sdp::negotiate::offer(&self.local_keyed(now, local, described));
             let mut invite = self.request_outside(Method::Invite, &target.uri, &with, &call_id, &from_tag, 1);
+            let timer = self.session_timer();
+            timer.ask(&mut invite);
+            if let Some(replaces) = &referred.replaces {
+                invite.push(HeaderName::Replaces, replaces);
+                invite.push(HeaderName::Require, super::transfer::REPLACES);
+            }
+            if let Some(by) = &referred.referred_by {
+                invite.push(HeaderName::ReferredBy, by);
+            }
             self.finish_invite(&mut invite, &hop, &offer);
             let leg = Leg {
                 target: Target { uri: target.uri, hop: hop.clone() },
@@ -88,6 +104,7 @@ impl Ua {
                 tx: None,
                 ice,
                 cseq: 1,
+                timer,
                 authorized: false,
                 ended: None,
                 cancelled: false,
@@ -98,14 +115,15 @@ impl Ua {
             }
             self.out.push_back(Output::Request { key: RequestKey::Invite(id, index), message: invite, hop });
         }
-        self.timers.set(Timer::Ring(id), now + self.profile.ring);
+        if self.timers.deadline(&Timer::Ring(id)).is_none() {
+            self.timers.set(Timer::Ring(id), now + self.profile.ring);
+        }
     }
 
     fn finish_invite(&self, invite: &mut Message, hop: &Hop, offer: &Session) {
-        invite.push(HeaderName::Contact, format_args!("<{}>", self.contact(by_link(hop))));
-        invite.push(HeaderName::Allow, super::ALLOW);
+        self.dress(invite, by_link(hop));
         if offer.media.iter().any(|m| m.attribute("ice-ufrag").is_some()) {
-            invite.push(super::reoffer::RECV_INFO, INFO_PACKAGE);
+            invite.push(super::info::RECV_INFO, INFO_PACKAGE);
         }
         invite.set_body("application/sdp", offer.to_bytes());
     }
@@ -118,7 +136,7 @@ impl Ua {
         let Some(leg) = self.calls.get_mut(&id).and_then(|c| c.legs.get_mut(leg)) else { return };
         leg.tx = Some(tx);
         if leg.cancelled {
-            self.out.push_back(Output::Cancel { tx });
+            self.out.push_back(Output::Cancel { tx, reason: None });
         }
     }
 
@@ -138,17 +156,26 @@ impl Ua {
         match status {
             ..=100 => {}
             101..=199 => {
+                if !self.on_provisional(now, id, leg, response) {
+                    return;
+                }
+                let Some(call) = self.calls.get_mut(&id) else { return };
                 if call.state == State::Calling && matches!(status, 180 | 183) {
                     call.state = State::Ringing;
                 }
                 if !call.ringing_told && status == 180 && !call.is_over() {
                     call.ringing_told = true;
                     self.event(UaEvent::Ringing { call: id });
+                    self.tell_parent(id, 180, "Ringing");
                 }
             }
             200..=299 => self.on_answer(now, id, leg, response),
             401 | 407 if self.authorize(id, leg, response) => {}
-            _ => self.on_leg_failed(now, id, leg, status, response.reason().to_owned()),
+            422 if self.ask_longer(id, leg, response) => {}
+            _ => {
+                self.on_redirected(id, response);
+                self.on_leg_failed(now, id, leg, status, response.reason().to_owned());
+            }
         }
     }
 
@@ -167,45 +194,62 @@ impl Ua {
             self.out.push_back(Output::Ack { message: ack, hop });
             return;
         }
-        let Ok(mut dialog) = Dialog::from_uac(&invite, response) else {
+        let mut timer = leg.timer.clone();
+        leg.ended = Some((response.status(), response.reason().to_owned()));
+        let fork = self.take_fork(id, response);
+        let (early, settled) = fork.as_ref().map_or((None, false), |f| (f.agreed.clone(), f.settled));
+        let link = by_link(&hop);
+        let made = fork.map_or_else(
+            || {
+                let dialog = Dialog::from_uac(&invite, response)?;
+                let (made_by, local) = (next_hop(&dialog, &hop), Session::parse(invite.body()).ok());
+                Ok::<_, DialogError>(Talk::new(dialog, made_by, link, local, timer.clone(), response))
+            },
+            |fork| Ok(fork.talk),
+        );
+        let Ok(mut talk) = made else {
             return self.on_leg_failed(now, id, leg_index, 502, "an answer that makes no dialog".to_owned());
         };
-        leg.ended = Some((response.status(), response.reason().to_owned()));
-        let hop = next_hop(&dialog, &hop);
-        self.out.push_back(Output::Ack { message: dialog.ack(&invite), hop: hop.clone() });
+        let Some(leg) = self.calls.get_mut(&id).and_then(|c| c.legs.get_mut(leg_index)) else { return };
+        talk.made_by = next_hop(&talk.dialog, &hop);
+        let hop = talk.made_by.clone();
+        self.out.push_back(Output::Ack { message: talk.dialog.ack(&invite), hop: hop.clone() });
         if taken {
             // Its 2xx comes again until our ACK arrives; one BYE is enough.
-            if leg.surplus.contains(dialog.id()) || leg.surplus.len() >= TARGETS {
+            if leg.surplus.contains(talk.dialog.id()) || leg.surplus.len() >= TARGETS {
                 return;
             }
-            leg.surplus.push(dialog.id().clone());
-            let bye = dialog.request(Method::Bye);
+            leg.surplus.push(talk.dialog.id().clone());
+            let bye = talk.dialog.request(Method::Bye);
             self.out.push_back(Output::Request { key: RequestKey::InDialog(id), message: bye, hop });
             return;
         }
         let offer = Session::parse(invite.body());
         let answer = Session::parse(response.body());
-        let agreed = match (&offer, &answer) {
-            (Ok(offer), Ok(answer)) => sdp::negotiate::complete(offer, answer).map_err(|e| e.to_string()),
-            (_, Err(e)) | (Err(e), _) => Err(e.to_string()),
+        // An answer in a reliable response stands; one in another is what is to come, unless the 2xx brings none.
+        let known = early.filter(|_| settled || response.body().is_empty());
+        let agreed = match (known, &offer, &answer) {
+            (Some(agreed), ..) => Ok(agreed),
+            (None, Ok(offer), Ok(answer)) => {
+                let agreed = sdp::negotiate::complete(offer, answer).map_err(|e| e.to_string());
+                agreed.and_then(|agreed| self.with_keys(now, agreed, described(Role::Answer, &invite)))
+            }
+            (None, _, Err(e)) | (None, Err(e), _) => Err(e.to_string()),
         };
-        let (call_id, tag) = (invite.call_id().unwrap_or_default(), invite.from_tag().unwrap_or_default());
-        let described = Described { role: Role::Answer, call_id, tag };
-        let agreed = agreed.and_then(|agreed| {
-            let secured = self.secured(now, &agreed, described).map_err(str::to_owned)?;
-            Ok((agreed, secured))
-        });
+        timer.learn(now, response);
         let Some(call) = self.calls.get_mut(&id) else { return };
         let Some(leg) = call.legs.get_mut(leg_index) else { return };
         call.status = response.status();
-        let link = by_link(&leg.target.hop);
         let ice = leg.ice.clone();
         call.ice.local = Some(ice);
-        call.talk =
-            Some(Talk { dialog, made_by: hop, link, local: offer.ok(), version: 1, reoffer: None, answer_due: false });
+        talk.heard(response);
+        talk.timer = timer;
+        call.talk = Some(talk);
         match agreed {
             Ok((agreed, secured)) => {
                 self.answered(now, id, &agreed.codec.name);
+                self.arm_session(id);
+                self.note_hold(id, false, sdp::Direction::SendRecv, agreed.direction);
                 self.start_media(id, agreed, secured);
                 self.trickle(id);
             }
@@ -228,17 +272,21 @@ impl Ua {
             self.timers.set(Timer::Talk(id), now + duration);
         }
         self.event(UaEvent::Answered { call: id, setup, codec: codec.to_owned() });
+        self.tell_parent(id, 200, "OK");
+        self.end_replaced(now, id);
     }
 
     pub(super) fn cancel_legs(&mut self, id: CallId, except: Option<usize>) {
         let Some(call) = self.calls.get_mut(&id) else { return };
+        // Devices that stop ringing show no missed call (RFC 3326).
+        let reason = except.is_some().then_some("SIP;cause=200;text=\"Call completed elsewhere\"");
         for (index, leg) in call.legs.iter_mut().enumerate() {
             if Some(index) == except || leg.ended.is_some() || leg.cancelled {
                 continue;
             }
             leg.cancelled = true;
             if let Some(tx) = leg.tx {
-                self.out.push_back(Output::Cancel { tx });
+                self.out.push_back(Output::Cancel { tx, reason });
             }
         }
     }
@@ -255,12 +303,33 @@ impl Ua {
             return false;
         }
         leg.authorized = true;
+        self.invite_again(id, index, invite);
+        true
+    }
+
+    /// Sends a leg's INVITE once more, changed.
+    fn invite_again(&mut self, id: CallId, index: usize, mut invite: Message) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        // What the refused one has made is over with it.
+        call.forks.retain(|f| f.leg != Some(index));
+        let Some(leg) = call.legs.get_mut(index) else { return };
         leg.cseq += 1;
         invite.set(HeaderName::CSeq, format_args!("{} INVITE", leg.cseq));
         leg.invite = invite.clone();
         leg.tx = None;
         let hop = leg.target.hop.clone();
         self.out.push_back(Output::Request { key: RequestKey::Invite(id, index), message: invite, hop });
+    }
+
+    /// Asks for a longer session, where that was too short (RFC 4028 section 7.3); each time it is longer.
+    fn ask_longer(&mut self, id: CallId, index: usize, response: &Message) -> bool {
+        let Some(leg) = self.calls.get_mut(&id).and_then(|c| c.legs.get_mut(index)) else { return false };
+        if leg.cancelled || leg.cseq > MOST_INVITES || !leg.timer.too_small(response) {
+            return false;
+        }
+        let mut invite = leg.invite.clone();
+        leg.timer.ask(&mut invite);
+        self.invite_again(id, index, invite);
         true
     }
 
@@ -268,16 +337,21 @@ impl Ua {
         let Some(call) = self.calls.get_mut(&id) else { return };
         let Some(leg) = call.legs.get_mut(index) else { return };
         leg.ended = Some((status, reason));
+        call.forks.retain(|f| f.leg != Some(index));
         if call.talk.is_some() || call.is_over() {
             return;
         }
         if status >= 600 {
-            self.cancel_legs(id, Some(index));
+            self.cancel_legs(id, None);
         }
         let Some(call) = self.calls.get(&id) else { return };
         if status < 600 && call.legs.iter().any(|l| l.ended.is_none()) {
             return;
         }
+        if status < 600 && self.follow(now, id) {
+            return;
+        }
+        let Some(call) = self.calls.get(&id) else { return };
         // The best of all: 6xx before all, then the lowest class, a device that is busy before one that is not there.
         let ended = call.legs.iter().filter_map(|l| l.ended.clone());
         let rank = |status: u16| match status {
@@ -333,14 +407,23 @@ impl Ua {
     }
 
     pub(super) fn send_bye(&mut self, id: CallId) {
+        self.send_bye_with(id, |_| {});
+    }
+
+    pub(super) fn send_bye_with(&mut self, id: CallId, change: impl FnOnce(&mut Message)) {
         let Some(talk) = self.calls.get_mut(&id).and_then(|c| c.talk.as_mut()) else { return };
-        let bye = talk.dialog.request(Method::Bye);
+        let mut bye = talk.dialog.request(Method::Bye);
+        change(&mut bye);
         let hop = next_hop(&talk.dialog, &talk.made_by);
         self.out.push_back(Output::Request { key: RequestKey::InDialog(id), message: bye, hop });
     }
 
     /// Ends a call that cannot go on: nobody was found, or there is no voice.
     pub fn give_up(&mut self, now: Instant, id: CallId, status: u16, reason: String) {
+        let Some(call) = self.calls.get(&id) else { return };
+        if call.state == State::LookingUp && !call.legs.is_empty() && self.follow(now, id) {
+            return;
+        }
         let Some(call) = self.calls.get(&id) else { return };
         match call.state {
             State::Incoming | State::Answering => {
@@ -359,6 +442,7 @@ impl Ua {
         if call.is_over() {
             return;
         }
+        let transfer = call.transfer.is_some();
         call.state = State::Ending;
         call.ended = Some(now);
         (call.ending, call.status, call.reason) = (ending, status, reason);
@@ -367,6 +451,24 @@ impl Ua {
             self.timers.cancel(&Timer::Accepted(id));
         }
         self.timers.cancel(&Timer::Talk(id));
+        self.timers.cancel(&Timer::Session(id));
+        self.timers.cancel(&Timer::Reoffer(id));
+        self.timers.cancel(&Timer::Reliable(id));
+        let unheld = call.wish.hold.take().or(call.talk.as_ref().and_then(|t| t.reoffer.as_ref()?.wish.hold));
+        call.wish = super::call::Wish::default();
+        (call.referral, call.replaces) = (None, None);
+        call.redirects.clear();
+        if status >= 300 && call.answered.is_none() {
+            let reason = call.reason.clone();
+            self.tell_parent(id, status, &reason);
+        }
+        if transfer {
+            let why = "the call ended before anybody said how it went".to_owned();
+            self.transfer_failed(now, id, 487, why);
+        }
+        if let Some(hold) = unheld {
+            self.event(UaEvent::HoldAnswered { call: id, hold, result: Err((487, "the call is over".into())) });
+        }
         self.out.push_back(Output::CloseMedia { call: id });
         self.timers.set(Timer::Figures(id), now + FIGURES);
     }

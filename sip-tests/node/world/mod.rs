@@ -603,11 +603,11 @@ impl World {
                 assert!(h.open.contains(call), "{command:?} without sockets");
                 None
             }
-            MediaCommand::Send { .. } | MediaCommand::Take { .. } => None,
             // No stream leads anywhere here.
             MediaCommand::Reach { call, .. } => {
                 Some((Duration::ZERO, MediaInput::Unreached { call: *call, local: None }))
             }
+            MediaCommand::Send { .. } | MediaCommand::Take { .. } | MediaCommand::Mute { .. } => None,
         }
     }
 }

@@ -100,6 +100,7 @@ pub async fn call(data: &Path, args: CallArgs, json: bool) -> Result<(), Failure
                 bar.reset_elapsed();
                 bar.set_message(format!("talking with {} ({codec}; Ctrl-C hangs up)", args.target));
             }
+            Event::Held { here, there, .. } => bar.println(print::held(*here, *there)),
             Event::Dtmf { digit, .. } => bar.println(format!("digit {digit}")),
             _ => {}
         }

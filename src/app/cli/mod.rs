@@ -17,7 +17,7 @@ pub use args::{
 pub use ask::spinner;
 pub use login::addresses;
 pub use password::asked;
-pub use print::{message_line, out, renamed, table};
+pub use print::{held, message_line, out, renamed, table};
 
 use super::{Failure, demo, start};
 use crate::node::control;
@@ -106,8 +106,20 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Call(args) => client(ask::call(&data()?, args, json)),
         Command::Answer(w) => client(ask::one(&data()?, control::Command::Answer { call: w.call }, json)),
         Command::Hangup(w) => client(ask::one(&data()?, control::Command::Hangup { call: w.call }, json)),
+        Command::Hold(w) => client(ask::one(&data()?, control::Command::Hold { call: w.call }, json)),
+        Command::Resume(w) => client(ask::one(&data()?, control::Command::Resume { call: w.call }, json)),
+        Command::Mute(args) => {
+            let command = control::Command::Mute { call: args.call, off: args.off };
+            client(ask::one(&data()?, command, json))
+        }
+        Command::Transfer(args) => {
+            let attended = args.attended;
+            let (call, target) = args.read().map_err(|e| Failure::said(e, "see `chordial calls`"))?;
+            client(ask::one(&data()?, control::Command::Transfer { call, target, attended }, json))
+        }
         Command::Dtmf(args) => {
-            let command = control::Command::Dtmf { call: args.call, digits: args.digits };
+            let (call, digits) = args.read();
+            let command = control::Command::Dtmf { call, digits };
             client(ask::one(&data()?, command, json))
         }
         Command::Message(args) => client(ask::message(&data()?, args, json)),

@@ -345,9 +345,22 @@ fn list_calls(calls: &[CallStatus], ended: &[CallReport]) -> String {
     text
 }
 
+/// Who holds whom, in words.
+pub fn held(here: bool, there: bool) -> &'static str {
+    match (here, there) {
+        (false, false) => "nobody is on hold any longer",
+        (true, false) => "the other end is on hold",
+        (false, true) => "put on hold by the other end",
+        (true, true) => "on hold by both ends",
+    }
+}
+
 fn call_row(c: &CallStatus) -> [String; 5] {
-    let talk = if c.state == "answered" { format!("{:.0} s", c.talk_s) } else { String::new() };
-    [c.call.to_string(), c.direction.clone(), c.with.clone(), c.state.clone(), format!("{} {talk}", c.codec)]
+    let talk = if c.talk_s > 0.0 { format!("{:.0} s", c.talk_s) } else { String::new() };
+    let by = if c.held_by.is_empty() { String::new() } else { format!(" ({})", c.held_by) };
+    let muted = if c.muted { ", muted" } else { "" };
+    let state = format!("{}{by}{muted}", c.state);
+    [c.call.to_string(), c.direction.clone(), c.with.clone(), state, format!("{} {talk}", c.codec)]
 }
 
 fn peer_row(p: &PeerStatus) -> [String; 4] {

@@ -52,6 +52,39 @@ pub enum Command {
         #[serde(default)]
         call: Option<u64>,
     },
+    /// Put the other end of a call on hold. Answered by [`Reply::Done`](super::Reply::Done) when it has agreed.
+    Hold {
+        /// Its number in `calls`; the only one when absent.
+        #[serde(default)]
+        call: Option<u64>,
+    },
+    /// Take a call back from hold. Answered by [`Reply::Done`](super::Reply::Done) when the other end has agreed.
+    Resume {
+        /// Its number in `calls`; the only one when absent.
+        #[serde(default)]
+        call: Option<u64>,
+    },
+    /// Send silence in a call instead of what is said. Answered by [`Reply::Done`](super::Reply::Done).
+    Mute {
+        /// Its number in `calls`; the only one when absent.
+        #[serde(default)]
+        call: Option<u64>,
+        /// Send again what is said.
+        #[serde(default)]
+        off: bool,
+    },
+    /// Transfer the other end of a call. Answered by [`Reply::Done`](super::Reply::Done) when it talks with somebody else.
+    Transfer {
+        /// Its number in `calls`; the only one when absent.
+        #[serde(default)]
+        call: Option<u64>,
+        /// To whom: extension, user name, AOR or `sip:` URI.
+        #[serde(default)]
+        target: Option<String>,
+        /// To the other end of this call instead, which it takes over.
+        #[serde(default)]
+        attended: Option<u64>,
+    },
     /// Send DTMF digits in a call. Answered by [`Reply::Done`](super::Reply::Done).
     Dtmf {
         /// Its number in `calls`; the only one when absent.

@@ -97,6 +97,9 @@ pub enum Event {
         /// How that key stands: `contact`, `known`, `new-key`, or `changed` where another one is known under this name.
         #[serde(default)]
         standing: String,
+        /// Another call is under way.
+        #[serde(default)]
+        waiting: bool,
     },
     /// A contact has introduced somebody; `contacts accept` takes them up.
     Introduced {
@@ -157,6 +160,33 @@ pub enum Event {
         setup_ms: f64,
         /// Codec agreed.
         codec: String,
+    },
+    /// Who holds whom in a call has changed.
+    Held {
+        /// Its number.
+        call: u64,
+        /// This end holds the other one.
+        here: bool,
+        /// The other end holds this one.
+        there: bool,
+    },
+    /// How the transfer of a call's other end goes.
+    Transfer {
+        /// Its number.
+        call: u64,
+        /// What the other end was answered where it calls.
+        status: u16,
+        /// The reason phrase.
+        reason: String,
+    },
+    /// The other end of a call asks this one to call somebody else, which it does.
+    Transferred {
+        /// Its number.
+        call: u64,
+        /// Whom.
+        to: String,
+        /// The new call's number.
+        by: u64,
     },
     /// A DTMF digit was heard.
     Dtmf {

@@ -213,12 +213,18 @@ pub struct CallStatus {
     pub direction: String,
     /// The other end.
     pub with: String,
-    /// `looking-up`, `calling`, `ringing`, `incoming`, `answered`, `ending`.
+    /// `looking-up`, `calling`, `ringing`, `incoming`, `answered`, `held` (answered, and on hold by either end), `ending`.
     pub state: String,
     /// Seconds since the answer.
     pub talk_s: f64,
     /// Codec, once agreed.
     pub codec: String,
+    /// Who holds the other end: `here`, `there`, `both`, or empty.
+    #[serde(default)]
+    pub held_by: String,
+    /// Silence goes out instead of what is said here.
+    #[serde(default)]
+    pub muted: bool,
     /// Protection of the voice as in [`CallReport::security`], once agreed.
     #[serde(default)]
     pub security: String,

@@ -16,7 +16,7 @@
 use super::body::{push_contacts, push_entries, read_entries};
 use super::header::{Loose, NOWHERE};
 use super::{CHUNK_TYPE, Carry, CarryError, LEASE_TYPE, OPTION, chunk, lease};
-use crate::core::Rng;
+use crate::core::{Rng, UnixTime};
 use crate::overlay::tier::{Answer, Ask, Offer, Rank, Way};
 use crate::overlay::{Links, Mode, PeerRef, Response};
 use crate::sip::msg::{Message, Method};
@@ -238,7 +238,8 @@ impl Carry {
         let way_of = |way: &Way| format!("hops={};retries={};mode={}", way.hops, way.retries, mode_name(way.mode));
         match answer {
             Answer::Attached { offer, supernodes } => {
-                let mut tier = format!("attached;load={};capacity={};ring={}", offer.load, offer.capacity, offer.ring);
+                let Offer { load, capacity, ring, unix, .. } = offer;
+                let mut tier = format!("attached;load={load};capacity={capacity};ring={ring};unix={}", unix.secs());
                 if offer.wanted {
                     tier.push_str(";wanted");
                 }
@@ -287,6 +288,7 @@ impl Carry {
                     capacity: fields.number("capacity")?,
                     ring: fields.number("ring")?,
                     wanted: fields.get("wanted").is_some(),
+                    unix: UnixTime(fields.number("unix")?),
                 };
                 Answer::Attached { offer, supernodes: self.read_links(message).successors }
             }

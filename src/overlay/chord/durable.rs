@@ -5,7 +5,7 @@
 //! written. What the disk returns at the start is verified like what a stranger sends.
 
 use super::{Chord, Timer};
-use crate::core::{Instant, UnixTime};
+use crate::core::{Id, Instant, UnixTime};
 use crate::identity::SignedEntry;
 use crate::overlay::{Batch, Change, Output, Response, Stored, Token};
 use std::collections::VecDeque;
@@ -86,6 +86,14 @@ impl Chord {
         if let Some((number, changes)) = self.store.take_journal() {
             self.durable.noted = Some(now);
             self.out.push_back(Output::Keep(Batch { number, unix, changes }));
+        }
+    }
+
+    /// What the clock of a supernode shows on which this node hangs; 0 says nothing.
+    pub fn hear_clock(&mut self, now: Instant, peer: Id, unix: UnixTime) {
+        if unix.secs() > 0 {
+            self.clock.heard(now, peer, unix);
+            self.keep_changes(now);
         }
     }
 

@@ -263,6 +263,7 @@ impl Tiered {
             return;
         }
         self.on_pong(now, from.id);
+        self.chord.hear_clock(now, from.id, offer.unix);
         let known = self.client.candidates.len();
         self.client.learn(own, from, false);
         let primary = rank == Some(Rank::Primary);

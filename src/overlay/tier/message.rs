@@ -1,6 +1,6 @@
 //! What an ordinary node and its supernodes say to each other, before it becomes SIP ([`super::super::carry`]).
 
-use crate::core::Id;
+use crate::core::{Id, UnixTime};
 use crate::identity::{ChunkHash, SignedEntry};
 use crate::overlay::{LeaseAnswer, Mode, PeerRef};
 use bytes::Bytes;
@@ -109,6 +109,8 @@ pub struct Offer {
     pub ring: u32,
     /// The ring needs the asker as a supernode.
     pub wanted: bool,
+    /// What time it is by the clock that the supernode goes by; 0 where it does not say.
+    pub unix: UnixTime,
 }
 
 /// How an operation went that a supernode ran.

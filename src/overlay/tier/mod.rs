@@ -208,7 +208,6 @@ pub struct Tiered {
     rpcs: BTreeMap<u64, Rpc>,
     timers: TimerQueue<Timer>,
     out: VecDeque<Output>,
-    clock: (Instant, UnixTime),
     next: u64,
 }
 
@@ -234,7 +233,6 @@ impl Tiered {
             rpcs: BTreeMap::new(),
             timers: TimerQueue::new(),
             out: VecDeque::new(),
-            clock: (Instant::ZERO, UnixTime(0)),
             next: 0,
             config,
         }
@@ -251,7 +249,7 @@ impl Tiered {
     }
 
     fn unix(&self, now: Instant) -> UnixTime {
-        self.clock.1 + now.since(self.clock.0)
+        self.chord.unix(now)
     }
 
     /// `span` give or take an eighth.
@@ -506,7 +504,6 @@ impl Overlay for Tiered {
                 self.consider(now);
             }
             Input::Clock { unix } => {
-                self.clock = (now, unix);
                 self.hand(now, Input::Clock { unix });
             }
             Input::Revoked { revoked } => {

@@ -140,6 +140,7 @@ impl Tiered {
             capacity: self.config.capacity,
             ring,
             wanted,
+            unix: self.unix(now),
         };
         let mut supernodes = self.supernodes();
         supernodes.retain(|p| p.id != from.id && !self.service.attached.contains_key(&p.id));

@@ -1,7 +1,7 @@
 //! The location table: users and their bindings, with a deadline for each user's first binding to expire.
 
 use crate::core::{ConnId, Flow, Instant, TimerQueue};
-use crate::pbx::{Candidate, Target};
+use crate::pbx::{Candidate, Edge, Target};
 use crate::sip::msg::Uri;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -41,6 +41,8 @@ pub(super) struct Entry {
     pub flow: Flow,
     pub keeps_flow: bool,
     pub closed: bool,
+    /// It registered through this peer, and is reached through it.
+    pub edge: Option<Edge>,
     pub user_agent: Arc<str>,
 }
 
@@ -48,6 +50,9 @@ impl Entry {
     /// Where requests for it go; none where only a flow led there and it is closed.
     fn target(&self) -> Option<Target> {
         let uri = self.written.clone();
+        if let Some(edge) = self.edge.clone() {
+            return Some(Target::Path { uri, edge });
+        }
         match (self.keeps_flow, self.closed) {
             (true, false) => Some(Target::Flow { uri, flow: self.flow }),
             // The phone may listen where its contact says, unless a NAT shows itself.

@@ -15,9 +15,11 @@
 //! is not MD5, baresip 1.0 when any is not. So what is offered goes by the phone ([`Offer`]), and what is answered is
 //! checked with either.
 //!
-//! Left out: Path (RFC 3327; no edge proxies in front of a peer), `outbound` (RFC 5626: `+sip.instance` is kept and
-//! echoed, not matched), GRUU (RFC 5627), contacts that are not `sip:`, and passing a REGISTER on to the adapter that
-//! holds the account.
+//! A phone may come to a peer that does not hold its account. That one sends its REGISTER on with a Path (RFC 3327), and the binding
+//! is reached through it ([`Edge`]).
+//!
+//! Left out: Path of other proxies, `outbound` (RFC 5626: `+sip.instance` is kept and echoed, not matched), GRUU (RFC 5627), and
+//! contacts that are not `sip:`.
 
 mod location;
 #[cfg(test)]
@@ -26,7 +28,7 @@ mod update;
 
 pub use location::Binding;
 
-use super::{Accounts, Candidate, Domain};
+use super::{Accounts, Candidate, Domain, Edge};
 use crate::core::{ConnId, Flow, Instant, Queue, Rng, UnixTime};
 use crate::sip::auth::{Challenger, Verdict};
 use crate::sip::msg::{HeaderName, Message, Uri};
@@ -154,8 +156,32 @@ impl Registrar {
 
     /// The response to a REGISTER for this domain (see [`serves`](Registrar::serves)) that arrived on `flow`.
     pub fn on_register(&mut self, now: Instant, unix: UnixTime, request: &Message, flow: &Flow) -> Message {
+        self.take(now, unix, request, &update::Arrival { flow: *flow, edge: None })
+    }
+
+    /// The same of a phone that came to another peer, which sent it on over its link with a Path of its own (RFC 3327).
+    ///
+    /// The caller has seen that the link is that peer's.
+    pub fn on_register_through(
+        &mut self,
+        now: Instant,
+        unix: UnixTime,
+        request: &Message,
+        flow: &Flow,
+        edge: Edge,
+    ) -> Message {
+        let path = edge.path.clone();
+        let mut response =
+            self.take(now, unix, request, &update::Arrival { flow: Flow { conn: None, ..*flow }, edge: Some(edge) });
+        if response.status() == 200 {
+            response.push(HeaderName::Path, path);
+        }
+        response
+    }
+
+    fn take(&mut self, now: Instant, unix: UnixTime, request: &Message, from: &update::Arrival) -> Message {
         self.handle_timeout(now);
-        let response = self.register(now, unix, request, flow);
+        let response = self.register(now, unix, request, from);
         match response.status() {
             200 => self.counters.accepted += 1,
             401 => {}

@@ -375,7 +375,7 @@ fn a_call_from_a_phone_is_challenged_and_admitted() {
     let asked = policy::admit(&mut r, &router, T0, &invite).unwrap_err();
     assert_eq!((asked.status(), asked.headers("Proxy-Authenticate").count()), (407, 2));
     let good = answered(&invite, &asked, "bob", "b0b", 1, false);
-    assert_eq!(policy::admit(&mut r, &router, T0, &good), Ok(Origin::Phone { user: "bob".into() }));
+    assert_eq!(policy::admit(&mut r, &router, T0, &good), Ok(Origin::Phone { user: "bob".into(), edge: false }));
     let replay = policy::admit(&mut r, &router, T0, &good).unwrap_err();
     assert!(replay.header("Proxy-Authenticate").unwrap().contains("stale=true"));
     let other = answered(&invite, &asked, "alice", "a11ce", 2, false);

@@ -3,10 +3,20 @@
 use super::location::Entry;
 use super::{Auth, Registrar};
 use crate::core::{Flow, Instant, UnixTime};
+use crate::pbx::Edge;
 use crate::pbx::target::keeps_flow;
 use crate::sip::auth::Verdict;
 use crate::sip::msg::{HeaderName, Message, NameAddr, Scheme, Uri};
 use std::time::Duration;
+
+/// Where a REGISTER comes from.
+pub(super) struct Arrival {
+    /// The flow that it arrived on; of one that came through another peer, that peer's link without its connection, since the next
+    /// one does as well.
+    pub flow: Flow,
+    /// The peer that it came through.
+    pub edge: Option<Edge>,
+}
 
 /// Why a REGISTER is refused.
 struct Refusal {
@@ -25,7 +35,7 @@ struct Wish {
 }
 
 impl Registrar {
-    pub(super) fn register(&mut self, now: Instant, unix: UnixTime, request: &Message, flow: &Flow) -> Message {
+    pub(super) fn register(&mut self, now: Instant, unix: UnixTime, request: &Message, from: &Arrival) -> Message {
         let required: Vec<_> = request.values(HeaderName::Require).collect();
         if !required.is_empty() {
             let unsupported = required.join(", ");
@@ -34,7 +44,10 @@ impl Registrar {
             return response;
         }
         let Ok(to) = request.to() else { return self.refuse(request, 400, "Malformed To header field") };
-        let user = self.config.domain.user_of(&to.uri);
+        let user = match from.edge {
+            Some(_) => self.config.domain.user_behind(&to.uri),
+            None => self.config.domain.user_of(&to.uri),
+        };
         if self.config.auth == Auth::Digest {
             match self.check(unix, request, HeaderName::Authorization) {
                 Verdict::Ok(proven) if Some(&proven) == user.as_ref() => {}
@@ -51,7 +64,7 @@ impl Registrar {
             Some(user) if anybody || self.accounts.get(&user).is_some() => user,
             _ => return self.refuse(request, 404, "Not Found"),
         };
-        match self.update(now, request, flow, &user) {
+        match self.update(now, request, from, &user) {
             Ok(()) => self.listing(now, unix, request, &user),
             Err(refusal) => {
                 let mut response = self.refuse(request, refusal.status, refusal.reason);
@@ -64,7 +77,7 @@ impl Registrar {
     }
 
     /// Steps 6 and 7 of RFC 3261 section 10.3: all contacts or none.
-    fn update(&mut self, now: Instant, request: &Message, flow: &Flow, user: &str) -> Result<(), Refusal> {
+    fn update(&mut self, now: Instant, request: &Message, from: &Arrival, user: &str) -> Result<(), Refusal> {
         if !request.has(HeaderName::Contact) {
             return Ok(());
         }
@@ -105,7 +118,7 @@ impl Registrar {
                 continue;
             }
             let entry = Entry {
-                keeps_flow: keeps_flow(&wish.uri, via.as_ref(), flow),
+                keeps_flow: from.edge.is_none() && keeps_flow(&wish.uri, via.as_ref(), &from.flow),
                 uri: wish.uri,
                 written: wish.written,
                 params: wish.params,
@@ -113,8 +126,9 @@ impl Registrar {
                 expires: now + Duration::from_secs(wish.seconds.into()),
                 call_id: call_id.to_owned(),
                 cseq,
-                flow: *flow,
+                flow: from.flow,
                 closed: false,
+                edge: from.edge.clone(),
                 user_agent: agent.as_str().into(),
             };
             match known.and_then(|i| entries.get_mut(i)) {

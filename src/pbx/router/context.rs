@@ -22,6 +22,8 @@ pub(super) struct Context {
     mark: String,
     /// The Request-URI of a branch is the target's.
     rewrite: bool,
+    /// A phone's request for whoever holds its account: the first that is there.
+    edge: bool,
     /// Our side towards the caller; outer none where no Record-Route is written.
     record: Option<Option<Side>>,
     /// RFC 5393: branches at a time, here and behind.
@@ -33,6 +35,8 @@ pub(super) struct Context {
     /// No branch is added any more.
     closed: bool,
     cancelled: bool,
+    /// Why the branches are cancelled, in the words of RFC 3326.
+    pub reason: Option<Box<str>>,
     pub answered: bool,
     /// Kept for more 2xx until then.
     pub linger: Option<Instant>,
@@ -72,6 +76,7 @@ impl Context {
             template: Some(start.template),
             mark: start.mark,
             rewrite: false,
+            edge: false,
             record: start.record,
             // An unreadable breadth is none, which ends the request here.
             breadth: told.as_ref().map_or(BREADTH, |n| n.as_ref().map_or(0, |n| (*n).min(BREADTH))),
@@ -81,6 +86,7 @@ impl Context {
             finals: Vec::new(),
             closed: false,
             cancelled: false,
+            reason: None,
             answered: false,
             linger: None,
         }
@@ -108,6 +114,13 @@ impl Context {
         self.settle(core, now);
     }
 
+    /// Sends a phone's request on to whoever holds its account, the next where one is not there.
+    pub fn carry(&mut self, core: &mut Core, now: Instant, adapters: Vec<Candidate>) {
+        self.edge = true;
+        self.waiting = adapters.into();
+        self.settle(core, now);
+    }
+
     /// The caller gives up.
     pub fn cancel(&mut self, core: &mut Core, now: Instant) {
         if self.answered {
@@ -126,7 +139,7 @@ impl Context {
         let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
         if branch.state == State::Done {
             // It was given up while it was on its way out.
-            core.say(Output::Cancel { tx: client });
+            core.say(Output::Cancel { tx: client, reason: self.reason.clone() });
             return;
         }
         if let Some(old) = branch.client.replace(client) {
@@ -134,7 +147,7 @@ impl Context {
             core.by_client.remove(&old);
         }
         if branch.cancelled {
-            core.say(Output::Cancel { tx: client });
+            core.say(Output::Cancel { tx: client, reason: self.reason.clone() });
         }
         core.by_client.insert(client, BranchId { context: self.id, index });
     }
@@ -171,6 +184,7 @@ impl Context {
                 self.answered = true;
                 self.template = None;
                 self.finals.clear();
+                self.reason = Some("SIP;cause=200;text=\"Call completed elsewhere\"".into());
                 self.stop(core, now);
                 core.say(Output::Respond { tx: self.server, message });
             }
@@ -203,11 +217,11 @@ impl Context {
                 branch.cancelled = true;
                 branch.expired = true;
                 core.timers.set(Timer::Branch(id), now + CANCELLED);
-                core.say(Output::Cancel { tx });
+                core.say(Output::Cancel { tx, reason: self.reason.clone() });
             }
             Some(tx) => {
                 if self.invite && !branch.cancelled {
-                    core.say(Output::Cancel { tx });
+                    core.say(Output::Cancel { tx, reason: self.reason.clone() });
                 }
                 self.fail(core, now, index, 408);
             }
@@ -259,12 +273,13 @@ impl Context {
     fn end(&mut self, core: &mut Core, now: Instant, index: u16, end: Final) {
         let id = BranchId { context: self.id, index };
         let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
-        branch.state = State::Done;
+        let silent = std::mem::replace(&mut branch.state, State::Done) == State::Calling && end.message.is_none();
         core.timers.cancel(&Timer::Branch(id));
         if self.answered {
             return;
         }
-        let nobody_else = end.status >= 600;
+        // Only who is not there leaves a phone to the next that holds its account.
+        let nobody_else = end.status >= 600 || (self.edge && !silent && !matches!(end.status, 430 | 503));
         self.finals.push(end);
         if nobody_else {
             self.stop(core, now);
@@ -288,7 +303,7 @@ impl Context {
             match branch.client {
                 Some(tx) => {
                     core.timers.set(Timer::Branch(id), now + CANCELLED);
-                    core.say(Output::Cancel { tx });
+                    core.say(Output::Cancel { tx, reason: self.reason.clone() });
                 }
                 None => {
                     branch.state = State::Done;
@@ -353,6 +368,9 @@ impl Context {
     fn send(&mut self, core: &mut Core, now: Instant, target: Target, breadth: Option<u32>) {
         let Some(mut message) = self.template.clone() else { return };
         prepare(&mut message, &target, self.rewrite);
+        if self.edge {
+            path::send_from_edge(&mut message, target.uri());
+        }
         if let Some(caller) = &self.record {
             let callee = core.side_to(&target);
             path::record(&mut message, caller.as_ref(), callee.as_ref(), &core.passes);
@@ -383,6 +401,9 @@ pub(super) fn prepare(message: &mut Message, target: &Target, rewrite: bool) {
             }
             _ => message.set_request_uri(target.uri()),
         }
+    }
+    if let Target::Path { edge, .. } = target {
+        message.push_front(HeaderName::Route, &edge.path);
     }
     message.set_content_length();
 }

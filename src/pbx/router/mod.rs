@@ -127,6 +127,13 @@ impl Router {
         }
     }
 
+    /// Why the INVITE is cancelled: what its CANCEL says in Reason, told on all ways. To be called before [`Router::on_cancel`].
+    pub fn cancel_reason(&mut self, invite: ServerTxId, reason: &str) {
+        if let Some(id) = self.by_server.get(&invite).copied() {
+            self.with(id, |context, _| context.reason = Some(reason.into()));
+        }
+    }
+
     /// An ACK that belongs to no transaction here.
     pub fn on_ack(&mut self, now: Instant, ack: Message, flow: &Flow) {
         let mut ack = ack;
@@ -197,7 +204,7 @@ impl Router {
         if self.contexts.contains_key(&branch.context) {
             self.with(branch.context, |context, core| context.sent(core, branch.index, client));
         } else {
-            self.core.say(Output::Cancel { tx: client });
+            self.core.say(Output::Cancel { tx: client, reason: None });
         }
     }
 
@@ -283,6 +290,22 @@ impl Router {
         path::proves_dialog(request, &self.core.config.domain, &self.core.passes)
     }
 
+    /// The Path that leads to a phone from here (RFC 3327), for whoever holds its account; none without links.
+    pub fn path_to(&self, flow: &Flow) -> Option<String> {
+        let side = self.core.link_side()?;
+        Some(format!("<sip:{}@{};lr>", self.core.passes.write_way(flow), side.place))
+    }
+
+    /// True for a request that brings such a Path as its Route.
+    pub fn is_by_way(&self, request: &Message) -> bool {
+        path::is_by_way(request, &self.core.config.domain, &self.core.passes)
+    }
+
+    /// True for the request of a phone whose account is held here, sent on by the peer that it came to.
+    pub fn is_from_edge(&self, request: &Message) -> bool {
+        path::is_from_edge(request, &self.core.config.domain)
+    }
+
     /// Requests that are on their way or answered a moment ago.
     pub fn contexts(&self) -> usize {
         self.contexts.len()
@@ -322,6 +345,7 @@ impl Router {
         let mut context = Context::new(id, tx, invite, Start { template: request, mark, record });
         match plan {
             Plan::Go(target) => context.follow(&mut self.core, now, target),
+            Plan::Edge(adapters) => context.carry(&mut self.core, now, adapters),
             Plan::Look { user, scope } => self.core.look(now, id, user, scope, in_dialog),
         }
         self.by_server.insert(tx, id);

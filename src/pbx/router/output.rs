@@ -137,6 +137,8 @@ pub enum Output {
     Cancel {
         /// The transaction.
         tx: ClientTxId,
+        /// Value of Reason (RFC 3326).
+        reason: Option<Box<str>>,
     },
     /// A request to be sent outside of any transaction: an ACK for a 2xx.
     ForwardStateless {

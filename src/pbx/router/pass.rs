@@ -5,6 +5,8 @@
 //! it back was let through here before: it needs no credentials, and if its far side hangs on a stream or behind a
 //! NAT it is put on that flow without any table. Whoever does not take part in the dialog cannot make one.
 //!
+//! The same over the flow alone is the user part of a **Path** (RFC 3327): who registered a phone through here reaches it by that.
+//!
 //! A **branch** carries a keyed hash over all that decides where a request goes (RFC 3261 section 16.6 step 8, with
 //! the corrections of RFC 5393 section 4.2): a request that arrives with our hash in some Via has been here in the
 //! same form and is a loop; one with another hash is a spiral.
@@ -50,6 +52,16 @@ impl Passes {
             return None;
         }
         Some(Pass { flow: if body.is_empty() { None } else { Some(read_flow(body)?) } })
+    }
+
+    /// The pass of a phone's way to whoever holds its account: it leads to the phone's flow from outside of any dialog.
+    pub fn write_way(&self, flow: &Flow) -> String {
+        self.write(WAY, Some(flow))
+    }
+
+    /// Reads such a pass.
+    pub fn read_way(&self, text: &str) -> Option<Flow> {
+        self.read(WAY, text)?.flow
     }
 
     /// The mark of a request in the form in which it is about to be routed.
@@ -191,6 +203,8 @@ fn unbase64(text: &str) -> Option<Vec<u8>> {
 }
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+/// In the place of a Call-ID; none can hold a line's end.
+const WAY: &str = "\n";
 /// Bytes of a pass that prove it.
 const SEAL: usize = 8;
 /// Bytes of a loop mark.
@@ -224,6 +238,9 @@ mod tests {
         let plain = passes.write("call@host", None);
         assert_eq!(plain.len(), 11);
         assert_eq!(passes.read("call@host", &plain).unwrap().flow, None);
+        let (flow, way) = (Flow::udp(v4[0], v4[1]), passes.write_way(&Flow::udp(v4[0], v4[1])));
+        assert_eq!(passes.read_way(&way), Some(flow));
+        assert!(passes.read("call@host", &way).is_none() && passes.read_way(&plain).is_none());
         for text in ["", "a", "bob", "AAAAAAAAAAA", &"A".repeat(500), "%41"] {
             assert!(passes.read("call@host", text).is_none(), "{text}");
         }

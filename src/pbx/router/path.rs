@@ -14,6 +14,8 @@ pub(super) struct Path {
     pub proven: bool,
     /// The flow that the pass wants it on.
     pub flow: Option<Flow>,
+    /// The flow of a phone that was registered through here.
+    pub way: Option<Flow>,
     /// The next Route that is left.
     pub next: Option<Uri>,
 }
@@ -50,6 +52,7 @@ pub(super) fn enter(
             }
         }
     }
+    let mut way = None;
     let next = loop {
         let Some(value) = request.values(HeaderName::Route).next() else { break None };
         let route = NameAddr::parse(value).map_err(|_| Unreadable("Malformed Route header field"))?;
@@ -59,6 +62,7 @@ pub(super) fn enter(
         if passed.len() >= OURS {
             return Err(Unreadable("Too Many Entries Of Ours In Route"));
         }
+        way = way.or(way_in(&route.uri, passes));
         passed.push(pass_in(&route.uri, &call_id, passes));
         request.remove_first_value(HeaderName::Route);
     };
@@ -68,7 +72,7 @@ pub(super) fn enter(
         [Some(_), .., Some(last)] => last.flow,
         _ => None,
     };
-    Ok(Path { uri, proven, flow: flow.filter(|_| proven), next })
+    Ok(Path { uri, proven, flow: flow.filter(|_| proven), way, next })
 }
 
 /// Whether a request of a dialog brings a pass of ours in its first entry.
@@ -78,6 +82,27 @@ pub(super) fn proves_dialog(request: &Message, domain: &Domain, passes: &Passes)
     let Some(first) = request.values(HeaderName::Route).next() else { return false };
     NameAddr::parse(first).is_ok_and(|route| ours(&route.uri))
         || Uri::parse(request.request_uri()).is_ok_and(|uri| ours(&uri))
+}
+
+/// Our own entry on top of a request's Route.
+fn top(request: &Message, domain: &Domain) -> Option<Uri> {
+    let route = NameAddr::parse(request.values(HeaderName::Route).next()?).ok()?;
+    domain.covers(&route.uri).then_some(route.uri)
+}
+
+/// Whether a request comes by a way that was written here for a phone.
+pub(super) fn is_by_way(request: &Message, domain: &Domain, passes: &Passes) -> bool {
+    top(request, domain).is_some_and(|uri| way_in(&uri, passes).is_some())
+}
+
+/// Whether a peer sends a phone's request on to us, who hold its account.
+pub(super) fn is_from_edge(request: &Message, domain: &Domain) -> bool {
+    top(request, domain).is_some_and(|uri| uri.params.has(EDGE))
+}
+
+/// Sends a phone's request on to the peer behind `uri`, which holds its account.
+pub(super) fn send_from_edge(request: &mut Message, uri: &str) {
+    request.push_front(HeaderName::Route, format_args!("<{uri};lr;{EDGE}>"));
 }
 
 /// Makes a request with a strict router next fit for it (16.6 step 6): its URI goes into the Request-URI, the
@@ -142,6 +167,10 @@ fn pass_in(uri: &Uri, call_id: &str, passes: &Passes) -> Option<Pass> {
     passes.read(call_id, uri.user.as_deref()?)
 }
 
+fn way_in(uri: &Uri, passes: &Passes) -> Option<Flow> {
+    passes.read_way(uri.user.as_deref()?)
+}
+
 fn same_flow(a: &Flow, b: &Flow) -> bool {
     a.transport == b.transport
         && match (a.conn, b.conn) {
@@ -150,5 +179,7 @@ fn same_flow(a: &Flow, b: &Flow) -> bool {
         }
 }
 
+/// The parameter that tells a phone's request, sent on by its edge, from the edge's own.
+const EDGE: &str = "edge";
 /// Entries of ours that one Route may hold: two for each time that a dialog spirals through here.
 const OURS: usize = 8;

@@ -3,7 +3,7 @@
 use super::path::{self, Path, Side};
 use super::{Core, Scope, context, pass};
 use crate::core::{Flow, Transport};
-use crate::pbx::{Origin, Target};
+use crate::pbx::{Candidate, Origin, Target};
 use crate::sip::msg::{HeaderName, Message, Method, Scheme, Uri};
 use std::net::SocketAddr;
 
@@ -12,8 +12,13 @@ pub(super) struct Refusal(pub u16, pub &'static str);
 
 /// Where a request goes.
 pub(super) enum Plan {
-    Look { user: String, scope: Scope },
+    Look {
+        user: String,
+        scope: Scope,
+    },
     Go(Target),
+    /// To whoever of these is there, as it is.
+    Edge(Vec<Candidate>),
 }
 
 impl Core {
@@ -39,16 +44,23 @@ impl Core {
             return Err(Refusal(420, "Bad Extension"));
         }
         let entered = path::enter(request, flow, &self.config.domain, &self.passes);
-        let path = entered.map_err(|path::Unreadable(what)| Refusal(400, what))?;
+        let mut path = entered.map_err(|path::Unreadable(what)| Refusal(400, what))?;
         let mark = self.passes.mark(request);
         if pass::has_mark(request, &mark) {
             self.counters.loops += 1;
             return Err(Refusal(482, "Loop Detected"));
         }
+        if let Origin::Edge { adapters } = origin {
+            self.name_overlay(request, &path.uri);
+            return Ok((Plan::Edge(adapters.clone()), mark));
+        }
+        if !matches!(origin, Origin::Peer { .. }) {
+            path.way = None;
+        }
         let scope = match origin {
             Origin::Phone { .. } | Origin::Ua { .. } | Origin::Foreign => Scope::Overlay,
             // A peer has looked already; a stranger may not.
-            Origin::Peer { .. } | Origin::Dialog | Origin::Outside => Scope::Here,
+            Origin::Peer { .. } | Origin::Dialog | Origin::Outside | Origin::Edge { .. } => Scope::Here,
         };
         let plan = self.plan(request, path, origin.is_member(), scope)?;
         Ok((plan, mark))
@@ -56,7 +68,7 @@ impl Core {
 
     fn plan(&mut self, request: &mut Message, path: Path, member: bool, scope: Scope) -> Result<Plan, Refusal> {
         let may_go = path.proven || member;
-        if let Some(flow) = path.flow {
+        if let Some(flow) = path.flow.or(path.way) {
             if let Some(next) = &path.next {
                 path::adapt_to_strict(request, next);
             }
@@ -87,15 +99,25 @@ impl Core {
         Ok(Plan::Go(target))
     }
 
+    /// What names this overlay by our own address names it by its name, which the next one knows too.
+    fn name_overlay(&self, request: &mut Message, uri: &Uri) {
+        if self.config.domain.covers(uri) {
+            let named = Uri::sip(uri.user.as_deref(), self.config.domain.overlay(), None);
+            request.set_request_uri(&named.to_string());
+        }
+    }
+
     /// An ACK goes where a pass of ours lets it, or to a user hosted here.
     pub(super) fn route_ack(&mut self, ack: &mut Message, flow: &Flow) -> Option<Plan> {
-        let path = path::enter(ack, flow, &self.config.domain, &self.passes).ok()?;
+        let mut path = path::enter(ack, flow, &self.config.domain, &self.passes).ok()?;
+        path.way = None;
         self.plan(ack, path, false, Scope::Here).ok()
     }
 
     /// Takes out what is for us or what only we may say.
     pub(super) fn strip(&self, request: &mut Message, origin: &Origin) {
-        if request.has(HeaderName::ProxyAuthorization) {
+        let edge = matches!(origin, Origin::Edge { .. });
+        if request.has(HeaderName::ProxyAuthorization) && !edge {
             let ours = format!("realm=\"{}\"", self.config.domain.overlay());
             let others: Vec<String> = request.headers(HeaderName::ProxyAuthorization).map(str::to_owned).collect();
             request.remove(HeaderName::ProxyAuthorization);
@@ -113,7 +135,7 @@ impl Core {
     pub(super) fn side_from(&self, request: &Message, flow: &Flow, origin: &Origin) -> Option<Side> {
         match origin {
             Origin::Ua { .. } => None,
-            Origin::Peer { .. } => self.link_side(),
+            Origin::Peer { .. } | Origin::Phone { edge: true, .. } => self.link_side(),
             // Only its own link leads back to who is no peer here.
             Origin::Foreign => Some(self.clear_side(flow, Some(*flow))),
             _ => Some(self.clear_side(flow, context::pinned(request, flow))),
@@ -124,7 +146,7 @@ impl Core {
     pub(super) fn side_to(&self, target: &Target) -> Option<Side> {
         match target {
             Target::Ua { .. } => None,
-            Target::Peer { .. } => self.link_side(),
+            Target::Peer { .. } | Target::Path { .. } => self.link_side(),
             Target::Flow { flow, .. } => Some(self.clear_side(flow, Some(*flow))),
             Target::Uri { uri } => {
                 let uri = Uri::parse(uri).ok();
@@ -138,7 +160,7 @@ impl Core {
         }
     }
 
-    fn link_side(&self) -> Option<Side> {
+    pub(super) fn link_side(&self) -> Option<Side> {
         self.config.link.as_ref().map(|link| Side::link(link.address, link.transport, &link.id, link.kept))
     }
 

@@ -10,12 +10,17 @@
 //! They know messages and time, not transactions: the user agent carries messages between them and the transaction
 //! layer. A failed or redirected INVITE, authentication and who hangs up are its decisions too.
 //!
-//! Left out: PRACK (RFC 3262), session timers (RFC 4028), subscriptions sharing a dialog (RFC 6665), and changes to
+//! - [`SessionTimer`]: who refreshes and when a session is over (RFC 4028).
+//! - [`ReliableServer`]: provisional responses that are repeated until their PRACK comes (RFC 3262).
+//!
+//! Left out: subscriptions sharing a dialog but that of a REFER (RFC 6665), and changes to
 //! the target by a request within an early dialog that is later refused (RFC 6141).
 
 mod client;
 mod refusal;
+mod reliable;
 mod server;
+mod session;
 mod state;
 
 #[cfg(test)]
@@ -23,7 +28,9 @@ mod tests;
 
 pub use client::{InviteClient, InviteClientOutput};
 pub use refusal::Refusal;
+pub use reliable::{RAck, REL100, ReliableOutput, ReliableServer, is_reliable};
 pub use server::{InviteServer, InviteServerOutput};
+pub use session::{Due, MIN_SE, Refresher, SessionTimer, TIMER};
 pub use state::{Dialog, DialogError, DialogId, Fate, State};
 
 use std::time::Duration;

@@ -21,6 +21,8 @@ pub(super) struct ClientTx {
     retransmit: Option<Instant>,
     end: Option<Instant>,
     cancel: Cancel,
+    /// Value of Reason in its CANCEL (RFC 3326).
+    reason: Option<Box<str>>,
     /// A CANCEL of the layer's own: nobody is told how it goes.
     internal: bool,
 }
@@ -64,6 +66,14 @@ impl Layer {
         true
     }
 
+    /// The same, saying why.
+    pub fn cancel_because(&mut self, now: Instant, id: ClientTxId, reason: &str) -> bool {
+        if let Some(tx) = self.clients.get_mut(&id) {
+            tx.reason = Some(reason.into());
+        }
+        self.cancel(now, id)
+    }
+
     fn start_client(&mut self, now: Instant, message: Message, flow: Flow, internal: bool) -> ClientTxId {
         let id = ClientTxId(self.next_id());
         let full = self.clients.len() >= self.config.max_transactions;
@@ -91,6 +101,7 @@ impl Layer {
             retransmit: unreliable.then(|| now + self.config.t1),
             end: Some(now + self.config.lifetime()),
             cancel: Cancel::No,
+            reason: None,
             internal,
         };
         self.arm(TxId::Client(id), tx.retransmit, tx.end);
@@ -221,7 +232,10 @@ impl Layer {
         let end = now + self.config.lifetime();
         let Some(tx) = self.clients.get_mut(&id) else { return };
         let Some(invite) = &tx.invite else { return };
-        let (cancel, flow) = (hop_request(invite, Method::Cancel, None), tx.flow);
+        let (mut cancel, flow) = (hop_request(invite, Method::Cancel, None), tx.flow);
+        if let Some(reason) = &tx.reason {
+            cancel.push(HeaderName::Reason, reason);
+        }
         tx.cancel = Cancel::Sent;
         tx.end = Some(end);
         self.arm(TxId::Client(id), None, Some(end));

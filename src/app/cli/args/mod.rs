@@ -76,6 +76,14 @@ pub enum Command {
     Answer(WhichCall),
     /// End or decline a call.
     Hangup(WhichCall),
+    /// Put the other end of a call on hold.
+    Hold(WhichCall),
+    /// Take a call back from hold.
+    Resume(WhichCall),
+    /// Send silence in a call instead of what is said.
+    Mute(MuteArgs),
+    /// Transfer the other end of a call to TARGET, or to the other end of a second call.
+    Transfer(TransferArgs),
     /// Send DTMF digits in a call.
     Dtmf(DtmfArgs),
     /// Send TARGET a message; for who is absent it waits up to seven days.
@@ -462,7 +470,7 @@ pub struct CallArgs {
     pub duration: Option<f64>,
 }
 
-/// Of `answer` and `hangup`.
+/// Of `answer`, `hangup`, `hold` and `resume`.
 #[derive(Debug, Args)]
 pub struct WhichCall {
     /// Its number as `calls` shows it. Default: the only one.
@@ -470,12 +478,34 @@ pub struct WhichCall {
     pub call: Option<u64>,
 }
 
+/// Of `mute`.
+#[derive(Debug, Args)]
+pub struct MuteArgs {
+    /// Its number as `calls` shows it. Default: the only one.
+    #[arg(value_name = "CALL")]
+    pub call: Option<u64>,
+    /// Send again what is said.
+    #[arg(long)]
+    pub off: bool,
+}
+
+/// Of `transfer`.
+#[derive(Debug, Args)]
+pub struct TransferArgs {
+    /// CALL and TARGET, or TARGET alone where there is only one call; with --attended CALL or nothing.
+    #[arg(value_name = "CALL|TARGET", num_args = 0..=2)]
+    pub what: Vec<String>,
+    /// To the other end of this call, which it takes over.
+    #[arg(long, value_name = "CALL")]
+    pub attended: Option<u64>,
+}
+
 /// Of `dtmf`.
 #[derive(Debug, Args)]
 pub struct DtmfArgs {
-    /// 0-9, *, #, A-D.
-    #[arg(value_name = "DIGITS", value_parser = digits)]
-    pub digits: String,
+    /// CALL and DIGITS (0-9, *, #, A-D), or DIGITS alone where there is only one call.
+    #[arg(value_name = "CALL|DIGITS", num_args = 1..=2, required = true, value_parser = digits)]
+    pub what: Vec<String>,
     /// The call's number as `calls` shows it. Default: the only one.
     #[arg(long, value_name = "CALL")]
     pub call: Option<u64>,
@@ -688,6 +718,35 @@ fn milliseconds(text: &str) -> Result<f64, &'static str> {
 
 fn share(text: &str) -> Result<f64, &'static str> {
     text.parse().ok().filter(|s: &f64| (0.0..0.9).contains(s)).ok_or("a number from 0 to below 0.9 is wanted")
+}
+
+impl DtmfArgs {
+    /// The call that is named, and the digits.
+    pub fn read(self) -> (Option<u64>, String) {
+        let (call, digits) = last_of(self.what);
+        (self.call.or(call.and_then(|c| c.parse().ok())), digits.unwrap_or_default())
+    }
+}
+
+impl TransferArgs {
+    /// The call that is named, and the target.
+    ///
+    /// # Errors
+    /// What is not a number where a call's is meant.
+    pub fn read(self) -> Result<(Option<u64>, Option<String>), String> {
+        let (call, target) = match self.attended {
+            Some(_) => (self.what.into_iter().next(), None),
+            None => last_of(self.what),
+        };
+        let number = |call: String| call.parse().map_err(|_| format!("\"{call}\" is no call's number"));
+        Ok((call.map(number).transpose()?, target))
+    }
+}
+
+/// What stands before the last word, and the last word.
+fn last_of(mut words: Vec<String>) -> (Option<String>, Option<String>) {
+    let last = words.pop();
+    (words.pop(), last)
 }
 
 fn digits(text: &str) -> Result<String, &'static str> {

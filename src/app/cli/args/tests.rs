@@ -93,7 +93,19 @@ fn commands_with_their_arguments() {
     assert!(add.password_stdin && add.label == "Hall");
     assert!(matches!(read("hangup 3").command, Command::Hangup(WhichCall { call: Some(3) })));
     assert!(matches!(read("answer").command, Command::Answer(WhichCall { call: None })));
-    assert!(matches!(read("dtmf 12a#").command, Command::Dtmf(d) if d.digits == "12A#"));
+    assert!(matches!(read("dtmf 12a#").command, Command::Dtmf(d) if d.read() == (None, "12A#".into())));
+    assert!(matches!(read("dtmf 3 12").command, Command::Dtmf(d) if d.read() == (Some(3), "12".into())));
+    let transfer = |text: &str| match read(text).command {
+        Command::Transfer(t) => (t.attended, t.read()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(transfer("transfer carol"), (None, Ok((None, Some("carol".into())))));
+    assert_eq!(transfer("transfer 2 carol"), (None, Ok((Some(2), Some("carol".into())))));
+    assert_eq!(transfer("transfer 2 --attended 3"), (Some(3), Ok((Some(2), None))));
+    assert_eq!(transfer("transfer --attended 3"), (Some(3), Ok((None, None))));
+    assert!(transfer("transfer x carol").1.is_err());
+    assert!(matches!(read("hold 3").command, Command::Hold(WhichCall { call: Some(3) })));
+    assert!(matches!(read("mute --off").command, Command::Mute(MuteArgs { call: None, off: true })));
     assert!(matches!(read("lookup bob --iterative").command, Command::Lookup(l) if l.iterative));
     let Command::Sim(sim) = read("sim --peers 50 --seed 7 --loss 0.1 --json").command else { panic!() };
     assert_eq!((sim.peers, sim.seed, sim.lookups, sim.loss), (50, 7, None, 0.1));
@@ -109,7 +121,7 @@ fn help_names_what_exists_and_nothing_else() {
     assert_eq!(
         names.join(" "),
         "start demo office invite join revoke devices login password phone contacts relays strangers block unblock call answer \
-         hangup dtmf message messages status peers lookup calls audio stop sim"
+         hangup hold resume mute transfer dtmf message messages status peers lookup calls audio stop sim"
     );
     let every = Cli::command().get_subcommands().all(|c| c.get_about().is_some());
     assert!(every, "a command says nothing of itself");

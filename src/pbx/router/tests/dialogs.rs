@@ -85,7 +85,7 @@ fn a_pass_is_for_its_dialog_only() {
 #[test]
 fn two_entries_where_the_sides_differ() {
     let mut n = node();
-    n.origin = Origin::Phone { user: "alice".into() };
+    n.origin = Origin::Phone { user: "alice".into(), edge: false };
     let (target, link) = peer(2, "10.0.0.9:5061");
     n.call(&request("INVITE", "sip:bob@office", CALLER), flow(CALLER), vec![target.into()]);
     let (sent_on, sent) = n.to("10.0.0.9:5061", "INVITE");

@@ -131,7 +131,7 @@ fn given_up_while_the_node_is_still_looking_for_the_way() {
     let branch = n.held.take().unwrap()[0];
     let late = n.layer.send_request(n.now, request("INVITE", "sip:x@y", HERE), flow(A));
     n.router.forwarded(branch, late);
-    assert!(matches!(n.router.poll_output(), Some(Output::Cancel { tx }) if tx == late));
+    assert!(matches!(n.router.poll_output(), Some(Output::Cancel { tx, .. }) if tx == late));
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn damaged_messages_leave_nothing_behind() {
         n.origin = match rng.below(3) {
             0 => Origin::Outside,
             1 => Origin::Dialog,
-            _ => Origin::Phone { user: "alice".into() },
+            _ => Origin::Phone { user: "alice".into(), edge: false },
         };
         // Not validated: the proxy stands on its own.
         if let Ok(m) = Message::parse(&bytes) {

@@ -167,6 +167,7 @@ impl Node {
         match target {
             Target::Flow { flow, .. } => *flow,
             Target::Peer { addr, .. } => peer(0, &addr.to_string()).1,
+            Target::Path { edge, .. } => peer(0, &edge.addr.to_string()).1,
             Target::Ua { .. } => flow("127.0.0.1:1"),
             Target::Uri { uri } => match Uri::parse(uri).ok().as_ref().and_then(crate::pbx::target::direct) {
                 Some((Transport::Udp, addr)) => flow(&addr.to_string()),
@@ -220,7 +221,7 @@ impl Node {
                     Output::Respond { tx, message } => {
                         self.layer.respond(self.now, tx, message);
                     }
-                    Output::Cancel { tx } => {
+                    Output::Cancel { tx, .. } => {
                         self.layer.cancel(self.now, tx);
                     }
                 }

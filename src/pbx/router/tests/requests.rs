@@ -12,7 +12,7 @@ fn status_of(m: &Message, origin: Origin) -> u16 {
 }
 
 fn phone() -> Origin {
-    Origin::Phone { user: "alice".into() }
+    Origin::Phone { user: "alice".into(), edge: false }
 }
 
 #[test]
