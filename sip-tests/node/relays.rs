@@ -69,7 +69,8 @@ fn a_relay_for_its_owner_alone_refuses_others() {
     let peers: Vec<_> = offers.iter().map(|o| o.peer_id.clone()).collect();
     assert_eq!(peers, [peer_id(&world, 0)]);
     let status = world.hosts[1].node.status(world.now);
-    assert_eq!(status.counters.get("relay credentials refused"), Some(&1));
+    // Others asked by themselves already, when they were in.
+    assert!(status.counters.get("relay credentials refused").is_some_and(|n| *n >= 1));
 }
 
 #[test]
