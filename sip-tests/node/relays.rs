@@ -69,7 +69,8 @@ fn a_relay_for_its_owner_alone_refuses_others() {
     let peers: Vec<_> = offers.iter().map(|o| o.peer_id.clone()).collect();
     assert_eq!(peers, [peer_id(&world, 0)]);
     let status = world.hosts[1].node.status(world.now);
-    assert_eq!(status.counters.get("relay credentials refused"), Some(&1));
+    // Others asked by themselves already, when they were in.
+    assert!(status.counters.get("relay credentials refused").is_some_and(|n| *n >= 1));
 }
 
 #[test]
@@ -96,7 +97,8 @@ fn a_call_whose_relays_do_not_answer_by_udp_dials_them_over_tls_at_443_first() {
     // Known before anybody calls.
     assert_eq!(world.hosts[1].node.best_relays(world.now).len(), 1);
     world.call(1, "ann");
-    let dialled = |w: &World| w.hosts[1].log.iter().filter(|l| l.starts_with("media Reach")).cloned().collect::<Vec<_>>();
+    let dialled =
+        |w: &World| w.hosts[1].log.iter().filter(|l| l.starts_with("media Reach")).cloned().collect::<Vec<_>>();
     world.run(Duration::from_millis(300));
     assert_eq!(dialled(&world), [""; 0], "UDP has the first word");
     world.run(Duration::from_secs(1));
