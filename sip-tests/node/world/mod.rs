@@ -315,7 +315,7 @@ impl World {
         let mut setup = Setup::new(h.config.clone(), h.identity.clone(), h.sip, h.overlay, unix);
         let entries = h.disk.records.iter().map(|((key, replica, _), e)| (*key, *replica, e.clone())).collect();
         setup.known_peers = known_peers;
-        setup.relays = setup.config.relay.serve == Serve::On;
+        setup.relays = setup.config.relay.serve != Serve::Auto;
         setup.messages = h.messages.clone();
         if let Some((_, bytes)) = h.files.iter().find(|(kept, _)| *kept == Saved::Foreign) {
             setup.acquaintances = Acquaintances::from_bytes(bytes).unwrap();
@@ -381,7 +381,7 @@ impl World {
         let verified = identity.as_ref().map(|i| Arc::new(i.verified(unix).unwrap()));
         let anchor = identity.as_ref().map(|i| i.anchor.clone());
         let mut setup = Setup::new(config.clone(), identity.clone(), sip, overlay, unix);
-        setup.relays = setup.config.relay.serve == Serve::On;
+        setup.relays = setup.config.relay.serve != Serve::Auto;
         setup.password = password;
         setup.stored = Some(Stored::default());
         setup.voice_fingerprint = self.encrypts.then_some(Fingerprint([i as u8; 32]));
