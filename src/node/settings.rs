@@ -98,7 +98,7 @@ impl Node {
 
     /// What all names stand for.
     pub(super) fn contact_targets(&self) -> Vec<&str> {
-        self.settings.settings.under(CONTACT).into_iter().map(|(_, target)| target).collect()
+        self.settings.settings.under(CONTACT).map(|(_, target)| target).collect()
     }
 
     pub(super) fn contact_add(&mut self, now: Instant, name: &str, target: &str) -> Result<Reply, CommandError> {
