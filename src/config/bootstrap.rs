@@ -8,6 +8,8 @@ use thiserror::Error;
 
 /// The port of an overlay where none is named.
 pub const OVERLAY_PORT: u16 = 5061;
+/// The port that every network lets out.
+pub const PORT_443: u16 = 443;
 
 /// A peer to join by, or a name behind which there are some.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ mod bootstrap;
 mod keys;
 mod turn;
 
-pub use bootstrap::{Bootstrap, BootstrapError, OVERLAY_PORT};
+pub use bootstrap::{Bootstrap, BootstrapError, OVERLAY_PORT, PORT_443};
 pub use keys::{
     Account, Addresses, Config, Discover, Dns, Encryption, Ice, KEYS, Key, Log, MapPort, Media, Nat, Overlay,
     PhoneAuth, Port443, Relay, RelayFor, Serve, Sip, Strangers, User,

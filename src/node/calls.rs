@@ -36,13 +36,6 @@ pub(super) struct Calls {
     pub ended: VecDeque<CallReport>,
 }
 
-impl Calls {
-    /// Nothing of its voice was encrypted.
-    pub(super) fn failed_security(&mut self, call: CallId) {
-        self.security.insert(call, "failed");
-    }
-}
-
 /// What a person wrote for a callee.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Callee {
@@ -53,6 +46,11 @@ pub(super) enum Callee {
 }
 
 impl Calls {
+    /// Nothing of its voice was encrypted.
+    pub(super) fn failed_security(&mut self, call: CallId) {
+        self.security.insert(call, "failed");
+    }
+
     /// What is known of a callee holds no longer.
     pub(super) fn forget_callee(&mut self, call: CallId) {
         self.chosen.remove(&call);
@@ -255,25 +253,24 @@ impl Node {
     }
 
     fn on_ua_event(&mut self, now: Instant, event: UaEvent) {
-        let of = |calls: &Calls, call: &CallId| calls.commands.get(call).copied();
         match event {
             UaEvent::Incoming { call, from, waiting } => {
                 let (key, standing) = shown(self.caller(call).as_ref());
                 self.event(None, Event::Incoming { call: call.0, from, key, standing, waiting });
             }
-            UaEvent::Ringing { call } => self.event(of(&self.calls, &call), Event::Ringing { call: call.0 }),
+            UaEvent::Ringing { call } => self.event(self.calls.command_of(call), Event::Ringing { call: call.0 }),
             UaEvent::Answered { call, setup, codec } => {
                 self.met_in_call(call);
                 let setup_ms = setup.as_secs_f64() * 1000.0;
-                self.event(of(&self.calls, &call), Event::Answered { call: call.0, setup_ms, codec });
+                self.event(self.calls.command_of(call), Event::Answered { call: call.0, setup_ms, codec });
             }
             UaEvent::Held { call, here, there } => {
-                self.event(of(&self.calls, &call), Event::Held { call: call.0, here, there });
+                self.event(self.calls.command_of(call), Event::Held { call: call.0, here, there });
             }
             UaEvent::HoldAnswered { call, hold, result } => self.on_hold_answered(call, hold, result),
             UaEvent::Digit { call, digit } => self.on_digit(call, digit),
             UaEvent::TransferProgress { call, status, reason } => {
-                self.event(of(&self.calls, &call), Event::Transfer { call: call.0, status, reason });
+                self.event(self.calls.command_of(call), Event::Transfer { call: call.0, status, reason });
             }
             UaEvent::TransferAnswered { call, result } => self.on_transfer_answered(call, result),
             UaEvent::Referred { call, to, referred } => self.on_referred(now, call, &to, referred),
@@ -377,7 +374,7 @@ pub(super) fn hop_of(place: &Place) -> Hop {
     match place {
         Place::Flow { flow, .. } => Hop::Flow(*flow),
         Place::Peer { id, addr, .. } => Hop::Peer { id: *id, addr: *addr },
-        Place::Path { edge, .. } => Hop::Peer { id: edge.id, addr: edge.addr },
+        Place::Path { edge, .. } => Hop::Path { id: edge.id, addr: edge.addr, path: edge.path.clone() },
         Place::Uri { uri } | Place::Ua { uri } => match Uri::parse(uri) {
             Ok(uri) => Hop::Uri(uri),
             // Leads nowhere, which whoever sends there is told.

@@ -22,6 +22,8 @@ const PER_PREFIX: usize = CAPACITY / 4;
 const PER_PEER: usize = 2;
 /// From a change to its being written, so that a burst is written once.
 const SETTLE: Duration = Duration::from_secs(2);
+/// So many hosts are written without waiting for more.
+const FEW: usize = 8;
 /// The same where there are few ([`FEW`]): a small file, and a power cut may come before a second is over.
 const SETTLE_FEW: Duration = Duration::from_millis(250);
 /// From one write to the next.
@@ -54,9 +56,6 @@ impl Host {
         (self.failures, self.successes == 0, Reverse(self.seen / 3600), self.tried, self.rtt_ms)
     }
 }
-
-/// So many hosts are written without waiting for more.
-const FEW: usize = 8;
 
 /// The hosts.
 #[derive(Debug, Default)]

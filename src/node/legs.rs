@@ -7,9 +7,9 @@
 //! Left out: legs to the TURN servers of the configuration, whose certificates nobody has told.
 
 use super::{MediaCommand, Node, Output};
+use crate::config::PORT_443;
 use crate::core::{Instant, Transport};
-use crate::nat::ice::{Relay, RelayServer};
-use crate::sdp::ice::CandidateKind;
+use crate::nat::ice::RelayServer;
 use crate::ua::CallId;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,8 +23,6 @@ const LATER: Duration = Duration::from_secs(3);
 const SERVERS: usize = 8;
 /// Legs of one call, one after the other.
 const LEGS: u32 = 32;
-/// The port that every network lets out.
-const PORT_443: u16 = 443;
 
 /// Whether a call has one.
 #[derive(Default)]
@@ -94,21 +92,13 @@ impl Node {
     /// Where relays of the overlay take streams, as far as this machine's families of addresses go.
     fn leg_servers(&self, now: Instant, call: CallId) -> Vec<RelayServer> {
         let Some(path) = self.paths.of(call) else { return Vec::new() };
-        let hosts = path.gatherer().found().iter().filter(|l| l.told.kind == CandidateKind::Host);
-        let bases: Vec<_> = hosts.map(|l| l.base).filter(|b| !b.ip().is_loopback()).collect();
+        let bases: Vec<_> = path.sockets().filter(|b| !b.ip().is_loopback()).collect();
         let mut servers = Vec::new();
         for grant in self.best_relays(now) {
             for host in
                 grant.hosts.iter().filter(|h| !h.is_loopback() && bases.iter().any(|b| b.is_ipv4() == h.is_ipv4()))
             {
-                let at = |port: &u16| RelayServer {
-                    addr: SocketAddr::new(*host, *port),
-                    transport: Transport::Tls,
-                    certificate: Some(grant.certificate),
-                    both: grant.has_both(),
-                    username: grant.username.clone(),
-                    password: grant.password.clone(),
-                };
+                let at = |port: &u16| grant.server(SocketAddr::new(*host, *port), Transport::Tls);
                 servers.extend(grant.streams.iter().map(at));
             }
         }
@@ -124,8 +114,7 @@ impl Node {
         let Stage::Dialled(servers) = &path.leg.stage else { return };
         let Some(server) = servers.iter().find(|s| s.addr == relay).cloned() else { return };
         path.leg.stage = Stage::Open(local);
-        let dual = path.is_dual();
-        path.add_relay(Relay::new(now, server, local, dual, self.rng.fork()));
+        path.ask_relay(now, server, local, self.rng.fork());
     }
 
     /// No relay is reached over TLS, or the connection to one is gone.
@@ -166,8 +155,7 @@ impl Node {
         let was_ours = path.take_over(base, server);
         if let (true, Some(server), true) = (was_ours, again, path.leg.made < LEGS) {
             path.leg.made += 1;
-            let dual = path.is_dual();
-            path.add_relay(Relay::new(now, server, base, dual, self.rng.fork()));
+            path.ask_relay(now, server, base, self.rng.fork());
         }
     }
 

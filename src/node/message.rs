@@ -19,7 +19,6 @@ use crate::identity::{
     PublicKey, SignedEntry, SignedLetter, seal, split_aor,
 };
 use crate::overlay::PeerRef;
-use crate::pbx::Target as Place;
 use crate::sip::msg::{Message, Uri};
 use crate::sip::tx::ServerTxId;
 use crate::ua::message::{MessageKey, Outgoing, SEALED_TYPE, TEXT_TYPE};
@@ -440,12 +439,8 @@ impl Node {
 
     /// The way to a place that the registrar names.
     pub(super) fn phone_targets(&self, now: Instant, user: &str) -> Vec<Target> {
-        let hop = |place: &Place| match place {
-            Place::Path { edge, .. } => Hop::Path { id: edge.id, addr: edge.addr, path: edge.path.clone() },
-            place => hop_of(place),
-        };
         let candidates = self.registrar.targets(now, user).into_iter();
-        candidates.map(|c| Target { hop: hop(&c.target), uri: c.target.uri().to_owned() }).collect()
+        candidates.map(|c| Target { hop: hop_of(&c.target), uri: c.target.uri().to_owned() }).collect()
     }
 }
 

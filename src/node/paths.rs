@@ -11,7 +11,7 @@ use super::second::Second;
 use super::vanished::consent_over;
 use super::{MediaCommand, Node, Output};
 use crate::config::Ice;
-use crate::core::{Instant, Transport};
+use crate::core::{Instant, Rng, Transport};
 use crate::nat::ice::{
     self, Agent, Clocks, Datagram, Figures, Gatherer, Local, Pair, Relay, RelayOutput, RelayServer, Route,
 };
@@ -107,15 +107,14 @@ impl Path {
         None
     }
 
-    pub fn gatherer(&self) -> &Gatherer {
-        &self.gatherer
+    /// The call's own sockets.
+    pub fn sockets(&self) -> impl Iterator<Item = SocketAddr> {
+        self.gatherer.found().iter().filter(|l| l.told.kind == CandidateKind::Host).map(|l| l.base)
     }
 
     /// This machine has both families of addresses.
     pub fn is_dual(&self) -> bool {
-        let hosts = self.gatherer.found().iter().filter(|l| l.told.kind == CandidateKind::Host);
-        let bases: Vec<_> = hosts.map(|l| l.base).collect();
-        [true, false].iter().all(|v4| bases.iter().any(|b| b.is_ipv4() == *v4))
+        [true, false].iter().all(|v4| self.sockets().any(|b| b.is_ipv4() == *v4))
     }
 
     /// A relay that is reached so has granted an address.
@@ -123,8 +122,9 @@ impl Path {
         self.relays.iter().any(|r| r.transport() == by && r.is_allocated())
     }
 
-    pub fn add_relay(&mut self, relay: Relay) {
-        self.relays.push(relay);
+    /// Asks a relay for an address, from a socket or over the stream whose end here that is.
+    pub fn ask_relay(&mut self, now: Instant, server: RelayServer, base: SocketAddr, rng: Rng) {
+        self.relays.push(Relay::new(now, server, base, self.is_dual(), rng));
     }
 
     /// A socket is gone, with the relay that it led to.
@@ -343,14 +343,7 @@ impl Node {
             password: t.password.clone(),
         });
         let granted = self.best_relays(now).into_iter().filter(|g| g.udp != 0).flat_map(|grant| {
-            let server = |host: &IpAddr| RelayServer {
-                addr: SocketAddr::new(*host, grant.udp),
-                transport: Transport::Udp,
-                certificate: None,
-                both: grant.has_both(),
-                username: grant.username.clone(),
-                password: grant.password.clone(),
-            };
+            let server = |host: &IpAddr| grant.server(SocketAddr::new(*host, grant.udp), Transport::Udp);
             grant.hosts.iter().map(server).collect::<Vec<_>>()
         });
         configured.chain(granted).take(SERVERS).collect()
@@ -359,15 +352,13 @@ impl Node {
     /// Asks the best relays of each family for an address each, from the first socket of that family.
     fn use_relays(&mut self, now: Instant, call: CallId, servers: &[RelayServer]) {
         let Some(path) = self.paths.calls.get_mut(&call).filter(|p| p.relays.is_empty()) else { return };
-        let dual = path.is_dual();
-        let bases: Vec<_> = path.gatherer.found().iter().filter(|l| l.told.kind == CandidateKind::Host).collect();
         for v4 in [true, false] {
-            let base = bases.iter().map(|l| l.base).find(|b| b.is_ipv4() == v4 && !b.ip().is_loopback());
+            let base = path.sockets().find(|b| b.is_ipv4() == v4 && !b.ip().is_loopback());
             let Some(base) = base else { continue };
             let usable = servers.iter().filter(|s| s.addr.is_ipv4() == v4 && !s.addr.ip().is_loopback());
             let mut hosts = BTreeSet::new();
             for server in usable.filter(|s| hosts.insert(s.addr.ip())).take(RELAYS) {
-                path.relays.push(Relay::new(now, server.clone(), base, dual, self.rng.fork()));
+                path.ask_relay(now, server.clone(), base, self.rng.fork());
             }
         }
         self.plan_leg(now, call);
@@ -379,8 +370,7 @@ impl Node {
         let addrs: Vec<_> = servers.iter().map(|s| s.addr).collect();
         for call in self.paths.calls.keys().copied().collect::<Vec<_>>() {
             let Some(path) = self.paths.calls.get_mut(&call).filter(|p| p.relays.is_empty()) else { continue };
-            let found = path.gatherer.found().iter().filter(|l| l.told.kind == CandidateKind::Host);
-            for socket in found.map(|l| l.base).collect::<Vec<_>>() {
+            for socket in path.sockets().collect::<Vec<_>>() {
                 path.gatherer.add_socket(now, socket, &addrs, &mut self.rng);
             }
             path.gatherer.handle_timeout(now);

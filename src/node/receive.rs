@@ -255,6 +255,11 @@ impl Node {
 
     /// Sends a message outside of any transaction: an ACK for a 2xx.
     pub(super) fn send_stateless(&mut self, now: Instant, message: Message, hop: &Hop, branch: &str) {
+        if let Hop::Path { id, addr, path } = hop {
+            let mut message = message;
+            message.push_front(HeaderName::Route, path);
+            return self.send_stateless(now, message, &Hop::Peer { id: *id, addr: *addr }, branch);
+        }
         if let Some(uri) = self.needs_way(hop) {
             return self.find_way(now, message, uri, branch, None);
         }

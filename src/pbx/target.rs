@@ -12,7 +12,7 @@ pub struct Edge {
     pub id: Id,
     /// Where it takes links.
     pub addr: SocketAddr,
-    /// The Path that it wrote into the REGISTER: a Route for what is sent to the phone.
+    /// The Path that it wrote into the REGISTER: whoever sends to the phone puts it on top of Route.
     pub path: String,
 }
 

@@ -3,11 +3,11 @@
 use super::media::{CallIce, MediaOpened, MediaStats, Secured};
 use super::transfer::{Referral, ReferredCall, Transfer};
 use super::{Hop, Target};
-use crate::core::{Flow, Instant};
+use crate::core::{Flow, Instant, Rng};
 use crate::sdp::Session;
 use crate::sdp::ice::Credentials;
 use crate::sdp::negotiate::Agreed;
-use crate::sip::dialog::{Dialog, DialogId, InviteServer, ReliableServer, SessionTimer};
+use crate::sip::dialog::{Dialog, DialogId, InviteServer, ReliableServer, SessionTimer, Timing};
 use crate::sip::msg::{HeaderName, Message};
 use crate::sip::tx::{ClientTxId, ServerTxId};
 use std::collections::VecDeque;
@@ -178,6 +178,30 @@ pub(super) struct Invitation {
     pub offered: Option<Session>,
     /// What its answer, in a PRACK, agreed on.
     pub agreed: Option<Outcome>,
+}
+
+impl Invitation {
+    /// Of an INVITE that was just taken; `link`: the caller is reached by a peer's link.
+    pub fn new(
+        tx: ServerTxId,
+        request: &Message,
+        to_tag: String,
+        (flow, link): (Flow, bool),
+        rng: &mut Rng,
+    ) -> Invitation {
+        Invitation {
+            tx,
+            request: request.clone(),
+            to_tag,
+            flow,
+            link,
+            server: InviteServer::new(request, Timing::default()),
+            reliable: ReliableServer::new(request, Timing::default(), rng),
+            offer_due: false,
+            offered: None,
+            agreed: None,
+        }
+    }
 }
 
 /// What an offer and its answer agreed on, encryption apart.

@@ -44,11 +44,11 @@ impl Ua {
     /// Keeps a request that leaves for the case that it is challenged.
     pub(super) fn remember_asked(&mut self, output: &Output) {
         let Output::Request { key, message, hop } = output else { return };
-        let tried = message.has(HeaderName::Authorization) || message.has(HeaderName::ProxyAuthorization);
-        let Some(call) = call_of(*key).and_then(|id| self.calls.get_mut(&id)) else { return };
-        if self.profile.credentials.is_none() || tried {
+        let tried = || message.has(HeaderName::Authorization) || message.has(HeaderName::ProxyAuthorization);
+        if self.profile.credentials.is_none() || tried() {
             return;
         }
+        let Some(call) = call_of(*key).and_then(|id| self.calls.get_mut(&id)) else { return };
         call.asked.push_back((message.clone(), hop.clone()));
         if call.asked.len() > ASKED {
             call.asked.pop_front();

@@ -3,7 +3,7 @@
 
 use super::{CallId, Ending, State, Ua};
 use crate::core::Instant;
-use crate::sip::msg::{HeaderName, Message};
+use crate::sip::msg::{HeaderName, Message, Params};
 
 /// Longest text of another end that is shown.
 const SHOWN: usize = 120;
@@ -57,13 +57,21 @@ impl Ua {
 
 /// What the other end's BYE says of a call that it has ended by itself.
 pub(super) fn said(bye: &Message) -> Option<(Ending, u16, String)> {
-    let value = bye.header(HeaderName::Reason)?;
-    let cause = [Cause::Vanished, Cause::Unsecured].into_iter().find(|c| {
-        let (wanted, number) = c.protocol().split_once(';').unwrap_or_default();
-        let mut parts = value.split(';').map(str::trim);
-        parts.next().is_some_and(|p| p.eq_ignore_ascii_case(wanted)) && parts.any(|p| p.eq_ignore_ascii_case(number))
-    })?;
-    let text = value.split_once("text=\"").and_then(|(_, rest)| rest.split('"').next()).unwrap_or_default();
-    let text: String = text.chars().filter(|c| !c.is_control()).take(SHOWN).collect();
-    Some((cause.ending(), cause.status(), format!("ended there: {text}")))
+    bye.values(HeaderName::Reason).find_map(|value| {
+        let cause = [Cause::Vanished, Cause::Unsecured].into_iter().find(|c| {
+            let (wanted, number) = c.protocol().split_once(';').unwrap_or_default();
+            let mut parts = value.split(';').map(str::trim);
+            parts.next().is_some_and(|p| p.eq_ignore_ascii_case(wanted))
+                && parts.any(|p| p.eq_ignore_ascii_case(number))
+        })?;
+        let text = reason_text(value, SHOWN).unwrap_or_default();
+        Some((cause.ending(), cause.status(), format!("ended there: {text}")))
+    })
+}
+
+/// The text in a value of Reason (RFC 3326), `most` characters of it.
+pub(super) fn reason_text(value: &str, most: usize) -> Option<String> {
+    let (_, params) = value.split_once(';')?;
+    let text = Params::parse(&format!(";{params}")).ok()?.get_unquoted("text")?.into_owned();
+    Some(text.chars().filter(|c| !c.is_control()).take(most).collect())
 }

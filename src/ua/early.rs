@@ -174,17 +174,14 @@ impl Ua {
 
     /// A PRACK: for our ringing, with the answer where the offer was ours.
     pub(super) fn on_prack(&mut self, now: Instant, tx: ServerTxId, id: CallId, request: &Message) {
-        let Some(call) = self.calls.get_mut(&id).filter(|c| c.direction == Direction::In) else {
-            let gone = self.reply(request, 481, "Call/Transaction Does Not Exist");
-            return self.respond(tx, gone);
-        };
-        let Some(dialog) = DialogId::of_received(request) else { return };
-        let Some(talk) = call.talk_of(&dialog) else { return };
-        if let Err(refusal) = talk.dialog.receive(request) {
-            let no = refusal.respond(request, &mut self.rng);
-            return self.respond(tx, no);
+        if self.calls.get(&id).is_none_or(|c| c.direction != Direction::In) {
+            return self.gone(tx, request);
         }
-        let Some(invitation) = call.invitation.as_mut() else { return };
+        if !self.receives(tx, id, request) {
+            return;
+        }
+        let Some(dialog) = DialogId::of_received(request) else { return };
+        let Some(invitation) = self.calls.get_mut(&id).and_then(|c| c.invitation.as_mut()) else { return };
         if !invitation.reliable.receive_prack(now, request) {
             let gone = self.reply(request, 481, "No such provisional response");
             return self.respond(tx, gone);
@@ -240,7 +237,7 @@ impl Ua {
 }
 
 impl Call {
-    /// The dialog that ringing has made, for the answer; and whether its offer is answered already.
+    /// The dialog that ringing has made, for the answer.
     pub fn take_rung(&mut self) -> Option<Talk> {
         let at = self.forks.iter().position(|f| f.leg.is_none())?;
         Some(self.forks.swap_remove(at).talk)

@@ -1,6 +1,7 @@
 //! Calls and other requests that come in (RFC 3261 sections 8.2, 9.2, 11.2, 13.3, 14.2, 15.1.2).
 
 use super::call::{Call, Direction, Invitation, Outcome, Talk};
+use super::cut::reason_text;
 use super::media::Described;
 use super::transfer::REPLACES;
 use super::{ALLOW, CallId, Ending, Hop, MediaOpened, Output, SUPPORTED, State, Timer, Ua, UaEvent, media};
@@ -10,9 +11,7 @@ use crate::sdp::ice::{Credentials, INFO_PACKAGE, Ice};
 use crate::sdp::negotiate::LocalMedia;
 use crate::sdp::{self, Session};
 use crate::secure::Role;
-use crate::sip::dialog::{
-    Dialog, DialogId, InviteServer, InviteServerOutput, REL100, ReliableServer, SessionTimer, TIMER, Timing,
-};
+use crate::sip::dialog::{Dialog, DialogId, InviteServerOutput, REL100, SessionTimer, TIMER};
 use crate::sip::msg::{HeaderName, Message, Method};
 use crate::sip::tx::ServerTxId;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -45,8 +44,7 @@ impl Ua {
             }
             (Method::Bye | Method::Info | Method::Update | Method::Prack | Method::Notify, None, _)
             | (_, None, true) => {
-                let gone = self.reply(request, 481, "Call/Transaction Does Not Exist");
-                self.respond(tx, gone);
+                self.gone(tx, request);
             }
             (Method::Invite, None, false) => self.on_invite(now, tx, request, flow, link),
             _ => {
@@ -87,6 +85,22 @@ impl Ua {
             }
         }
         None
+    }
+
+    /// Counts a request to the dialog of a call; false where it was refused for its number (RFC 3261 section 12.2.2).
+    pub(super) fn receives(&mut self, tx: ServerTxId, id: CallId, request: &Message) -> bool {
+        let talk = DialogId::of_received(request).and_then(|d| self.calls.get_mut(&id)?.talk_of(&d));
+        let Some(talk) = talk else { return false };
+        let Err(refusal) = talk.dialog.receive(request) else { return true };
+        let no = refusal.respond(request, &mut self.rng);
+        self.respond(tx, no);
+        false
+    }
+
+    /// There is no such call, or not any more.
+    pub(super) fn gone(&mut self, tx: ServerTxId, request: &Message) {
+        let gone = self.reply(request, 481, "Call/Transaction Does Not Exist");
+        self.respond(tx, gone);
     }
 
     pub(super) fn reply(&mut self, request: &Message, status: u16, reason: &str) -> Message {
@@ -146,12 +160,7 @@ impl Ua {
         let mut call = Call::new(now, Direction::In, from.clone(), 0);
         call.state = State::Incoming;
         call.invited_by = request.call_id().map(str::to_owned);
-        let server = InviteServer::new(request, Timing::default());
-        let reliable = ReliableServer::new(request, Timing::default(), &mut self.rng);
-        let (offer_due, offered, agreed) = (false, None, None);
-        let request = request.clone();
-        call.invitation =
-            Some(Invitation { tx, request, to_tag, flow, link, server, reliable, offer_due, offered, agreed });
+        call.invitation = Some(Invitation::new(tx, request, to_tag, (flow, link), &mut self.rng));
         call.replaces = replaced;
         call.play = replaced.and_then(|old| self.calls.get(&old)?.play.clone());
         let id = self.new_call(call);
@@ -414,12 +423,10 @@ impl Ua {
     }
 
     fn on_bye(&mut self, now: Instant, tx: ServerTxId, id: CallId, request: &Message) {
-        let Some(call) = self.calls.get_mut(&id) else { return };
-        let Some(talk) = DialogId::of_received(request).and_then(|d| call.talk_of(&d)) else { return };
-        if let Err(refusal) = talk.dialog.receive(request) {
-            let no = refusal.respond(request, &mut self.rng);
-            return self.respond(tx, no);
+        if !self.receives(tx, id, request) {
+            return;
         }
+        let Some(call) = self.calls.get_mut(&id) else { return };
         if call.talk.as_ref().is_some_and(|t| Some(t.dialog.id()) != DialogId::of_received(request).as_ref()) {
             // One of several that rang, and not the one that was answered: nothing of the call ends with it.
             let ok = self.reply(request, 200, "OK");
@@ -472,10 +479,5 @@ fn talk_answered(call: Option<&mut Call>, status: u16) {
 /// The text of a Reason field (RFC 3326), where there is one.
 fn reason_of(request: &Message) -> Option<String> {
     let mut values = request.values(HeaderName::Reason);
-    let text = values.find_map(|value| {
-        let params = value.split_once(';')?.1;
-        let text = crate::sip::msg::Params::parse(&format!(";{params}")).ok()?;
-        text.get_unquoted("text").map(|t| t.into_owned())
-    })?;
-    Some(text.chars().filter(|c| !c.is_control()).take(100).collect()).filter(|t: &String| !t.is_empty())
+    values.find_map(|value| reason_text(value, 100)).filter(|text| !text.is_empty())
 }

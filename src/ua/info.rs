@@ -5,7 +5,6 @@ use super::call::State;
 use super::outgoing::next_hop;
 use super::{CallId, Output, RequestKey, Ua, UaEvent};
 use crate::sdp::ice::{FRAGMENT_TYPE, INFO_PACKAGE, Ice};
-use crate::sip::dialog::DialogId;
 use crate::sip::msg::{HeaderName, Message, Method};
 use crate::sip::tx::ServerTxId;
 
@@ -46,12 +45,10 @@ impl Ua {
 
     /// An INFO within a call: candidates, or a package that nobody here asked for.
     pub(super) fn on_info(&mut self, tx: ServerTxId, id: CallId, request: &Message) {
-        let Some(call) = self.calls.get_mut(&id) else { return };
-        let Some(talk) = DialogId::of_received(request).and_then(|d| call.talk_of(&d)) else { return };
-        if let Err(refusal) = talk.dialog.receive(request) {
-            let no = refusal.respond(request, &mut self.rng);
-            return self.respond(tx, no);
+        if !self.receives(tx, id, request) {
+            return;
         }
+        let Some(call) = self.calls.get_mut(&id) else { return };
         if let Some(digit) = digit_of(request) {
             self.respond(tx, Message::reply(request, 200, "OK"));
             return self.event(UaEvent::Digit { call: id, digit });

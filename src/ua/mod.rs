@@ -26,7 +26,6 @@ mod redirect;
 mod refresh;
 mod reoffer;
 mod transfer;
-
 mod within;
 
 pub use account::{Account, AccountConfig};

@@ -11,7 +11,7 @@ use crate::sdp::{self, Session};
 use crate::secure::Role;
 use crate::sip::dialog::{Dialog, DialogError, DialogId};
 use crate::sip::msg::{HeaderName, Message, Method};
-use crate::sip::tx::ClientTxId;
+use crate::sip::tx::{COMPLETED_ELSEWHERE, ClientTxId};
 use std::time::Duration;
 
 /// How long an ended call is remembered, so that a leg which answers late is ended: past the longest transaction (64*T1).
@@ -276,7 +276,7 @@ impl Ua {
     pub(super) fn cancel_legs(&mut self, id: CallId, except: Option<usize>) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         // Devices that stop ringing show no missed call (RFC 3326).
-        let reason = except.is_some().then_some("SIP;cause=200;text=\"Call completed elsewhere\"");
+        let reason = except.is_some().then_some(COMPLETED_ELSEWHERE);
         for (index, leg) in call.legs.iter_mut().enumerate() {
             if Some(index) == except || leg.ended.is_some() || leg.cancelled {
                 continue;
@@ -303,7 +303,7 @@ impl Ua {
         if status < 600 && call.legs.iter().any(|l| l.ended.is_none()) {
             return;
         }
-        if status < 600 && self.follow(now, id) {
+        if status < 600 && self.follow(id) {
             return;
         }
         let Some(call) = self.calls.get(&id) else { return };
@@ -362,17 +362,12 @@ impl Ua {
     }
 
     pub(super) fn send_bye(&mut self, id: CallId) {
-        self.send_bye_with(id, |_| {});
-    }
-
-    pub(super) fn send_bye_with(&mut self, id: CallId, change: impl FnOnce(&mut Message)) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         let (Some(talk), reason) = (call.talk.as_mut(), call.bye_reason.as_ref()) else { return };
         let mut bye = talk.dialog.request(Method::Bye);
         if let Some(reason) = reason {
             bye.push(HeaderName::Reason, reason);
         }
-        change(&mut bye);
         let hop = next_hop(&talk.dialog, &talk.made_by);
         self.out.push_back(Output::Request { key: RequestKey::InDialog(id), message: bye, hop });
     }
@@ -380,7 +375,7 @@ impl Ua {
     /// Ends a call that cannot go on: nobody was found, or there is no voice.
     pub fn give_up(&mut self, now: Instant, id: CallId, status: u16, reason: String) {
         let Some(call) = self.calls.get(&id) else { return };
-        if call.state == State::LookingUp && !call.legs.is_empty() && self.follow(now, id) {
+        if call.state == State::LookingUp && !call.legs.is_empty() && self.follow(id) {
             return;
         }
         let Some(call) = self.calls.get(&id) else { return };

@@ -3,8 +3,7 @@
 
 use super::call::State;
 use super::{CallId, Ua, UaEvent};
-use crate::core::Instant;
-use crate::sip::msg::Message;
+use crate::sip::msg::{Message, Uri};
 
 /// Most places that one call is sent to by others.
 const PLACES: usize = 10;
@@ -24,8 +23,7 @@ impl Ua {
             // Fields that somebody else wrote have no business in our INVITE.
             uri.headers.clear();
             uri.params.remove("method");
-            let known =
-                call.legs.iter().any(|l| crate::sip::msg::Uri::parse(&l.target.uri).is_ok_and(|u| u.matches(&uri)));
+            let known = call.legs.iter().any(|l| Uri::parse(&l.target.uri).is_ok_and(|u| u.matches(&uri)));
             let uri = uri.to_string();
             if known || call.with == uri || call.visited.len() >= PLACES || call.visited.contains(&uri) {
                 continue;
@@ -36,7 +34,7 @@ impl Ua {
     }
 
     /// Goes to the next place, once all others have refused: [`UaEvent::Redirected`]; false when there is none.
-    pub(super) fn follow(&mut self, _now: Instant, id: CallId) -> bool {
+    pub(super) fn follow(&mut self, id: CallId) -> bool {
         let Some(call) = self.calls.get_mut(&id).filter(|c| !c.is_over() && c.talk.is_none()) else { return false };
         let Some(to) = call.redirects.pop_front() else { return false };
         call.state = State::LookingUp;

@@ -5,10 +5,10 @@ use super::outgoing::next_hop;
 use super::{CallId, Ending, Output, RequestKey, Timer, Ua};
 use crate::core::Instant;
 use crate::sip::dialog::Due;
-use crate::sip::msg::{HeaderName, Message, Method};
+use crate::sip::msg::{Message, Method};
 use std::time::Duration;
 
-/// A refresh that failed for now is tried again after this, and a random part of it.
+/// A refresh that failed is tried again after this, and a random part of it.
 const AGAIN: Duration = Duration::from_secs(5);
 /// Most INVITEs of one leg: challenged, and asked for longer sessions.
 const MOST_INVITES: u32 = 8;
@@ -40,7 +40,8 @@ impl Ua {
         let Some(talk) = call.talk.as_mut() else { return };
         match talk.timer.handle_timeout(now) {
             Some(Due::Expired) => {
-                self.send_bye_because(id, 408, "Session expired");
+                call.bye_reason = Some("SIP;cause=408;text=\"Session expired\"".to_owned());
+                self.send_bye(id);
                 return self.finish(now, id, Ending::Completed, 408, "the other end has gone: session expired".into());
             }
             Some(Due::Refresh) if talk.takes_update => self.send_update(id),
@@ -113,11 +114,5 @@ impl Ua {
             talk.timer.retry(later);
         }
         self.arm_session(id);
-    }
-
-    /// A BYE that says why (RFC 3326).
-    pub(super) fn send_bye_because(&mut self, id: CallId, cause: u16, text: &str) {
-        let reason = format!("SIP;cause={cause};text=\"{text}\"");
-        self.send_bye_with(id, |bye| bye.push(HeaderName::Reason, &reason));
     }
 }

@@ -141,12 +141,10 @@ impl Ua {
 
     /// A NOTIFY: how a transfer goes.
     pub(super) fn on_notify(&mut self, now: Instant, tx: ServerTxId, id: CallId, request: &Message) {
-        let Some(call) = self.calls.get_mut(&id) else { return };
-        let Some(talk) = DialogId::of_received(request).and_then(|d| call.talk_of(&d)) else { return };
-        if let Err(refusal) = talk.dialog.receive(request) {
-            let no = refusal.respond(request, &mut self.rng);
-            return self.respond(tx, no);
+        if !self.receives(tx, id, request) {
+            return;
         }
+        let Some(call) = self.calls.get_mut(&id) else { return };
         let event = request.header(HeaderName::Event).and_then(|e| e.split(';').next()).unwrap_or_default().trim();
         if !event.eq_ignore_ascii_case("refer") {
             let no = self.reply(request, 489, "Bad Event");
@@ -198,13 +196,11 @@ impl Ua {
 
     /// A REFER: the other end wants this one to call somebody.
     pub(super) fn on_refer(&mut self, tx: ServerTxId, id: CallId, request: &Message) {
+        if !self.receives(tx, id, request) {
+            return;
+        }
         let Some(call) = self.calls.get_mut(&id) else { return };
         let answered = call.state == State::Answered;
-        let Some(talk) = DialogId::of_received(request).and_then(|d| call.talk_of(&d)) else { return };
-        if let Err(refusal) = talk.dialog.receive(request) {
-            let no = refusal.respond(request, &mut self.rng);
-            return self.respond(tx, no);
-        }
         let number = request.cseq().map_or(0, |c| c.number);
         let busy = call.referral.is_some();
         let target = match target_of(request) {

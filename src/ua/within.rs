@@ -1,7 +1,7 @@
 //! New descriptions from the other end within a dialog: a further INVITE (RFC 3261 section 14.2) and UPDATE (RFC 3311), for hold,
 //! another address, another codec, ICE anew, or the session timer alone.
 
-use super::call::{Invitation, Outcome};
+use super::call::{Call, Invitation, Outcome};
 use super::incoming::offer_of;
 use super::media::Described;
 use super::{CallId, Ua, media};
@@ -9,7 +9,7 @@ use crate::core::{Flow, Instant};
 use crate::sdp::ice::{Credentials, Ice};
 use crate::sdp::{self, Direction, Session};
 use crate::secure::Role;
-use crate::sip::dialog::{DialogId, InviteServer, ReliableServer, SessionTimer, State as DialogState, Timing};
+use crate::sip::dialog::{DialogId, SessionTimer, State as DialogState};
 use crate::sip::msg::{HeaderName, Message};
 use crate::sip::tx::ServerTxId;
 
@@ -23,17 +23,14 @@ struct Answered {
 impl Ua {
     /// A further INVITE within a call.
     pub(super) fn on_reinvite(&mut self, now: Instant, tx: ServerTxId, id: CallId, request: &Message, flow: Flow) {
-        let Some(call) = self.calls.get_mut(&id) else { return };
-        let over = call.is_over();
-        let Some(talk) = DialogId::of_received(request).and_then(|d| call.talk_of(&d)) else { return };
-        if over {
-            let gone = self.reply(request, 481, "Call/Transaction Does Not Exist");
-            return self.respond(tx, gone);
+        if self.calls.get(&id).is_some_and(Call::is_over) {
+            return self.gone(tx, request);
         }
-        if let Err(refusal) = talk.dialog.receive(request) {
-            let no = refusal.respond(request, &mut self.rng);
-            return self.respond(tx, no);
+        if !self.receives(tx, id, request) {
+            return;
         }
+        let talk = DialogId::of_received(request).and_then(|d| self.calls.get_mut(&id)?.talk_of(&d));
+        let Some(talk) = talk else { return };
         let link = talk.link;
         let fault = match (SessionTimer::check(request), offer_of(request)) {
             (Err(min), _) => Err((422, min)),
@@ -61,24 +58,10 @@ impl Ua {
         talk.timer.accept(now, request, &mut ok);
         self.dress(&mut ok, link);
         ok.set_body("application/sdp", answered.session.to_bytes());
-        let reliable = ReliableServer::new(request, Timing::default(), &mut self.rng);
-        let server = InviteServer::new(request, Timing::default());
         let to_tag = request.to_tag().unwrap_or_default().to_owned();
         let Some(call) = self.calls.get_mut(&id) else { return };
         // The place of the INVITE before is free: its ACK has come, or this one had been refused by the dialog.
-        let request = request.clone();
-        call.invitation = Some(Invitation {
-            tx,
-            request,
-            to_tag,
-            flow,
-            link,
-            server,
-            reliable,
-            offer_due: false,
-            offered: None,
-            agreed: None,
-        });
+        call.invitation = Some(Invitation::new(tx, request, to_tag, (flow, link), &mut self.rng));
         self.respond_invite(now, id, ok);
         self.arm_session(id);
         self.settle_within(id, answered.agreed, answered.ice);
@@ -86,21 +69,19 @@ impl Ua {
 
     /// An UPDATE, in a dialog that is confirmed or not yet.
     pub(super) fn on_update(&mut self, now: Instant, tx: ServerTxId, id: CallId, request: &Message) {
+        if self.calls.get(&id).is_some_and(Call::is_over) {
+            return self.gone(tx, request);
+        }
+        if !self.receives(tx, id, request) {
+            return;
+        }
         let Some(call) = self.calls.get_mut(&id) else { return };
-        let (over, opened) = (call.is_over(), call.opened.is_some());
+        let opened = call.opened.is_some();
         let Some(dialog) = DialogId::of_received(request) else { return };
         // An offer of ours that is under way: in the INVITE of an early dialog, or in a further one.
         let fork = call.forks.iter().find(|f| *f.talk.dialog.id() == dialog);
         let (unsettled, placed) = fork.map_or((false, false), |f| (!f.settled, f.leg.is_some()));
         let Some(talk) = call.talk_of(&dialog) else { return };
-        if over {
-            let gone = self.reply(request, 481, "Call/Transaction Does Not Exist");
-            return self.respond(tx, gone);
-        }
-        if let Err(refusal) = talk.dialog.receive(request) {
-            let no = refusal.respond(request, &mut self.rng);
-            return self.respond(tx, no);
-        }
         let early = talk.dialog.state() == DialogState::Early;
         let ours = talk.answer_due || talk.reoffer.as_ref().is_some_and(|r| !r.answered) || (unsettled && placed);
         let offer = offer_of(request);

@@ -174,12 +174,9 @@ impl Relays {
             return Vec::new();
         }
         let beside = (here == IpAddr::V4(Ipv4Addr::UNSPECIFIED) && v6).then_some(Ipv6Addr::UNSPECIFIED.into());
-        std::iter::once(here).chain(beside).map(|ip| SocketAddr::new(ip, PORT_443)).collect()
+        std::iter::once(here).chain(beside).map(|ip| SocketAddr::new(ip, config::PORT_443)).collect()
     }
 }
-
-/// What every network lets out.
-const PORT_443: u16 = 443;
 
 fn interfaces() -> Vec<IpAddr> {
     if_addrs::get_if_addrs().map(|all| all.into_iter().map(|i| i.ip()).collect()).unwrap_or_default()

@@ -3,6 +3,7 @@
 use super::close::ConnectError;
 use super::shared::{Line, Shared};
 use super::{Event, stream};
+use crate::config::PORT_443;
 use crate::core::{ConnId, Flow, Transport};
 use crate::identity::{Expect, Proven};
 use std::io;
@@ -17,8 +18,6 @@ use tokio::time::timeout;
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// How long a link is looked for at its own port alone.
 const LEAD: Duration = Duration::from_millis(400);
-/// What every network lets out.
-const PORT_443: u16 = 443;
 
 /// Opens one connection and runs it to its end.
 pub(super) async fn dial(

@@ -1,8 +1,9 @@
 //! What a relay grants a member, in CBOR: an array of nine items, of which more may follow in later versions.
 
-use crate::core::Redacted;
+use crate::core::{Redacted, Transport};
+use crate::nat::ice::RelayServer;
 use minicbor::{Decoder, Encoder};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Version of these bodies.
 const VERSION: u64 = 1;
@@ -47,6 +48,18 @@ impl Grant {
     /// It has addresses of both families.
     pub fn has_both(&self) -> bool {
         [true, false].iter().all(|v4| self.hosts.iter().any(|h| h.is_ipv4() == *v4))
+    }
+
+    /// It as a call uses it at this address; over TLS its certificate is known.
+    pub fn server(&self, addr: SocketAddr, transport: Transport) -> RelayServer {
+        RelayServer {
+            addr,
+            transport,
+            certificate: (transport == Transport::Tls).then_some(self.certificate),
+            both: self.has_both(),
+            username: self.username.clone(),
+            password: self.password.clone(),
+        }
     }
 
     /// The body of an answer.

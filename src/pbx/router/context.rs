@@ -8,7 +8,7 @@ use crate::core::{Flow, Instant};
 use crate::pbx::target::keeps_flow;
 use crate::pbx::{Candidate, Target};
 use crate::sip::msg::{HeaderName, Message, Uri};
-use crate::sip::tx::{ClientTxId, ServerTxId};
+use crate::sip::tx::{COMPLETED_ELSEWHERE, ClientTxId, ServerTxId};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -184,7 +184,7 @@ impl Context {
                 self.answered = true;
                 self.template = None;
                 self.finals.clear();
-                self.reason = Some("SIP;cause=200;text=\"Call completed elsewhere\"".into());
+                self.reason = Some(COMPLETED_ELSEWHERE.into());
                 self.stop(core, now);
                 core.say(Output::Respond { tx: self.server, message });
             }
@@ -401,9 +401,6 @@ pub(super) fn prepare(message: &mut Message, target: &Target, rewrite: bool) {
             }
             _ => message.set_request_uri(target.uri()),
         }
-    }
-    if let Target::Path { edge, .. } = target {
-        message.push_front(HeaderName::Route, &edge.path);
     }
     message.set_content_length();
 }

@@ -116,7 +116,7 @@ impl SessionTimer {
         }
     }
 
-    /// A refresh failed for now: it is tried again then.
+    /// A refresh failed: it is tried again at `at`.
     pub fn retry(&mut self, at: Instant) {
         self.refresh = Some(at);
     }

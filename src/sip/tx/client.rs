@@ -7,6 +7,9 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Value of Reason in the CANCEL to devices that stop ringing because another was answered: they show no missed call (RFC 3326).
+pub const COMPLETED_ELSEWHERE: &str = "SIP;cause=200;text=\"Call completed elsewhere\"";
+
 /// A client transaction.
 pub(super) struct ClientTx {
     key: Arc<str>,
@@ -66,7 +69,7 @@ impl Layer {
         true
     }
 
-    /// The same, saying why.
+    /// The same, saying why: the value of Reason (RFC 3326), such as [`COMPLETED_ELSEWHERE`].
     pub fn cancel_because(&mut self, now: Instant, id: ClientTxId, reason: &str) -> bool {
         if let Some(tx) = self.clients.get_mut(&id) {
             tx.reason = Some(reason.into());

@@ -28,6 +28,7 @@ mod pipe_tests;
 #[cfg(test)]
 mod tests;
 
+pub use client::COMPLETED_ELSEWHERE;
 pub use output::{ClientTxId, Config, Counters, Output, ServerTxId, TxId};
 
 use crate::core::{Flow, Instant, Rng, TimerQueue};
