@@ -49,6 +49,11 @@ impl<K: Ord + Hash + Clone> TimerQueue<K> {
         self.due.first().map(|(at, _)| *at)
     }
 
+    /// The keys whose deadlines are not after `at`, earliest first.
+    pub fn until(&self, at: Instant) -> impl Iterator<Item = &K> {
+        self.due.iter().take_while(move |(due, _)| *due <= at).map(|(_, key)| key)
+    }
+
     /// The deadline of `key`.
     pub fn deadline(&self, key: &K) -> Option<Instant> {
         self.at.get(key).copied()
@@ -82,6 +87,8 @@ mod tests {
         q.set("a", Instant::from_millis(1));
         q.set("b", Instant::from_millis(0));
         assert_eq!(q.len(), 2);
+        assert_eq!(q.until(Instant::ZERO).collect::<Vec<_>>(), [&"b"]);
+        assert_eq!(q.until(Instant::from_millis(1)).count(), 2);
         assert_eq!(q.pop(Instant::ZERO), Some("b"));
         assert_eq!(q.pop(Instant::ZERO), None);
         assert!(q.cancel(&"a"));

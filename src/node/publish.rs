@@ -5,7 +5,7 @@
 //! writer jump past it, so a device that was restored from a copy does not vanish. Renewals are not signed one by one: what falls due
 //! at about the same time is renewed by one signature ([`Touch`](crate::identity::Touch)).
 
-use crate::core::{Instant, UnixTime};
+use crate::core::{Instant, TimerQueue, UnixTime};
 use crate::identity::SignedEntry;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -56,12 +56,14 @@ pub(super) struct Write {
 pub(super) struct Publisher {
     lifetime: Duration,
     aors: BTreeMap<String, Published>,
+    /// When each that is not under way is written next: there may be thousands, and this is asked after every packet.
+    due: TimerQueue<String>,
 }
 
 impl Publisher {
     /// Entries will live `lifetime` without renewal.
     pub fn new(lifetime: Duration) -> Self {
-        Publisher { lifetime, aors: BTreeMap::new() }
+        Publisher { lifetime, aors: BTreeMap::new(), due: TimerQueue::new() }
     }
 
     /// Entries written from now on will live this long.
@@ -76,6 +78,7 @@ impl Publisher {
             Some(p) => {
                 (p.wanted, p.written, p.due, p.backoff) = (reachable, false, now, RETRY_MIN);
                 p.last = None;
+                schedule(&mut self.due, aor, p);
             }
             None if reachable => {
                 // The clock in milliseconds lies above whatever this device wrote before it lost its state.
@@ -91,6 +94,7 @@ impl Publisher {
                     last: None,
                     again: false,
                 };
+                schedule(&mut self.due, aor, &fresh);
                 self.aors.insert(aor.to_owned(), fresh);
             }
             None => {}
@@ -100,9 +104,11 @@ impl Publisher {
     /// Nothing is to be found here from now on.
     pub fn withdraw(&mut self, now: Instant) {
         self.aors.retain(|_, p| p.written || p.in_flight);
-        for p in self.aors.values_mut() {
+        self.due = TimerQueue::new();
+        for (aor, p) in &mut self.aors {
             (p.wanted, p.written, p.due, p.backoff) = (false, false, now, RETRY_MIN);
             p.last = None;
+            schedule(&mut self.due, aor, p);
         }
     }
 
@@ -114,16 +120,18 @@ impl Publisher {
     /// Everything is to be written again: the node is in a ring, perhaps another one than before.
     /// So it is with another address and other certificates: what was written is not renewed, it is signed anew.
     pub fn rewrite(&mut self, now: Instant) {
-        for p in self.aors.values_mut() {
+        for (aor, p) in &mut self.aors {
             p.anew(now);
+            schedule(&mut self.due, aor, p);
         }
     }
 
     /// All holders of a record may be gone: each is written again after a pause of its own, so many milliseconds as `pause` says.
     pub fn renew_soon(&mut self, now: Instant, mut pause: impl FnMut() -> u64) {
-        for p in self.aors.values_mut() {
+        for (aor, p) in &mut self.aors {
             p.due = p.due.min(now + Duration::from_millis(pause()));
             (p.backoff, p.again) = (RETRY_MIN, p.in_flight);
+            schedule(&mut self.due, aor, p);
         }
     }
 
@@ -131,30 +139,32 @@ impl Publisher {
     pub fn renew(&mut self, now: Instant, aor: &str) {
         if let Some(p) = self.aors.get_mut(aor) {
             p.anew(now);
+            schedule(&mut self.due, aor, p);
         }
     }
 
     /// The writes that are due; they count as under way until [`Publisher::done`]. With one renewal come those that are nearly due.
     pub fn poll(&mut self, now: Instant) -> Vec<Write> {
-        let due = |p: &Published, at: Instant| !p.in_flight && p.due <= at;
-        let renewing = self.aors.values().any(|p| p.last.is_some() && due(p, now));
+        let of = |aor: &String| self.aors.get(aor);
+        let renewing = self.due.until(now).filter_map(of).any(|p| p.last.is_some());
         let soon = if renewing { now + self.lifetime / 8 } else { now };
-        let mut writes = Vec::new();
-        for (aor, p) in &mut self.aors {
-            if !due(p, if p.last.is_some() && p.written { soon } else { now }) {
-                continue;
-            }
+        let ready = |aor: &&String| of(aor).is_some_and(|p| p.due <= now || p.last.is_some() && p.written);
+        let ready: Vec<String> = self.due.until(soon).filter(ready).cloned().collect();
+        let mut writes = Vec::with_capacity(ready.len());
+        for aor in ready {
+            self.due.cancel(&aor);
+            let Some(p) = self.aors.get_mut(&aor) else { continue };
             (p.in_flight, p.changed) = (true, false);
             p.sequence += u64::from(p.last.is_none());
             let renews = p.last.clone();
-            writes.push(Write { aor: aor.clone(), sequence: p.sequence, reachable: p.wanted, renews });
+            writes.push(Write { aor, sequence: p.sequence, reachable: p.wanted, renews });
         }
         writes
     }
 
     /// When [`Publisher::poll`] has something next.
     pub fn next(&self) -> Option<Instant> {
-        self.aors.values().filter(|p| !p.in_flight).map(|p| p.due).min()
+        self.due.next()
     }
 
     /// A write has ended. `entry` is what was written, `past` the sequence number of a later entry that a holder has.
@@ -182,17 +192,26 @@ impl Publisher {
             p.due = now;
         } else if !p.wanted {
             self.aors.remove(&write.aor);
+            return;
         } else {
             let again = std::mem::take(&mut p.again);
             let due = if again { now } else { now + self.lifetime / 2 };
             (p.written, p.due, p.backoff) = (true, due, RETRY_MIN);
             p.last = entry.filter(|_| !again);
         }
+        schedule(&mut self.due, &write.aor, p);
     }
 
     /// True when `aor` is written as it is wanted.
     pub fn is_written(&self, aor: &str) -> bool {
         self.aors.get(aor).is_some_and(|p| p.wanted && p.written)
+    }
+}
+
+/// Enters when an AOR is due, unless a write of it is under way.
+fn schedule(due: &mut TimerQueue<String>, aor: &str, p: &Published) {
+    if !p.in_flight {
+        due.set(aor.to_owned(), p.due);
     }
 }
 

@@ -5,7 +5,7 @@ use super::flows::Locals;
 use crate::config::Config;
 use crate::config::{Encryption, Ice, PhoneAuth};
 use crate::core::{Id, Instant, Redacted, Rng, Transport, UnixTime};
-use crate::identity::{Acquaintances, Former, Identity, Merges, Revocations, Verifier};
+use crate::identity::{Acquaintances, Former, Identity, Merges, Revocations, TrustAnchor, Verifier};
 use crate::overlay::carry::{Carry, address_peer_id};
 use crate::overlay::chord::{self, Chord};
 use crate::overlay::tier::Tiered;
@@ -270,12 +270,15 @@ pub(super) struct Parts {
 /// The overlay of this peer and what carries its messages.
 fn ring_parts(setup: &Setup, rng: &mut Rng) -> (Option<Box<dyn Overlay + Send>>, Option<Carry>) {
     let overlay = setup.identity.as_ref().zip(setup.me()).map(|(identity, me)| {
+        let base = if setup.config.overlay.plain_chord { chord::Config::plain() } else { chord::Config::default() };
+        let office = matches!(identity.anchor, TrustAnchor::Office { .. });
         let config = chord::Config {
+            own: Some(identity.device_key()),
             successor_replicas: usize::from(setup.config.overlay.replicas.saturating_sub(2)),
             scattered: setup.config.overlay.replicas > 1,
             successors: usize::from(setup.config.overlay.successors.max(1)),
             stabilise_max: Duration::from_millis(u64::from(setup.config.overlay.stabilize_ms.max(250))),
-            ..if setup.config.overlay.plain_chord { chord::Config::plain() } else { chord::Config::default() }
+            ..if office { base.of_office() } else { base }
         };
         let verify = Box::new(Verifier::new(identity.anchor.clone(), REMEMBERED_CHAINS));
         let chord = Chord::new(me, config, verify, rng.fork());

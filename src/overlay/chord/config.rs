@@ -1,5 +1,6 @@
 //! What can be set.
 
+use crate::identity::PublicKey;
 use crate::overlay::IdSpace;
 use std::time::Duration;
 
@@ -67,6 +68,8 @@ pub struct Config {
     pub max_entries: usize,
     /// Entries signed by one device.
     pub max_signer_entries: usize,
+    /// This node's own device: what it writes itself counts among all and by no other bound of these three.
+    pub own: Option<PublicKey>,
     /// Entries written from one source: an IPv4 address or an IPv6 /64.
     pub max_source_entries: usize,
     /// Bytes of chunks altogether.
@@ -96,6 +99,14 @@ impl Config {
     /// How many distinct holders make a read or a write: two, or one where only one is kept.
     pub fn quorum(&self) -> usize {
         (1 + self.successor_replicas + usize::from(self.scattered)).min(2)
+    }
+}
+
+impl Config {
+    /// Where an enroller answers for who takes part: one device may hold the accounts of ten thousand phones, each at two places.
+    #[must_use]
+    pub fn of_office(self) -> Config {
+        Config { max_signer_entries: 24_000, max_source_entries: 48_000, ..self }
     }
 }
 
@@ -129,8 +140,9 @@ impl Default for Config {
             max_hops: 24,
             max_resource_entries: 64,
             max_resource_bytes: 48 * 1024,
-            max_entries: 20_000,
-            max_signer_entries: 512,
+            max_entries: 65_536,
+            max_signer_entries: 4096,
+            own: None,
             max_source_entries: 4096,
             max_chunk_bytes: 512 * 1024 * 1024,
             max_chunk_memory: 64 * 1024 * 1024,

@@ -166,7 +166,7 @@ impl Store {
                 source.and_then(|s| self.sources_charged.get(&s)).copied().unwrap_or(0),
                 config.max_source_chunk_bytes,
             );
-        let (signed, sourced) = if charge > 0 { (0, 0) } else { (signed, sourced) };
+        let (signed, sourced) = if charge > 0 || config.own == Some(key.device) { (0, 0) } else { (signed, sourced) };
         let crowded = costly
             || charge == 0 && self.entries >= config.max_entries
             || of_user >= rules.most

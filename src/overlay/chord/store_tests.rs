@@ -68,6 +68,9 @@ fn everything_has_a_bound() {
     assert_eq!(fill(&Config { max_resource_entries: 5, ..base.clone() }, 2, 9, 1), 10);
     assert_eq!(fill(&Config { max_entries: 7, ..base.clone() }, 3, 4, 1), 7);
     assert_eq!(fill(&Config { max_signer_entries: 6, ..base.clone() }, 3, 4, 1), 6);
+    let own = Some(device(1).device_key());
+    assert_eq!(fill(&Config { max_signer_entries: 6, own, ..base.clone() }, 3, 4, 1), 12, "its own");
+    assert_eq!(fill(&Config { max_signer_entries: 6, max_entries: 7, own, ..base.clone() }, 3, 4, 1), 7);
     assert!(fill(&Config { max_resource_bytes: 10_000, ..base.clone() }, 1, 9, 3000) == 2);
     // A full resource still takes what replaces an entry without growing.
     let (mut store, bob) = (Store::default(), device(1));
