@@ -184,7 +184,7 @@ mod tests {
         };
         assert!(Arc::ptr_eq(&before, &look()));
         let Certificate::Files { chain, .. } = &source else { unreachable!() };
-        let later = SystemTime::now() + Duration::from_secs(5);
+        let later = changed(&source).expect("written") + Duration::from_secs(5);
         std::fs::write(chain, "no PEM").expect("written");
         std::fs::File::options().write(true).open(chain).and_then(|f| f.set_modified(later)).expect("dated");
         assert!(Arc::ptr_eq(&before, &look()));
