@@ -193,7 +193,7 @@ impl Node {
             let reply = self.registrar.on_register_through(now, unix, &message, &flow, edge);
             return self.registered(now, tx, &message, reply);
         }
-        match policy::admit_from_edge(&mut self.registrar, unix, &message) {
+        match policy::admit_from_edge(&mut self.registrar, (now, unix), &message) {
             Ok(origin) => self.route_as(now, tx, message, flow, (origin, false, merged)),
             Err(refusal) => {
                 self.tx.respond(now, tx, *refusal);

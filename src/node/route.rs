@@ -95,7 +95,7 @@ impl Node {
             None if link => Origin::Peer { user: String::new(), id: crate::core::Id::default() },
             None => {
                 let unix = self.unix(now);
-                match policy::admit(&mut self.registrar, &self.router, unix, &message) {
+                match policy::admit(&mut self.registrar, &self.router, (now, unix), &message, &flow) {
                     Ok(origin) => origin,
                     Err(refusal) => {
                         self.tx.respond(now, tx, *refusal);

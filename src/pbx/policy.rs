@@ -9,7 +9,7 @@
 //! | user of this overlay, held here | right credentials of that user | [`Origin::Phone`] |
 //! | user of this overlay, held here | none, stale or wrong credentials | challenged, 407 |
 //! | user of this overlay, held here | another user's credentials | refused, 403 |
-//! | user of this overlay, not held here | | refused, 403 |
+//! | user of this overlay, not held here | | challenged, 407, whatever comes: who asks does not learn who is held here |
 //! | elsewhere | | [`Origin::Outside`]: reaches users hosted here where anyone may ring, nothing else |
 //!
 //! A peer to which the phone of another comes sends its requests on to who holds its account, where the digest is asked for
@@ -28,10 +28,11 @@ use super::Candidate;
 use super::registrar::{Auth, Registrar};
 use super::router::Router;
 use crate::config::Strangers;
-use crate::core::{Id, UnixTime};
+use crate::core::{Flow, Id, Instant, UnixTime};
 use crate::identity::Standing;
 use crate::sip::auth::Verdict;
 use crate::sip::msg::Message;
+use std::net::IpAddr;
 
 /// Where a request came from, as far as that is proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,9 +105,8 @@ pub fn decide(
     let phone = || Decision::Admit(Origin::Phone { user: user.to_owned(), edge: false });
     match auth {
         Auth::None => phone(),
-        Auth::Digest if !held(user) => Decision::Refuse,
         Auth::Digest => match verify() {
-            Verdict::Ok(proven) if proven == user => phone(),
+            Verdict::Ok(proven) if proven == user && held(user) => phone(),
             Verdict::Ok(_) => Decision::Refuse,
             Verdict::Stale => Decision::Challenge { stale: true },
             Verdict::Bad | Verdict::Missing => Decision::Challenge { stale: false },
@@ -145,15 +145,16 @@ pub fn receive(strangers: Strangers, standing: Standing, token: bool) -> Recepti
 pub fn admit(
     registrar: &mut Registrar,
     router: &Router,
-    unix: UnixTime,
+    (now, unix): (Instant, UnixTime),
     request: &Message,
+    flow: &Flow,
 ) -> Result<Origin, Box<Message>> {
     let Ok(from) = request.from() else {
         return Err(Box::new(registrar.refuse(request, 400, "Malformed From header field")));
     };
     let claims = registrar.domain().user_of(&from.uri);
     let in_dialog = claims.is_some() && router.proves_dialog(request);
-    settle(registrar, unix, request, (claims, in_dialog))
+    settle(registrar, (now, unix), request, (claims, in_dialog), Some(flow.remote.ip()))
 }
 
 /// The same for what a member's peer sends on for a phone, from outside of any dialog: the digest is the proof, and From may name
@@ -161,11 +162,15 @@ pub fn admit(
 ///
 /// # Errors
 /// The response to refuse it with: 400, 403 or 407.
-pub fn admit_from_edge(registrar: &mut Registrar, unix: UnixTime, request: &Message) -> Result<Origin, Box<Message>> {
+pub fn admit_from_edge(
+    registrar: &mut Registrar,
+    at: (Instant, UnixTime),
+    request: &Message,
+) -> Result<Origin, Box<Message>> {
     let Ok(from) = request.from() else {
         return Err(Box::new(registrar.refuse(request, 400, "Malformed From header field")));
     };
-    match settle(registrar, unix, request, (registrar.domain().user_behind(&from.uri), false))? {
+    match settle(registrar, at, request, (registrar.domain().user_behind(&from.uri), false), None)? {
         Origin::Phone { user, .. } => Ok(Origin::Phone { user, edge: true }),
         _ => Err(Box::new(registrar.refuse(request, 403, "Forbidden"))),
     }
@@ -173,13 +178,14 @@ pub fn admit_from_edge(registrar: &mut Registrar, unix: UnixTime, request: &Mess
 
 fn settle(
     registrar: &mut Registrar,
-    unix: UnixTime,
+    (now, unix): (Instant, UnixTime),
     request: &Message,
     (claims, in_dialog): (Option<String>, bool),
+    source: Option<IpAddr>,
 ) -> Result<Origin, Box<Message>> {
     let held = claims.as_deref().is_some_and(|user| registrar.accounts().get(user).is_some());
     let auth = registrar.auth();
-    match decide(claims.as_deref(), in_dialog, auth, |_| held, || registrar.authenticate(unix, request)) {
+    match decide(claims.as_deref(), in_dialog, auth, |_| held, || registrar.authenticate(now, unix, request, source)) {
         Decision::Admit(origin) => Ok(origin),
         Decision::Challenge { stale } => Err(Box::new(registrar.challenge(unix, request, stale))),
         Decision::Refuse => Err(Box::new(registrar.refuse(request, 403, "Forbidden"))),
@@ -210,7 +216,11 @@ mod tests {
 
     #[test]
     fn users_of_other_peers_do_not_speak_in_clear() {
-        assert_eq!(with(Some("carol"), false, Auth::Digest, Verdict::Ok("carol".into())), Decision::Refuse);
+        // As a wrong password of one that is held: nobody learns who is.
+        let challenged = Decision::Challenge { stale: false };
+        assert_eq!(with(Some("carol"), false, Auth::Digest, Verdict::Bad), challenged);
+        assert_eq!(with(Some("carol"), false, Auth::Digest, Verdict::Missing), challenged);
+        assert_eq!(with(Some("carol"), false, Auth::Digest, Verdict::Ok("bob".into())), Decision::Refuse);
     }
 
     #[test]

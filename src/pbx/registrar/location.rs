@@ -41,6 +41,8 @@ pub(super) struct Entry {
     pub flow: Flow,
     pub keeps_flow: bool,
     pub closed: bool,
+    /// The device, by its `+sip.instance`, and the number of its flow, where it is known by them (RFC 5626).
+    pub flow_of: Option<(String, u32)>,
     /// It registered through this peer, and is reached through it.
     pub edge: Option<Edge>,
     pub user_agent: Arc<str>,

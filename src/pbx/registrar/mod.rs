@@ -8,6 +8,8 @@
 //! To may name the user by the overlay's name or by our address; both are the AOR `sip:USER@OVERLAY`. The digest user
 //! name has to be the user of To: nobody registers for somebody else (403).
 //!
+//! Who fails to log in again and again is listened to ever more rarely (`guard`), and gets the same answers all the while.
+//!
 //! [`Output`] tells when a user becomes reachable through here and when not any more, so that the node writes and
 //! withdraws its record in the overlay.
 //!
@@ -18,9 +20,12 @@
 //! A phone may come to a peer that does not hold its account. That one sends its REGISTER on with a Path (RFC 3327), and the binding
 //! is reached through it ([`Edge`]).
 //!
-//! Left out: Path of other proxies, `outbound` (RFC 5626: `+sip.instance` is kept and echoed, not matched), GRUU (RFC 5627), and
-//! contacts that are not `sip:`.
+//! A device that asks for `outbound` (RFC 5626) is known by its instance and the number of its flow: it replaces what it registered
+//! before under whatever contact, and is reached over its flow alone.
+//!
+//! Left out: Path of other proxies, `outbound` through another peer, Flow-Timer, GRUU (RFC 5627), and contacts that are not `sip:`.
 
+mod guard;
 mod location;
 #[cfg(test)]
 mod tests;
@@ -30,9 +35,11 @@ pub use location::Binding;
 
 use super::{Accounts, Candidate, Domain, Edge};
 use crate::core::{ConnId, Flow, Instant, Queue, Rng, UnixTime};
-use crate::sip::auth::{Challenger, Verdict};
+use crate::sip::auth::{self, Challenger, Verdict};
 use crate::sip::msg::{HeaderName, Message, Uri};
+use guard::Guard;
 use location::Location;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// How phones prove who they are.
@@ -130,6 +137,8 @@ pub struct Counters {
     pub refused: u64,
     /// Wrong credentials seen, with stale nonces not counted.
     pub bad_credentials: u64,
+    /// Credentials that were not looked at, since their source or their user had failed too often.
+    pub held_back: u64,
 }
 
 /// The registrar; see the module.
@@ -137,6 +146,7 @@ pub struct Registrar {
     config: Config,
     accounts: Accounts,
     challenger: Challenger,
+    guard: Guard,
     location: Location,
     rng: Rng,
     out: Queue<Output>,
@@ -151,7 +161,7 @@ impl Registrar {
         // Every user may come and go once between two polls.
         let out = Queue::new(config.max_users.saturating_mul(2).max(16));
         let (location, counters) = (Location::default(), Counters::default());
-        Registrar { config, accounts, challenger: nonces, location, rng, out, counters }
+        Registrar { config, accounts, challenger: nonces, guard: Guard::default(), location, rng, out, counters }
     }
 
     /// The response to a REGISTER for this domain (see [`serves`](Registrar::serves)) that arrived on `flow`.
@@ -190,9 +200,9 @@ impl Registrar {
         response
     }
 
-    /// The verdict on a request's Proxy-Authorization fields.
-    pub fn authenticate(&mut self, unix: UnixTime, request: &Message) -> Verdict {
-        self.check(unix, request, HeaderName::ProxyAuthorization)
+    /// The verdict on a request's Proxy-Authorization fields, sent from `source` as far as that is known.
+    pub fn authenticate(&mut self, now: Instant, unix: UnixTime, request: &Message, source: Option<IpAddr>) -> Verdict {
+        self.check((now, unix), request, HeaderName::ProxyAuthorization, source)
     }
 
     /// A 407 with challenges.
@@ -301,13 +311,34 @@ impl Registrar {
         self.location.users().map(|user| &**user)
     }
 
-    fn check(&mut self, unix: UnixTime, request: &Message, field: HeaderName<'_>) -> Verdict {
+    fn check(
+        &mut self,
+        (now, unix): (Instant, UnixTime),
+        request: &Message,
+        field: HeaderName<'_>,
+        source: Option<IpAddr>,
+    ) -> Verdict {
+        let claimed = request.headers(field).find_map(|value| auth::claimed(value, self.challenger.realm()));
+        if let Some(user) = &claimed
+            && self.guard.holds(now, user, source)
+        {
+            self.counters.held_back += 1;
+            return Verdict::Bad;
+        }
         let accounts = &self.accounts;
         let lookup = |user: &str| accounts.get(user).map(|account| account.ha1.clone());
         let (method, body) = (request.method().as_str(), request.body());
         let verdict = self.challenger.check(unix, request.headers(field), method, body, lookup);
-        if verdict == Verdict::Bad {
-            self.counters.bad_credentials += 1;
+        match &verdict {
+            Verdict::Bad => {
+                self.counters.bad_credentials += 1;
+                let user = claimed.unwrap_or_default();
+                let failures = self.guard.failed(now, &user, source);
+                let source = source.map_or_else(|| "another peer".to_owned(), |source| source.to_string());
+                tracing::warn!(%source, ?user, failures, "log-in failed");
+            }
+            Verdict::Ok(user) => self.guard.passed(now, user, source),
+            Verdict::Stale | Verdict::Missing => {}
         }
         verdict
     }

@@ -310,6 +310,33 @@ fn requests_go_back_the_way_the_registration_came() {
 }
 
 #[test]
+fn a_device_comes_back_under_another_contact_and_replaces_itself() {
+    let mut r = registrar(Auth::None);
+    let comes = |r: &mut Registrar, cseq, host: &str, device: &str, number: &str, supported: &str, conn: u64| {
+        let contact =
+            format!("<sip:x@{host}.invalid;transport=ws>;reg-id={number};+sip.instance=\"<urn:uuid:{device}>\"");
+        let m = register("bob", cseq, &[("Contact", &contact), ("Supported", supported)]);
+        let answer = r.on_register(now(0), T0, &m, &tcp(conn, 40_000));
+        let conns = r.bindings(now(0), "bob").iter().map(|b| b.flow.conn.unwrap().0).collect::<Vec<_>>();
+        (answer.header("Require").map(str::to_owned), conns)
+    };
+    let outbound = || Some("outbound".to_owned());
+    assert_eq!(comes(&mut r, 1, "one", "a", "1", "path, outbound", 1), (outbound(), vec![1]));
+    assert_eq!(comes(&mut r, 2, "two", "a", "1", "outbound", 2), (outbound(), vec![2]), "its page was loaded again");
+    assert_eq!(comes(&mut r, 3, "two", "a", "2", "outbound", 3), (outbound(), vec![2, 3]), "a second flow");
+    assert_eq!(comes(&mut r, 4, "six", "b", "1", "outbound", 4), (outbound(), vec![2, 3, 4]), "another device");
+    let targets = r.targets(now(0), "bob");
+    assert!(targets.iter().all(|c| matches!(c.target, Target::Flow { .. })), "{targets:?}");
+    r.flow_closed(ConnId(2));
+    assert_eq!(r.targets(now(0), "bob").len(), 2);
+    // Who does not ask for it, or has no such number, is known by its contact.
+    r.forget("bob");
+    let mut comes = |cseq, host, number, supported, conn| comes(&mut r, cseq, host, "a", number, supported, conn);
+    assert_eq!(comes(5, "one", "1", "path", 5), (None, vec![5]));
+    assert_eq!(comes(6, "two", "0", "outbound", 6), (None, vec![5, 6]));
+}
+
+#[test]
 fn a_full_user_loses_what_is_closed_first() {
     let mut r = registrar(Auth::None);
     for (n, port) in [(1, 40_001), (2, 40_002), (3, 40_003)] {
@@ -371,24 +398,50 @@ fn a_call_from_a_phone_is_challenged_and_admitted() {
         m.push("CSeq", "1 INVITE");
         m
     };
+    let admit = |r: &mut Registrar, message: &Message| policy::admit(r, &router, (now(0), T0), message, &udp());
     let invite = call("sip:bob@192.0.2.1");
-    let asked = policy::admit(&mut r, &router, T0, &invite).unwrap_err();
+    let asked = admit(&mut r, &invite).unwrap_err();
     assert_eq!((asked.status(), asked.headers("Proxy-Authenticate").count()), (407, 2));
     let good = answered(&invite, &asked, "bob", "b0b", 1, false);
-    assert_eq!(policy::admit(&mut r, &router, T0, &good), Ok(Origin::Phone { user: "bob".into(), edge: false }));
-    let replay = policy::admit(&mut r, &router, T0, &good).unwrap_err();
+    assert_eq!(admit(&mut r, &good), Ok(Origin::Phone { user: "bob".into(), edge: false }));
+    let replay = admit(&mut r, &good).unwrap_err();
     assert!(replay.header("Proxy-Authenticate").unwrap().contains("stale=true"));
     let other = answered(&invite, &asked, "alice", "a11ce", 2, false);
-    assert_eq!(policy::admit(&mut r, &router, T0, &other).unwrap_err().status(), 403);
+    assert_eq!(admit(&mut r, &other).unwrap_err().status(), 403);
     let wrong = answered(&invite, &asked, "bob", "guess", 3, false);
-    assert_eq!(policy::admit(&mut r, &router, T0, &wrong).unwrap_err().status(), 407);
-    assert_eq!(policy::admit(&mut r, &router, T0, &call("sip:carol@office")).unwrap_err().status(), 403);
-    assert_eq!(policy::admit(&mut r, &router, T0, &call("sip:x@198.51.100.7")), Ok(Origin::Outside));
-    assert_eq!(policy::admit(&mut r, &router, T0, &call("tel:+4930")), Ok(Origin::Outside));
+    assert_eq!(admit(&mut r, &wrong).unwrap_err().status(), 407);
+    assert_eq!(admit(&mut r, &call("sip:carol@office")).unwrap_err().status(), 407, "as if she were");
+    assert_eq!(admit(&mut r, &call("sip:x@198.51.100.7")), Ok(Origin::Outside));
+    assert_eq!(admit(&mut r, &call("tel:+4930")), Ok(Origin::Outside));
     let mut forged = call("sip:bob@office");
     forged.set("To", "<sip:alice@office>;tag=2");
     forged.push("Route", "<sip:AAAAAAAAAAA@192.0.2.1:5060;lr>");
-    assert_eq!(policy::admit(&mut r, &router, T0, &forged).unwrap_err().status(), 407);
+    assert_eq!(admit(&mut r, &forged).unwrap_err().status(), 407);
+}
+
+#[test]
+fn who_guesses_is_not_listened_to_and_hears_the_same() {
+    let mut r = registrar(Auth::Digest);
+    let first = register("bob", 1, &[]);
+    let asked = r.on_register(now(0), T0, &first, &udp());
+    let answer = |user: &str, password: &str, count: u32| {
+        answered(&register(user, 2 + count, &[]), &asked, user, password, count, false)
+    };
+    let shape = |m: &Message| {
+        let names: Vec<String> = m.fields().map(|(name, _)| name.to_owned()).collect();
+        (m.status(), names)
+    };
+    let wrong = shape(&r.on_register(now(0), T0, &answer("bob", "guess", 1), &udp()));
+    assert_eq!(wrong, shape(&r.on_register(now(0), T0, &answer("nobody", "guess", 2), &udp())));
+    for n in 3..10 {
+        assert_eq!(wrong, shape(&r.on_register(now(0), T0, &answer("bob", "guess", n), &udp())));
+    }
+    assert_eq!((r.counters().bad_credentials, r.counters().held_back), (6, 3));
+    // Not even the right password, from there; but from elsewhere, and here again when the wait is over.
+    assert_eq!(wrong, shape(&r.on_register(now(0), T0, &answer("bob", "b0b", 20), &udp())));
+    let elsewhere = Flow::udp(udp().local, "203.0.113.5:5060".parse().unwrap());
+    assert_eq!(r.on_register(now(0), T0, &answer("bob", "b0b", 21), &elsewhere).status(), 200);
+    assert_eq!(r.on_register(now(2_000), T0, &answer("bob", "b0b", 22), &udp()).status(), 200);
 }
 
 #[test]

@@ -32,6 +32,8 @@ struct Wish {
     params: String,
     q: u16,
     seconds: u32,
+    /// The device and the number of its flow (RFC 5626 section 4.1), where it asks to be known by them.
+    flow_of: Option<(String, u32)>,
 }
 
 impl Registrar {
@@ -49,7 +51,9 @@ impl Registrar {
             None => self.config.domain.user_of(&to.uri),
         };
         if self.config.auth == Auth::Digest {
-            match self.check(unix, request, HeaderName::Authorization) {
+            // Of what came through another peer, the source is that peer's to judge.
+            let source = from.edge.is_none().then(|| from.flow.remote.ip());
+            match self.check((now, unix), request, HeaderName::Authorization, source) {
                 Verdict::Ok(proven) if Some(&proven) == user.as_ref() => {}
                 Verdict::Ok(_) => return self.refuse(request, 403, "Forbidden"),
                 verdict => {
@@ -65,7 +69,14 @@ impl Registrar {
             _ => return self.refuse(request, 404, "Not Found"),
         };
         match self.update(now, request, from, &user) {
-            Ok(()) => self.listing(now, unix, request, &user),
+            Ok(()) => {
+                let mut response = self.listing(now, unix, request, &user);
+                let known = |e: &Entry| e.flow_of.is_some() && Some(e.call_id.as_str()) == request.call_id();
+                if asks_for_outbound(request) && self.location.get(&user).iter().any(known) {
+                    response.push(HeaderName::Require, OUTBOUND);
+                }
+                response
+            }
             Err(refusal) => {
                 let mut response = self.refuse(request, refusal.status, refusal.reason);
                 if let Some((name, value)) = refusal.field {
@@ -102,13 +113,18 @@ impl Registrar {
             }
             return Ok(());
         }
-        let wishes = self.wishes(request)?;
+        let outbound = from.edge.is_none() && asks_for_outbound(request);
+        let wishes = self.wishes(request, outbound)?;
         let via = request.via().ok();
         let agent = request.header(HeaderName::UserAgent).unwrap_or_default();
         let agent: String = agent.chars().take(USER_AGENT).collect();
         let mut entries = self.location.get(user).to_vec();
         for wish in wishes {
-            let same = |e: &Entry| e.written == wish.written || e.uri.matches(&wish.uri);
+            let same = |e: &Entry| match (&wish.flow_of, &e.flow_of) {
+                // What a device writes as its contact may differ from one connection to the next (RFC 5626 section 6).
+                (Some(one), Some(other)) => one == other,
+                _ => e.written == wish.written || e.uri.matches(&wish.uri),
+            };
             if self.location.get(user).iter().any(|e| out_of_order(e) && same(e)) {
                 return Err(LATE);
             }
@@ -118,7 +134,9 @@ impl Registrar {
                 continue;
             }
             let entry = Entry {
-                keeps_flow: from.edge.is_none() && keeps_flow(&wish.uri, via.as_ref(), &from.flow),
+                keeps_flow: from.edge.is_none()
+                    && (wish.flow_of.is_some() || keeps_flow(&wish.uri, via.as_ref(), &from.flow)),
+                flow_of: wish.flow_of,
                 uri: wish.uri,
                 written: wish.written,
                 params: wish.params,
@@ -155,7 +173,7 @@ impl Registrar {
     }
 
     /// Reads all contacts.
-    fn wishes(&self, request: &Message) -> Result<Vec<Wish>, Refusal> {
+    fn wishes(&self, request: &Message, outbound: bool) -> Result<Vec<Wish>, Refusal> {
         let bad = |reason| Refusal { status: 400, reason, field: None };
         let general = request.expires();
         let mut wishes = Vec::new();
@@ -177,12 +195,15 @@ impl Registrar {
             let written = contact.uri.to_string();
             let mut params = contact.params;
             params.remove("expires");
+            let number = params.get("reg-id").and_then(|id| id.parse().ok()).filter(|id| *id > 0 && outbound);
+            let flow_of = params.get("+sip.instance").filter(|i| i.len() <= INSTANCE).map(str::to_owned).zip(number);
             wishes.push(Wish {
                 uri: contact.uri,
                 written,
                 params: params.to_string(),
                 q,
                 seconds: wanted.min(self.config.max_expires),
+                flow_of,
             });
         }
         Ok(wishes)
@@ -199,6 +220,15 @@ impl Registrar {
         response.push(HeaderName::Date, date(unix));
         response
     }
+}
+
+/// The option tag of RFC 5626.
+const OUTBOUND: &str = "outbound";
+/// Longest `+sip.instance` that is compared, bytes.
+const INSTANCE: usize = 128;
+
+fn asks_for_outbound(request: &Message) -> bool {
+    request.values(HeaderName::Supported).any(|tag| tag.eq_ignore_ascii_case(OUTBOUND))
 }
 
 /// The Date of a response (RFC 3261 section 20.17): `Sat, 13 Nov 2010 23:29:00 GMT`.

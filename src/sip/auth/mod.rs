@@ -18,7 +18,7 @@ mod server;
 mod tests;
 
 pub use client::{AuthError, Challenge, Credentials, answer, choose};
-pub use server::{Challenger, Verdict};
+pub use server::{Challenger, Verdict, claimed};
 
 use md5::{Digest, Md5};
 use sha2::{Sha256, Sha512_256};

@@ -202,5 +202,11 @@ impl Challenger {
     }
 }
 
+/// The user that credentials for `realm` are given for; nothing is proven by that.
+pub fn claimed(credentials: &str, realm: &str) -> Option<String> {
+    let fields = Fields::parse(credentials)?;
+    (fields.get("realm") == Some(realm)).then(|| fields.get("username").unwrap_or_default().to_owned())
+}
+
 /// Nonces remembered against replay; about 3 MB when full.
 const NONCES: usize = 65_536;
