@@ -390,7 +390,8 @@ impl Node {
         }
         // One that is lite never controls (RFC 8445 section 6.1.1).
         let controlling = plan.controlling || plan.remote.lite;
-        let agent = Agent::new(clocks, now, &plan.local, controlling, self.rng.next_u64());
+        let mut agent = Agent::new(clocks, now, &plan.local, controlling, self.rng.next_u64());
+        agent.keep_looking();
         let (local, remote) = (plan.local.clone(), plan.remote.credentials.clone());
         let mut session = Session { agent, local, remote, added: 0 };
         session.add_found(now, &path.shown());

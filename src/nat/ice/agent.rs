@@ -1,5 +1,6 @@
 //! One ICE session. See the module above.
 
+use super::recheck::Recheck;
 use super::{Clocks, Datagram, Local, probe};
 use crate::core::Instant;
 use crate::sdp::ice::{self, CandidateKind, Credentials};
@@ -87,6 +88,7 @@ enum Told {
 pub struct Agent {
     ice: IceAgent,
     clocks: Clocks,
+    tie_breaker: u64,
     /// How the other end sees us, by our address and its, and when it said so last.
     mapped: BTreeMap<(SocketAddr, SocketAddr), (SocketAddr, Instant)>,
     /// A pair that the crate has chosen for an answer of long ago: it counts when it answers.
@@ -96,6 +98,8 @@ pub struct Agent {
     heard: Instant,
     /// What was told of the silence.
     told: Told,
+    /// Checks of what has been given up, while the way leads through a relay; where they are wanted.
+    recheck: Option<Recheck>,
     /// When a check is due.
     due: Option<Instant>,
     out: VecDeque<Output>,
@@ -104,27 +108,27 @@ pub struct Agent {
 impl Agent {
     /// Begins. The offerer is `controlling`; `tie_breaker` decides when both say they are.
     pub fn new(clocks: Clocks, now: Instant, local: &Credentials, controlling: bool, tie_breaker: u64) -> Agent {
-        let mut ice = IceAgent::new(creds(local));
-        ice.set_controlling(controlling);
-        ice.set_control_tie_breaker(tie_breaker);
-        ice.set_timing_advance(PACE);
-        ice.set_initial_stun_rto(CHECK.0);
-        ice.set_max_stun_rto(CHECK.1);
-        ice.set_max_stun_retransmits(CHECKS);
-        ice.set_max_candidate_pairs(PAIRS);
+        let ice = session(creds(local), controlling, tie_breaker);
         let mut agent = Agent {
             ice,
             clocks,
+            tie_breaker,
             mapped: BTreeMap::new(),
             stale: None,
             selected: None,
             heard: now,
             told: Told::Nothing,
+            recheck: None,
             due: None,
             out: VecDeque::new(),
         };
         agent.handle_timeout(now);
         agent
+    }
+
+    /// A way that needs no relay is looked for as long as the chosen one needs one.
+    pub fn keep_looking(&mut self) {
+        self.recheck.get_or_insert_default();
     }
 
     /// The other end's credentials and candidates, as its description says.
@@ -143,10 +147,28 @@ impl Agent {
             }
             let (kind, foundation) = (kind_of(candidate.kind), candidate.foundation.clone());
             let (priority, addr) = (candidate.priority, candidate.addr);
+            self.forget_guess(candidate);
             let parts = is::Candidate::from_parts(foundation, 1, Protocol::Udp, priority, addr, kind, None, None, None);
             self.ice.add_remote_candidate(parts);
         }
+        self.look_again(now);
         self.handle_timeout(now);
+    }
+
+    /// A check overtook the word of where it came from: the address was taken for a peer-reflexive one, which counts for more than a
+    /// relay's does, and the crate keeps the pair that counts for more. So a pair by a relay would stand above all that lead straight.
+    fn forget_guess(&mut self, told: &ice::Candidate) {
+        let guessed = |c: &is::Candidate| c.kind() == is::CandidateKind::PeerReflexive && c.addr() == told.addr;
+        let guess = self.ice.remote_candidates().find(guessed);
+        if let Some(guess) = guess.filter(|c| c.prio() > told.priority) {
+            self.ice.invalidate_candidate(&guess);
+        }
+    }
+
+    fn look_again(&mut self, now: Instant) {
+        if let Some(recheck) = &mut self.recheck {
+            recheck.look_soon(now);
+        }
     }
 
     /// A candidate of ours.
@@ -156,6 +178,7 @@ impl Agent {
         {
             self.ice.add_local_candidate(made);
         }
+        self.look_again(now);
         self.handle_timeout(now);
     }
 
@@ -163,6 +186,10 @@ impl Agent {
     pub fn handle(&mut self, now: Instant, local: SocketAddr, from: SocketAddr, datagram: &[u8]) -> bool {
         let Ok(message) = StunMessage::parse(datagram) else { return false };
         let packet = StunPacket { proto: Protocol::Udp, source: from, destination: local, message };
+        if let Some(recheck) = self.recheck.as_mut().filter(|r| r.is_answer(&packet)) {
+            recheck.handle(self.clocks.system(now), packet);
+            return true;
+        }
         if !self.ice.handle_packet(self.clocks.system(now), packet) {
             return false;
         }
@@ -186,6 +213,10 @@ impl Agent {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.ice.handle_timeout(self.clocks.system(now));
         self.drain(now);
+        if let Some(recheck) = &mut self.recheck {
+            recheck.handle_timeout(now, self.clocks, &self.ice, self.tie_breaker);
+            self.out.extend(std::iter::from_fn(|| recheck.poll_send()).map(Output::Send));
+        }
         if self.told == Told::Nothing && self.silence_due() <= now {
             self.told = Told::Silent;
             self.out.push_back(Output::Silent);
@@ -203,7 +234,8 @@ impl Agent {
             Told::Silent => Some(self.heard + CONSENT),
             Told::Expired => None,
         };
-        self.due.into_iter().chain(silence).min()
+        let recheck = self.recheck.as_ref().and_then(Recheck::poll_timeout);
+        self.due.into_iter().chain(silence).chain(recheck).min()
     }
 
     /// The next thing to do.
@@ -253,6 +285,9 @@ impl Agent {
     fn select(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr) {
         let pair = self.pair(local, remote);
         (self.selected, self.heard, self.told, self.stale) = (Some(pair), now, Told::Nothing, None);
+        if let Some(recheck) = &mut self.recheck {
+            recheck.on_selected(now, pair.relays().next().is_some());
+        }
         self.out.push_back(Output::Selected(pair));
     }
 
@@ -265,6 +300,19 @@ impl Agent {
         let seen = matches!(remote_kind, CandidateKind::ServerReflexive | CandidateKind::PeerReflexive);
         Pair { local, remote, local_kind, remote_kind, translated: mapped || seen }
     }
+}
+
+/// A session of the crate's, with our timing.
+pub(super) fn session(local: IceCreds, controlling: bool, tie_breaker: u64) -> IceAgent {
+    let mut ice = IceAgent::new(local);
+    ice.set_controlling(controlling);
+    ice.set_control_tie_breaker(tie_breaker);
+    ice.set_timing_advance(PACE);
+    ice.set_initial_stun_rto(CHECK.0);
+    ice.set_max_stun_rto(CHECK.1);
+    ice.set_max_stun_retransmits(CHECKS);
+    ice.set_max_candidate_pairs(PAIRS);
+    ice
 }
 
 /// How the other end is told of a candidate of ours; `same` others of its kind and family came before it.

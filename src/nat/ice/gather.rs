@@ -1,6 +1,7 @@
 //! The addresses of a call's sockets, and how others see them. Server-reflexive candidates come by a Binding request from each
-//! socket to each STUN server of the same family, repeated as RFC 8489 section 6.2.1 says, but given up after four seconds: a
-//! call does not wait for them.
+//! socket to each STUN server of the same family, repeated as RFC 8489 section 6.2.1 says. After four seconds a
+//! socket of which no server has told anything is asked for now and then, for as long as the call lasts: one that begins by a relay may
+//! do without it later.
 
 use super::{Datagram, agent, probe};
 use crate::core::{Instant, Rng};
@@ -13,6 +14,8 @@ use std::time::Duration;
 const RETRY: Duration = Duration::from_millis(250);
 /// Requests of one question.
 const TRIES: u32 = 4;
+/// Between two further ones: at most.
+const RARELY: Duration = Duration::from_secs(32);
 /// Questions under way at once.
 const QUESTIONS: usize = 16;
 /// Candidates of one call.
@@ -41,6 +44,8 @@ struct Question {
 pub struct Gatherer {
     found: Vec<Local>,
     open: Vec<Question>,
+    /// Sockets of which some server has told.
+    seen: Vec<SocketAddr>,
     out: VecDeque<Datagram>,
 }
 
@@ -51,6 +56,9 @@ impl Gatherer {
         for server in servers.iter().filter(|s| s.is_ipv4() == local.is_ipv4()) {
             if self.open.len() >= QUESTIONS {
                 return;
+            }
+            if self.open.iter().any(|q| (q.local, q.server) == (local, *server)) {
+                continue;
             }
             let mut transaction = [0; 12];
             rng.fill(&mut transaction);
@@ -69,6 +77,7 @@ impl Gatherer {
     pub fn remove(&mut self, base: SocketAddr) {
         self.found.retain(|l| l.base != base && l.told.addr != base);
         self.open.retain(|q| q.local != base);
+        self.seen.retain(|l| *l != base);
     }
 
     /// A STUN message came; true when it brought a candidate.
@@ -77,21 +86,24 @@ impl Gatherer {
         let asked = |q: &Question| q.transaction == transaction && q.server == from && q.local == local;
         let Some(index) = self.open.iter().position(asked) else { return false };
         self.open.swap_remove(index);
+        if !self.seen.contains(&local) {
+            self.seen.push(local);
+        }
         self.add(CandidateKind::ServerReflexive, mapped, local)
     }
 
     /// Sends what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let out = &mut self.out;
+        let (out, seen) = (&mut self.out, &self.seen);
         self.open.retain_mut(|question| {
             if question.due > now {
                 return true;
             }
-            if question.tries == TRIES {
+            if question.tries >= TRIES && seen.contains(&question.local) {
                 return false;
             }
-            question.due = now + RETRY * (1 << question.tries);
-            question.tries += 1;
+            question.due = now + (RETRY * (1 << question.tries.min(16))).min(RARELY);
+            question.tries = question.tries.saturating_add(1);
             let bytes = probe::request(question.transaction);
             out.push_back(Datagram { local: question.local, to: question.server, bytes });
             true

@@ -4,6 +4,7 @@
 //! | file | what |
 //! |---|---|
 //! | `agent` | the checks, by the agent of the crate `is`; its clock is the system's, ours starts anywhere |
+//! | `recheck` | what was given up, again, while the way leads through a relay |
 //! | `gather` | addresses of ours as STUN servers see them |
 //! | `relay` | an address of a relay that is a call's for a while |
 //! | `probe` | the STUN messages that ICE sends besides its checks (RFC 8489) |
@@ -23,6 +24,7 @@ mod lanes;
 #[cfg(test)]
 mod lanes_tests;
 mod probe;
+mod recheck;
 mod relay;
 #[cfg(test)]
 mod tests;

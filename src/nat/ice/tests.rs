@@ -110,6 +110,8 @@ fn two_hosts_find_each_other_at_once() {
 struct Router {
     outside: &'static str,
     symmetric: bool,
+    /// Lets in what comes from a host that was sent to, whatever the port.
+    by_host: bool,
     made: Vec<(SocketAddr, SocketAddr, SocketAddr)>,
     port: u16,
 }
@@ -127,9 +129,10 @@ impl Router {
         outside
     }
 
-    /// Filters by address and port.
+    /// Filters by address and port, or by address.
     fn inside(&self, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
-        self.made.iter().find(|(_, t, o)| *t == from && *o == to).map(|(f, ..)| *f)
+        let known = |t: SocketAddr| t == from || self.by_host && t.ip() == from.ip();
+        self.made.iter().find(|(_, t, o)| known(*t) && *o == to).map(|(f, ..)| *f)
     }
 }
 
@@ -147,7 +150,7 @@ fn translate(routers: &mut [Router; 2], n: usize, d: &Datagram) -> Option<(Socke
 
 fn routers(symmetric: [bool; 2]) -> [Router; 2] {
     let [a, b] = symmetric;
-    let router = |outside, symmetric| Router { outside, symmetric, made: Vec::new(), port: 30_000 };
+    let router = |outside, symmetric| Router { outside, symmetric, by_host: false, made: Vec::new(), port: 30_000 };
     [router("203.0.113.1", a), router("203.0.113.2", b)]
 }
 
@@ -195,6 +198,63 @@ fn two_symmetric_ones_need_a_relay() {
         );
     }
     assert!(ends.iter().any(|e| e.selected.last().unwrap().local_kind == RELAY));
+}
+
+/// The check by the relay comes before the word that it is one.
+#[test]
+fn a_relay_that_is_heard_before_it_is_told_of_outranks_nothing() {
+    let mut routers = routers([false, false]);
+    routers.iter_mut().for_each(|r| r.by_host = true);
+    let mut ends = behind(&mut routers, true);
+    for controlling in [true, false] {
+        let clocks = clocks();
+        for (n, end) in ends.iter_mut().enumerate() {
+            end.agent = Agent::new(clocks, Instant::ZERO, &end.credentials, (n == 0) == controlling, n as u64);
+            end.locals.iter().for_each(|local| end.agent.add_local(Instant::ZERO, local));
+            end.selected.clear();
+        }
+        let (mut now, whole) = (Instant::ZERO, [described(&ends[1]), described(&ends[0])]);
+        let first = Ice { candidates: whole[0].candidates[..1].to_vec(), ..whole[0].clone() };
+        ends[0].agent.set_remote(now, &first);
+        ends[1].agent.set_remote(now, &whole[1]);
+        run(&mut ends, &mut now, MS * 120, &mut |n, d| translate(&mut routers, n, d));
+        ends[0].agent.add_remote(now, &whole[0].candidates[1..]);
+        run(&mut ends, &mut now, MS * 3000, &mut |n, d| translate(&mut routers, n, d));
+        for end in &ends {
+            let pair = end.selected.last().expect("a way");
+            assert_eq!((pair.local_kind, pair.remote_kind), (HOST, SRFLX), "{:?}", end.selected);
+        }
+    }
+}
+
+#[test]
+fn a_way_that_works_only_later_takes_the_place_of_a_relay() {
+    for (seconds, lossy) in [(12, false), (40, false), (300, true)] {
+        let mut routers = routers([false, false]);
+        let mut ends = behind(&mut routers, true);
+        ends.iter_mut().for_each(|end| end.agent.keep_looking());
+        let mut now = Instant::ZERO;
+        let straight =
+            |d: &Datagram| !d.to.ip().to_string().starts_with("198.") && !d.local.to_string().starts_with("198.");
+        let mut rng = Rng::from_seed(seconds);
+        // Voice has one way or another all the time: no silence.
+        run(&mut ends, &mut now, MS * 1000 * seconds as u32, &mut |n, d| {
+            translate(&mut routers, n, d).filter(|_| !straight(d))
+        });
+        for end in &ends {
+            let pair = end.selected.last().expect("by a relay");
+            assert!([pair.local_kind, pair.remote_kind].contains(&RELAY), "{pair:?}");
+        }
+        run(&mut ends, &mut now, MS * 121_000, &mut |n, d| {
+            let lost = lossy && straight(d) && rng.next_u64().is_multiple_of(3);
+            translate(&mut routers, n, d).filter(|_| !lost)
+        });
+        for end in &ends {
+            let pair = end.selected.last().expect("a way");
+            assert_eq!((pair.local_kind, pair.remote_kind), (HOST, SRFLX), "{:?}", end.selected);
+            assert!(lossy || end.events.is_empty(), "{:?}", end.events);
+        }
+    }
 }
 
 #[test]
@@ -286,4 +346,26 @@ fn a_socket_is_told_how_it_is_seen() {
     let kinds: Vec<_> = gatherer.candidates().iter().map(|c| (c.kind, c.addr)).collect();
     assert_eq!(kinds, [(HOST, local), (SRFLX, at("203.0.113.1:30001"))]);
     assert_eq!(gatherer.poll_timeout(), None);
+}
+
+#[test]
+fn a_socket_that_no_server_has_told_anything_goes_on_asking() {
+    let (mut gatherer, mut rng) = (Gatherer::default(), Rng::from_seed(4));
+    let (local, servers) = (at("192.168.1.2:4000"), [at("198.51.100.1:3478"), at("198.51.100.2:3478")]);
+    gatherer.add_socket(Instant::ZERO, local, &servers, &mut rng);
+    gatherer.add_socket(Instant::ZERO, local, &servers, &mut rng);
+    let mut sent = Vec::new();
+    while let Some(due) = gatherer.poll_timeout().filter(|due| *due < Instant::ZERO + MS * 600_000) {
+        gatherer.handle_timeout(due);
+        sent.extend(std::iter::from_fn(|| gatherer.poll_output()).map(|d| (due, d)));
+    }
+    assert!((40..60).contains(&sent.len()), "{}", sent.len());
+    let (due, asked) = sent.last().unwrap();
+    let mut answer = vec![1, 1, 0, 12];
+    answer.extend_from_slice(&asked.bytes[4..20]);
+    answer.extend_from_slice(&[0, 0x20, 0, 8, 0, 1, 0x54, 0x23, 203 ^ 0x21, 0x12, 113 ^ 0xa4, 1 ^ 0x42]);
+    assert!(gatherer.handle(local, asked.to, &answer));
+    // Of the other server nothing more is wanted.
+    gatherer.handle_timeout(*due + MS * 40_000);
+    assert_eq!((gatherer.poll_output(), gatherer.poll_timeout()), (None, None));
 }
