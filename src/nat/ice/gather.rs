@@ -5,7 +5,7 @@
 
 use super::{Datagram, agent, probe};
 use crate::core::{Instant, Rng};
-use crate::sdp::ice::{Candidate, CandidateKind};
+use crate::sdp::ice::{Candidate, CandidateKind, TcpType};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -52,7 +52,7 @@ pub struct Gatherer {
 impl Gatherer {
     /// A socket of the call, whose address each of `servers` is asked for, where the family fits; [`Gatherer::handle_timeout`] sends.
     pub fn add_socket(&mut self, now: Instant, local: SocketAddr, servers: &[SocketAddr], rng: &mut Rng) {
-        self.add(CandidateKind::Host, local, local);
+        self.add(CandidateKind::Host, local, local, None);
         for server in servers.iter().filter(|s| s.is_ipv4() == local.is_ipv4()) {
             if self.open.len() >= QUESTIONS {
                 return;
@@ -66,11 +66,23 @@ impl Gatherer {
         }
     }
 
+    /// An address of the call's that waits for TCP connections, and makes them by [`Gatherer::active`].
+    pub fn add_tcp(&mut self, local: SocketAddr) {
+        let active = Gatherer::active(local);
+        self.add(CandidateKind::Host, active, active, Some(TcpType::Active));
+        self.add(CandidateKind::Host, local, local, Some(TcpType::Passive));
+    }
+
+    /// As what connections made from the same address are known.
+    pub fn active(local: SocketAddr) -> SocketAddr {
+        SocketAddr::new(local.ip(), agent::ACTIVE)
+    }
+
     /// A relay's address that is ours for a while, had by the socket `base`; false when it is known.
     pub fn add_relayed(&mut self, addr: SocketAddr, base: SocketAddr) -> bool {
         // A relay's own loopback is of no use to the other end.
         let usable = agent::is_loopback(base) || !agent::is_loopback(addr);
-        usable && self.add(CandidateKind::Relayed, addr, base)
+        usable && self.add(CandidateKind::Relayed, addr, base, None)
     }
 
     /// A socket, or a relay's address, is there no more.
@@ -89,7 +101,7 @@ impl Gatherer {
         if !self.seen.contains(&local) {
             self.seen.push(local);
         }
-        self.add(CandidateKind::ServerReflexive, mapped, local)
+        self.add(CandidateKind::ServerReflexive, mapped, local, None)
     }
 
     /// Sends what is due.
@@ -130,12 +142,12 @@ impl Gatherer {
         self.found.iter().map(|l| l.told.clone()).collect()
     }
 
-    fn add(&mut self, kind: CandidateKind, addr: SocketAddr, base: SocketAddr) -> bool {
+    fn add(&mut self, kind: CandidateKind, addr: SocketAddr, base: SocketAddr, tcp: Option<TcpType>) -> bool {
         if self.found.len() >= CANDIDATES || self.found.iter().any(|l| l.told.addr == addr) {
             return false;
         }
         let same = self.found.iter().filter(|l| l.told.kind == kind && l.told.addr.is_ipv4() == addr.is_ipv4());
-        let Some(told) = agent::describe(kind, addr, base, same.count()) else { return false };
+        let Some(told) = agent::describe(kind, addr, base, tcp, same.count()) else { return false };
         self.found.push(Local { base, told });
         true
     }

@@ -15,7 +15,10 @@
 //! controlling end names the first pair that works and names a better one when that works too, so that voice begins early and
 //! moves without a gap; a controlled end takes the best of those named.
 //!
-//! Left out: candidates over TCP (RFC 6544), host candidates under mDNS names, an ice-lite role of our own.
+//! Over TCP (RFC 6544) each address of this machine connects and waits to be connected to; a connection is known by the address that waits
+//! here, or by port 9 of that from which it was made, and by the other end's. Who carries packets frames them (RFC 4571).
+//!
+//! Left out: server-reflexive candidates over TCP and simultaneous opens (NATs rarely let them through), host candidates under mDNS names, an ice-lite role of our own.
 
 mod agent;
 mod echo;
