@@ -194,3 +194,13 @@ fn where_no_udp_passes_voice_goes_through_a_relay_over_tls() {
         assert_eq!(report["transport"], over, "{spec}: {report}");
     }
 }
+
+#[test]
+fn where_tcp_alone_passes_voice_goes_straight_over_tcp() {
+    let test = "where_tcp_alone_passes_voice_goes_straight_over_tcp";
+    // The one behind the wall connects, whoever calls.
+    for (from, to) in [("a", "b"), ("b", "a")] {
+        let Some(report) = report(test, "a=noudp b=host", from, to) else { return };
+        assert_eq!((&report["path"], &report["transport"]), (&"srflx".into(), &"tcp".into()), "{report}");
+    }
+}

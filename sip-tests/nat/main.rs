@@ -5,6 +5,7 @@
 // Tests stand outside the program: they read clocks and wait.
 #![allow(clippy::disallowed_methods)]
 
+mod aioice;
 mod calls;
 mod client;
 #[path = "../interop/process.rs"]

@@ -16,11 +16,11 @@ use webrtc_ice::network_type::NetworkType;
 use webrtc_util::Conn;
 
 const DEADLINE: Duration = Duration::from_secs(60);
-const OURS: &[u8] = b"\x80 what we say";
-const THEIRS: &[u8] = b"\x80 what they say";
+pub(crate) const OURS: &[u8] = b"\x80 what we say";
+pub(crate) const THEIRS: &[u8] = b"\x80 what they say";
 
 /// Our end, until a pair is chosen and their words came; what was chosen.
-fn ours(socket: &UdpSocket, agent: &mut Agent) -> Pair {
+pub(crate) fn ours(socket: &UdpSocket, agent: &mut Agent) -> Pair {
     let (end, local) = (Instant::now() + DEADLINE, socket.local_addr().unwrap());
     let (mut chosen, mut heard) = (None, false);
     let mut buffer = [0; 2048];

@@ -1,6 +1,7 @@
 //! Calls that find their way by ICE, between whole nodes and with others.
 
 use crate::world::World;
+use crate::world::media::{CONNECTED, CONNECTS};
 use chordial::config::Ice;
 use chordial::node::control::{Command, Reply};
 use chordial::node::{Input, MediaCommand};
@@ -160,4 +161,37 @@ fn checks_and_candidates_from_strangers_change_nothing() {
     assert!(!answered, "a stranger got an answer");
     let sent = |port: u16| move |m: &MediaCommand| matches!(m, MediaCommand::Send { to, .. } if to.port() == port);
     assert!(world.hosts[0].media.iter().any(sent(way.remote.port())), "nor did the other end");
+}
+
+#[test]
+fn where_udp_is_lost_voice_goes_over_tcp_and_returns_when_it_is_not() {
+    for caller in 0..2 {
+        let mut world = World::new(9 + caller as u64);
+        (world.encrypts, world.ice, world.speaks) = (true, true, true);
+        for user in ["alice", "bob"] {
+            let host = world.peer(user, |config| config.user.auto_answer = true);
+            world.hosts[host].connectable = true;
+        }
+        let tcp = |addr: SocketAddr| [CONNECTS, CONNECTED].contains(&addr.port());
+        world.media_lose = Box::new(move |from, to, _| !tcp(from) && !tcp(to));
+        world.run(Duration::from_secs(15));
+        world.call(caller, ["bob", "alice"][caller]);
+        let ways = [0, 1].map(|host| world.until_route(host, 1));
+        assert_eq!(ways.iter().filter(|way| way.socket.port() == CONNECTS).count(), 1, "{ways:?}");
+        world.run(FEW);
+        for host in 0..2 {
+            let Ok(Reply::Calls { calls, .. }) = world.ask(host, Command::Calls) else { panic!() };
+            assert_eq!((calls[0].path.as_str(), calls[0].transport.as_str()), ("direct", "tcp"));
+            assert!(world.voices[&(host, chordial::ua::CallId(1))].heard.len() > 300);
+        }
+        world.media_lose = Box::new(|_, _, _| false);
+        let when = world.now;
+        world.run(Duration::from_secs(70));
+        for host in 0..2 {
+            let Ok(Reply::Calls { calls, .. }) = world.ask(host, Command::Calls) else { panic!() };
+            assert_eq!((calls[0].path.as_str(), calls[0].transport.as_str()), ("direct", "udp"));
+            let gap = world.voices[&(host, chordial::ua::CallId(1))].gap(when);
+            assert!(gap < Duration::from_millis(100), "{gap:?}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ use super::store::Records;
 use super::surroundings::{Fixed, Surroundings};
 use super::transport::{self, BindError, Certificate, Credentials, Endpoint, Event as WireEvent, Limits, Listen};
 use super::voice::{self, Voices};
-use crate::config::{Bootstrap, Config, Encryption, OVERLAY_PORT, PhoneAuth};
+use crate::config::{Bootstrap, Config, Encryption, Ice, OVERLAY_PORT, PhoneAuth};
 use crate::core::{Redacted, UnixTime};
 use crate::identity::{Acquaintances, Former, Identity, IdentityError, Merges, Revocations, TrustAnchor};
 use crate::media::codec;
@@ -208,7 +208,8 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let keys =
         if encrypts { Some(voice::keys().map_err(|why| setting(why, "set media.encryption to off"))?) } else { None };
     let fingerprint = keys.as_ref().map(Keys::fingerprint);
-    let engine = driver::engine(EngineConfig { bind: sip.ip(), ports, threads: 0, keys }, media_out)?;
+    let tcp = config.media.ice != Ice::Off;
+    let engine = driver::engine(EngineConfig { bind: sip.ip(), ports, threads: 0, keys, tcp }, media_out)?;
     let mut rng = super::seed::rng().map_err(|source| LaunchError::System { what: "reading randomness", source })?;
     let aside = mpsc::channel(64);
     let maps = fixed.mappable(&place).is_some();

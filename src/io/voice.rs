@@ -50,7 +50,7 @@ impl Voices {
                 match opened {
                     Ok(local) => {
                         let opened = MediaOpened { rtp: local.rtp, rtcp_port: local.rtcp.port() };
-                        Some(MediaInput::Opened { call, opened, also: local.also })
+                        Some(MediaInput::Opened { call, opened, also: local.also, tcp: local.tcp })
                     }
                     Err(e) if first => Some(MediaInput::Failed { call, why: e.to_string() }),
                     Err(error) => {

@@ -314,8 +314,8 @@ impl Node {
 
     pub(super) fn on_media(&mut self, now: Instant, input: MediaInput) {
         match input {
-            MediaInput::Opened { call, opened, also } => {
-                self.open_path(now, call, opened, &also);
+            MediaInput::Opened { call, opened, also, tcp } => {
+                self.open_path(now, call, opened, &also, &tcp);
                 self.ua.media_opened(now, call, opened);
             }
             MediaInput::Packet { call, local, from, bytes } => self.on_path_packet(now, call, local, from, &bytes),

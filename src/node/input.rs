@@ -169,6 +169,8 @@ pub enum MediaInput {
         opened: MediaOpened,
         /// Further sockets of the call, on other addresses of this machine.
         also: Vec<SocketAddr>,
+        /// Where TCP connections for the call are waited for, one address each.
+        tcp: Vec<SocketAddr>,
     },
     /// A STUN message, or one of a relay's channels, came to a socket of a call.
     Packet {

@@ -109,7 +109,8 @@ impl Path {
 
     /// The call's own sockets.
     pub fn sockets(&self) -> impl Iterator<Item = SocketAddr> {
-        self.gatherer.found().iter().filter(|l| l.told.kind == CandidateKind::Host).map(|l| l.base)
+        let udp = |l: &&Local| l.told.kind == CandidateKind::Host && l.told.tcp.is_none();
+        self.gatherer.found().iter().filter(udp).map(|l| l.base)
     }
 
     /// This machine has both families of addresses.
@@ -285,15 +286,25 @@ impl Paths {
     /// What carries a call's packets away from here: `udp`, or by which a relay of ours is reached.
     pub fn carried(&self, call: CallId) -> Option<&'static str> {
         let path = self.calls.get(&call)?;
-        let local = path.selected?.local;
+        let Pair { local, tcp, .. } = path.selected?;
+        if tcp {
+            return Some("tcp");
+        }
         let by = path.relays.iter().find(|r| r.holds(local)).map_or(Transport::Udp, Relay::transport);
         Some(by.uri_name())
     }
 }
 
 impl Node {
-    /// A call has sockets, or others than before: `opened`, and `also` on further addresses of this machine.
-    pub(super) fn open_path(&mut self, now: Instant, call: CallId, opened: MediaOpened, also: &[SocketAddr]) {
+    /// A call has sockets, or others than before: `opened`, and `also` on further addresses of this machine; at `tcp` it can be connected to.
+    pub(super) fn open_path(
+        &mut self,
+        now: Instant,
+        call: CallId,
+        opened: MediaOpened,
+        also: &[SocketAddr],
+        tcp: &[SocketAddr],
+    ) {
         if self.setup.system.is_none() || self.setup.config.media.ice == Ice::Off || !self.ua.is_under_way(call) {
             return;
         }
@@ -305,7 +316,10 @@ impl Node {
         let path = self.paths.calls.entry(call).or_default();
         path.hidden |= hidden;
         let sockets: Vec<_> = std::iter::once(opened.rtp).chain(also.iter().copied()).collect();
-        let gone: Vec<_> = path.gatherer.found().iter().map(|l| l.base).filter(|b| !sockets.contains(b)).collect();
+        let stays = |b: &SocketAddr| {
+            sockets.contains(b) || tcp.iter().any(|listens| [*listens, Gatherer::active(*listens)].contains(b))
+        };
+        let gone: Vec<_> = path.gatherer.found().iter().map(|l| l.base).filter(|b| !stays(b)).collect();
         let moved = !gone.is_empty();
         for base in gone {
             path.gatherer.remove(base);
@@ -314,6 +328,7 @@ impl Node {
         for socket in sockets {
             path.gatherer.add_socket(now, socket, &servers, &mut self.rng);
         }
+        tcp.iter().for_each(|listens| path.gatherer.add_tcp(*listens));
         path.gatherer.handle_timeout(now);
         let candidates = path.told();
         self.use_relays(now, call, &relays);
@@ -390,7 +405,8 @@ impl Node {
         }
         // One that is lite never controls (RFC 8445 section 6.1.1).
         let controlling = plan.controlling || plan.remote.lite;
-        let agent = Agent::new(clocks, now, &plan.local, controlling, self.rng.next_u64());
+        let mut agent = Agent::new(clocks, now, &plan.local, controlling, self.rng.next_u64());
+        agent.keep_looking();
         let (local, remote) = (plan.local.clone(), plan.remote.credentials.clone());
         let mut session = Session { agent, local, remote, added: 0 };
         session.add_found(now, &path.shown());

@@ -75,7 +75,26 @@ impl CandidateKind {
     }
 }
 
-/// An address at which an end may be reached: `a=candidate`, over UDP, component 1 (RTP with RTCP multiplexed).
+/// Which end of a TCP connection a candidate is (RFC 6544 section 4.5); `so`, both at once, is passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcpType {
+    /// It connects; its port means nothing.
+    Active,
+    /// It waits to be connected to.
+    Passive,
+}
+
+impl TcpType {
+    /// As `tcptype` has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            TcpType::Active => "active",
+            TcpType::Passive => "passive",
+        }
+    }
+}
+
+/// An address at which an end may be reached: `a=candidate`, over UDP or TCP, component 1 (RTP with RTCP multiplexed).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// The same for candidates of one type, base and server; 1 to 32 characters.
@@ -86,6 +105,8 @@ pub struct Candidate {
     pub addr: SocketAddr,
     /// How it was come by.
     pub kind: CandidateKind,
+    /// Over TCP, and which end; none: over UDP.
+    pub tcp: Option<TcpType>,
 }
 
 impl Candidate {
@@ -97,25 +118,35 @@ impl Candidate {
         let priority = words.next()?.parse().ok().filter(|p| (1..1 << 31).contains(p))?;
         let ip: IpAddr = words.next()?.parse().ok()?;
         let port = words.next()?.parse().ok().filter(|p| *p != 0)?;
-        if component != "1" || !transport.eq_ignore_ascii_case("udp") || words.next()? != "typ" {
+        if component != "1" || words.next()? != "typ" {
             return None;
         }
         let kind = CandidateKind::from_name(words.next()?)?;
+        let tcp = match transport {
+            t if t.eq_ignore_ascii_case("udp") => None,
+            t if t.eq_ignore_ascii_case("tcp") => {
+                let mut names = std::iter::from_fn(|| Some((words.next()?, words.next()?)));
+                let (_, name) = names.find(|(name, _)| *name == "tcptype")?;
+                Some([TcpType::Active, TcpType::Passive].into_iter().find(|t| t.name() == name)?)
+            }
+            _ => return None,
+        };
         let usable = !ip.is_unspecified() && !ip.is_multicast();
-        usable.then(|| Candidate { foundation, priority, addr: SocketAddr::new(ip, port), kind })
+        usable.then(|| Candidate { foundation, priority, addr: SocketAddr::new(ip, port), kind, tcp })
     }
 }
 
 impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Candidate { foundation, priority, addr, kind } = self;
-        write!(f, "{foundation} 1 UDP {priority} {} {} typ {}", addr.ip(), addr.port(), kind.name())?;
-        if *kind == CandidateKind::Host {
-            return Ok(());
+        let Candidate { foundation, priority, addr, kind, tcp } = self;
+        let transport = if tcp.is_some() { "TCP" } else { "UDP" };
+        write!(f, "{foundation} 1 {transport} {priority} {} {} typ {}", addr.ip(), addr.port(), kind.name())?;
+        if *kind != CandidateKind::Host {
+            // Required by the grammar; what it would tell of this end's network is nobody's business (RFC 8828).
+            let nowhere = if addr.is_ipv4() { "0.0.0.0" } else { "::" };
+            write!(f, " raddr {nowhere} rport 9")?;
         }
-        // Required by the grammar; what it would tell of this end's network is nobody's business (RFC 8828).
-        let nowhere = if addr.is_ipv4() { "0.0.0.0" } else { "::" };
-        write!(f, " raddr {nowhere} rport 9")
+        tcp.map_or(Ok(()), |tcp| write!(f, " tcptype {}", tcp.name()))
     }
 }
 
@@ -225,6 +256,11 @@ mod tests {
         let read = Candidate::parse(theirs).unwrap();
         assert_eq!((read.kind, read.addr), (CandidateKind::ServerReflexive, "192.0.2.3:45664".parse().unwrap()));
         assert!(read.to_string().ends_with("typ srflx raddr 0.0.0.0 rport 9"), "{read}");
+        let tcp = "3 1 TCP 1518280447 203.0.113.141 9 typ host tcptype active";
+        assert_eq!(Candidate::parse(tcp).unwrap().to_string(), tcp);
+        let theirs =
+            "4 1 tcp 1518149375 192.0.2.3 4567 typ srflx raddr 10.0.1.1 rport 8998 tcptype passive generation 0";
+        assert_eq!(Candidate::parse(theirs).unwrap().tcp, Some(TcpType::Passive));
     }
 
     #[test]
@@ -233,7 +269,10 @@ mod tests {
             "",
             "1 1 UDP",
             "1 2 UDP 2130706431 203.0.113.141 8998 typ host",
-            "1 1 TCP 2130706431 203.0.113.141 9 typ host tcptype active",
+            "1 1 TCP 2130706431 203.0.113.141 9 typ host",
+            "1 1 TCP 2130706431 203.0.113.141 9 typ host tcptype",
+            "1 1 TCP 2130706431 203.0.113.141 9 typ host tcptype so",
+            "1 1 DCCP 2130706431 203.0.113.141 9 typ host",
             "1 1 UDP 0 203.0.113.141 8998 typ host",
             "1 1 UDP 4294967295 203.0.113.141 8998 typ host",
             "1 1 UDP 2130706431 a5b3.local 8998 typ host",

@@ -6,8 +6,18 @@ use chordial::nat::ice::{Figures, Lanes, Route, is_probe};
 /// Tells everybody how it is seen: under its own address, with a port 10,000 higher.
 pub const STUN: &str = "10.8.0.1:3478";
 
+/// What connects over TCP is known at home by this port, and elsewhere by [`CONNECTED`].
+pub const CONNECTS: u16 = 9;
+pub const CONNECTED: u16 = 50_009;
+
 impl World {
     pub(super) fn media_datagram(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        let other =
+            |addr: SocketAddr, is, then| SocketAddr::new(addr.ip(), if addr.port() == is { then } else { addr.port() });
+        if to.port() == CONNECTS || (self.waits(from) && to.port() != CONNECTED) {
+            return;
+        }
+        let (from, to) = (other(from, CONNECTS, CONNECTED), other(to, CONNECTED, CONNECTS));
         if (self.media_lose)(from, to, bytes) {
             return;
         }
@@ -16,6 +26,12 @@ impl World {
             return self.media_arrives(to, from, &binding(bytes, mapped));
         }
         self.media_arrives(from, to, bytes);
+    }
+
+    /// Connections come there, and none is made from it.
+    fn waits(&self, socket: SocketAddr) -> bool {
+        let host = self.sockets.get(&socket).map(|(host, _)| &self.hosts[*host]);
+        host.is_some_and(|host| host.connectable) && socket.port() % 2 == 1 && socket.port() != CONNECTS
     }
 
     fn media_arrives(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {

@@ -89,6 +89,8 @@ pub struct Host {
     pub media_fails: bool,
     /// A second interface of this machine: calls have a socket there too.
     pub beside: Option<std::net::IpAddr>,
+    /// Its calls can be connected to over TCP. One call at a time.
+    pub connectable: bool,
     /// Sockets are granted only this much later.
     pub media_delay: Duration,
     /// Dead: takes and sends nothing; connections to it are refused.
@@ -408,6 +410,7 @@ impl World {
             log: Vec::new(),
             media_fails: false,
             beside: None,
+            connectable: false,
             media_delay: Duration::ZERO,
             dead: false,
             silent: false,
@@ -609,7 +612,13 @@ impl World {
                 let opened = MediaOpened { rtp, rtcp_port: rtp.port() + 1 };
                 let also: Vec<_> = h.beside.map(|ip| SocketAddr::new(ip, rtp.port())).into_iter().collect();
                 self.sockets.extend(also.iter().map(|socket| (*socket, (host, *call))));
-                Some((h.media_delay, MediaInput::Opened { call: *call, opened, also }))
+                let listens = SocketAddr::new(rtp.ip(), rtp.port() + 1);
+                let tcp: Vec<_> = h.connectable.then_some(listens).into_iter().collect();
+                for listens in &tcp {
+                    let connects = SocketAddr::new(listens.ip(), media::CONNECTS);
+                    self.sockets.extend([*listens, connects].map(|socket| (socket, (host, *call))));
+                }
+                Some((h.media_delay, MediaInput::Opened { call: *call, opened, also, tcp }))
             }
             MediaCommand::Close { call } => {
                 let known = h.open.remove(call);

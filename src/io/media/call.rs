@@ -23,7 +23,7 @@ const EARLY: usize = 8;
 const QUIET: Duration = Duration::from_secs(5);
 
 /// Further sockets of a call, and addresses that it takes packets in clear from.
-const SOCKETS: usize = 16;
+const SOCKETS: usize = 24;
 /// STUN messages reported for each frame.
 const REPORTS: u32 = 32;
 

@@ -7,10 +7,12 @@
 //! Several addresses are tried, each a moment after the one before (as RFC 8305 has it); the first that shows its certificate is taken.
 //! What does not fit into the little that may wait here is dropped, as a full line would: late voice is of no use.
 
+use super::tcp::Connections;
 use crate::stun::Framer;
 use sha2::{Digest, Sha256};
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
@@ -41,6 +43,8 @@ pub(super) enum Wire {
     Udp(UdpSocket),
     /// To this relay.
     Leg(SocketAddr, mpsc::Sender<Vec<u8>>),
+    /// To whoever is connected.
+    Tcp(Rc<Connections>),
 }
 
 impl Wire {
@@ -50,6 +54,7 @@ impl Wire {
             // Past the runtime, which takes a socket for unable to send until it has once been asked: the first words of a call to its
             // relays would be lost.
             Wire::Udp(socket) => socket2::SockRef::from(socket).send_to(bytes, &to.into()),
+            Wire::Tcp(connections) => connections.try_send_to(bytes, to),
             Wire::Leg(relay, _) if *relay != to => Err(io::ErrorKind::AddrNotAvailable.into()),
             Wire::Leg(_, out) => {
                 let sent = out.try_send(padded(bytes));
@@ -58,11 +63,11 @@ impl Wire {
         }
     }
 
-    /// The next datagram; what comes by a leg is read elsewhere.
+    /// The next datagram; what comes by a stream is read elsewhere.
     pub(super) async fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         match self {
             Wire::Udp(socket) => socket.recv_from(buffer).await,
-            Wire::Leg(..) => std::future::pending().await,
+            Wire::Leg(..) | Wire::Tcp(_) => std::future::pending().await,
         }
     }
 }

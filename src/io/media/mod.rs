@@ -19,7 +19,8 @@
 //!
 //! With ICE a call has a socket on each address of this machine. STUN messages that come there are reported, not looked at; the voice,
 //! RTCP and DTLS (told apart by RFC 7983) leave by the way that [`Engine::route`] told last; where [`Engine::second`] told one beside it,
-//! both are probed here, and voice goes by either or both.
+//! both are probed here, and voice goes by either or both. Each of these addresses also takes and makes TCP connections, which are sockets
+//! like the others to all of this.
 //!
 //! Left out until later work: forwarding and mixing.
 
@@ -29,6 +30,7 @@ mod latch;
 mod leg;
 mod ports;
 mod stream;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod way;
@@ -63,6 +65,8 @@ pub struct EngineConfig {
     pub threads: usize,
     /// What calls are encrypted with.
     pub keys: Option<Keys>,
+    /// Calls can be connected to over TCP, for ICE.
+    pub tcp: bool,
 }
 
 /// What signalling agreed on for one call.
@@ -273,7 +277,7 @@ impl Engine {
             .map(|index| Worker::start(index, zero, on_event.clone(), snapshots.clone(), config.keys.clone()))
             .collect::<Result<_, _>>()
             .map_err(EngineError::Thread)?;
-        let ports = Mutex::new(Ports::new(config.bind, config.ports));
+        let ports = Mutex::new(Ports::new(config.bind, config.ports, config.tcp));
         Ok(Engine { ports, rng: Mutex::new(rng), workers, calls: Mutex::default(), snapshots })
     }
 

@@ -1,8 +1,8 @@
-//! Pairs of UDP ports: RTP on an even one, RTCP on the next (RFC 3550 section 11).
+//! Pairs of UDP ports: RTP on an even one, RTCP on the next (RFC 3550 section 11); with ICE, TCP on the next as well.
 
 use super::EngineError;
 use std::io::{Error, ErrorKind};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
 
 /// Tries when the system chooses; each fails only if its neighbour is taken.
@@ -17,6 +17,8 @@ pub struct Local {
     pub rtcp: SocketAddr,
     /// Further ones for both, on other addresses of this machine.
     pub also: Vec<SocketAddr>,
+    /// Where TCP connections are waited for: the port of RTCP on each of these addresses.
+    pub tcp: Vec<SocketAddr>,
 }
 
 /// The sockets of a call.
@@ -24,6 +26,7 @@ pub(super) struct Sockets {
     pub(super) rtp: UdpSocket,
     pub(super) rtcp: UdpSocket,
     pub(super) also: Vec<UdpSocket>,
+    pub(super) tcp: Vec<TcpListener>,
 }
 
 /// Gives out pairs, going round the range so that a port rests before it is used again.
@@ -31,12 +34,13 @@ pub(super) struct Ports {
     bind: IpAddr,
     range: Option<RangeInclusive<u16>>,
     next: u16,
+    tcp: bool,
 }
 
 impl Ports {
-    pub(super) fn new(bind: IpAddr, range: Option<RangeInclusive<u16>>) -> Self {
+    pub(super) fn new(bind: IpAddr, range: Option<RangeInclusive<u16>>, tcp: bool) -> Self {
         let next = range.as_ref().map_or(0, |range| *range.start());
-        Ports { bind, range, next }
+        Ports { bind, range, next, tcp }
     }
 
     pub(super) fn rebind(&mut self, bind: IpAddr) {
@@ -58,8 +62,13 @@ impl Ports {
             let others = beside.iter().filter(|ip| **ip != self.bind);
             // The same port, which a firewall may have been opened for, where it is free.
             sockets.also = others.filter_map(|ip| bind(*ip, rtp.port()).or_else(|_| bind(*ip, 0)).ok()).collect();
-            let also = sockets.also.iter().filter_map(|s| s.local_addr().ok()).collect();
-            let local = Local { rtp, rtcp, also };
+            let also: Vec<_> = sockets.also.iter().filter_map(|s| s.local_addr().ok()).collect();
+            if self.tcp {
+                let at = |voice: &SocketAddr| listener(SocketAddr::new(voice.ip(), voice.port().checked_add(1)?)).ok();
+                sockets.tcp = std::iter::once(&rtp).chain(&also).filter_map(at).collect();
+            }
+            let tcp = sockets.tcp.iter().filter_map(|s| s.local_addr().ok()).collect();
+            let local = Local { rtp, rtcp, also, tcp };
             Ok((local, sockets))
         })
     }
@@ -92,7 +101,7 @@ impl Ports {
                 continue;
             }
             match self.bind(port + 1) {
-                Ok(rtcp) => return Ok(Sockets { rtp, rtcp, also: Vec::new() }),
+                Ok(rtcp) => return Ok(Sockets { rtp, rtcp, also: Vec::new(), tcp: Vec::new() }),
                 Err(error) => failure = error,
             }
         }
@@ -100,7 +109,8 @@ impl Ports {
     }
 
     fn pair(&self, port: u16) -> Result<Sockets, Error> {
-        Ok(Sockets { rtp: self.bind(port)?, rtcp: self.bind(port.saturating_add(1))?, also: Vec::new() })
+        let (rtp, rtcp) = (self.bind(port)?, self.bind(port.saturating_add(1))?);
+        Ok(Sockets { rtp, rtcp, also: Vec::new(), tcp: Vec::new() })
     }
 
     fn bind(&self, port: u16) -> Result<UdpSocket, Error> {
@@ -114,6 +124,13 @@ fn bind(ip: IpAddr, port: u16) -> Result<UdpSocket, Error> {
     Ok(socket)
 }
 
+/// On a port that no voice socket of the call has: addresses tell them apart.
+fn listener(at: SocketAddr) -> Result<TcpListener, Error> {
+    let listener = TcpListener::bind(at)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,7 +139,7 @@ mod tests {
 
     #[test]
     fn pairs_are_even_and_next_to_each_other() {
-        let mut ports = Ports::new(LOOPBACK, None);
+        let mut ports = Ports::new(LOOPBACK, None, false);
         let pairs: Vec<_> = (0..20).map(|_| ports.open(&[]).unwrap()).collect();
         for (local, _) in &pairs {
             assert!(local.rtp.port().is_multiple_of(2));
@@ -131,9 +148,20 @@ mod tests {
     }
 
     #[test]
+    fn connections_come_to_the_port_after_the_voice() {
+        let (local, sockets) = Ports::new(LOOPBACK, None, true).open(&[]).unwrap();
+        assert_eq!(local.tcp, [SocketAddr::new(LOOPBACK, local.rtp.port() + 1)]);
+        assert!(std::net::TcpStream::connect(local.tcp[0]).is_ok());
+        drop(sockets);
+        let without = Ports::new(LOOPBACK, None, false).open(&[]).unwrap().0;
+        assert_eq!(without.tcp, []);
+        assert!(std::net::TcpStream::connect(SocketAddr::new(LOOPBACK, without.rtp.port() + 1)).is_err());
+    }
+
+    #[test]
     fn a_range_is_kept_to_and_runs_out() {
-        let free = Ports::new(LOOPBACK, None).open(&[]).unwrap().0.rtp.port();
-        let mut ports = Ports::new(LOOPBACK, Some(free - 1..=free + 1));
+        let free = Ports::new(LOOPBACK, None, false).open(&[]).unwrap().0.rtp.port();
+        let mut ports = Ports::new(LOOPBACK, Some(free - 1..=free + 1), false);
         let (local, held) = ports.open(&[]).unwrap();
         assert_eq!(local.rtp.port(), free);
         let error = ports.open(&[]).err().unwrap().to_string();

@@ -3,11 +3,12 @@
 use super::call::{Call, Port, Socket};
 use super::leg::{Leg, Wire};
 use super::ports::Sockets;
+use super::tcp::{Connections, Take};
 use super::{CallStats, Event, OnEvent, Snapshots, Voice, clock, lock};
 use crate::core::{Instant, Rng};
 use crate::io::audio::{Sink, Source};
 use crate::media::session::FRAME;
-use crate::nat::ice::{Route, Second};
+use crate::nat::ice::{Gatherer, Route, Second};
 use crate::secure::Keys;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::net::UdpSocket;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, LocalSet};
 
@@ -217,6 +218,7 @@ impl Loop {
                 let read = |(socket, port)| read(socket, port, id, self.calls.clone(), self.on_event.clone());
                 let readers = all.map(|s| tokio::task::spawn_local(read(s)).abort_handle());
                 self.readers.entry(id).or_default().extend(readers);
+                let also = also.into_iter().chain(self.connectable(id, sockets.tcp)).collect();
                 let mut calls = self.calls.borrow_mut();
                 match calls.get_mut(&id) {
                     Some(call) => call.reopened(rtp, rtcp, also),
@@ -231,6 +233,35 @@ impl Loop {
                 }
             }
         }
+    }
+
+    /// For each of these two more sockets of a call: for connections that come there, and for those made from the same address.
+    fn connectable(&mut self, id: u64, listeners: Vec<std::net::TcpListener>) -> Vec<Socket> {
+        let (calls, on_event) = (&self.calls, &self.on_event);
+        let readers = self.readers.entry(id).or_default();
+        let take = |local: SocketAddr| -> Take {
+            let (calls, on_event) = (calls.clone(), on_event.clone());
+            Rc::new(move |from, packet: &[u8]| {
+                let mut events = Vec::new();
+                if let Some(call) = calls.borrow_mut().get_mut(&id) {
+                    call.receive(clock::now(), Port::Rtp(local), from, packet, &mut events);
+                }
+                tell(&on_event, events);
+            })
+        };
+        let mut sockets = Vec::new();
+        for listener in listeners {
+            let polled = listener.local_addr().and_then(|local| Ok((local, TcpListener::from_std(listener)?)));
+            let Ok((local, listener)) = polled else { continue };
+            let from = Gatherer::active(local);
+            let (taken, listen) = Connections::taken(listener, take(local));
+            let (made, dial) = Connections::made(from, take(from));
+            readers.push(tokio::task::spawn_local(listen).abort_handle());
+            readers.push(tokio::task::spawn_local(dial).abort_handle());
+            sockets.push(Socket { local, socket: Rc::new(Wire::Tcp(taken)) });
+            sockets.push(Socket { local: from, socket: Rc::new(Wire::Tcp(made)) });
+        }
+        sockets
     }
 
     /// A leg to a relay, until it ends or the call does.

@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::server::Acceptor;
+use tokio_rustls::rustls::server::{Acceptor, ClientHello};
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 /// Most connections, and most of one source.
@@ -112,7 +112,7 @@ pub(super) async fn accept(
                 Ok(Ok(1)) if first[0] == HANDSHAKE => {
                     let hello = timeout(BEGIN, LazyConfigAcceptor::new(Acceptor::default(), stream)).await;
                     let Ok(Ok(begun)) = hello else { return };
-                    if Incoming::is_ours(&begun.client_hello()) {
+                    if !is_turn(&begun.client_hello()) && Incoming::is_ours(&begun.client_hello()) {
                         // Those who take links count them by bounds of their own.
                         drop(counted);
                         if let Some(links) = doors.links {
@@ -130,6 +130,11 @@ pub(super) async fn accept(
             }
         });
     }
+}
+
+/// It names TURN (RFC 7443 section 3), whatever else beside it: coturn's client names HTTP too.
+fn is_turn(hello: &ClientHello<'_>) -> bool {
+    hello.alpn().is_some_and(|mut names| names.any(|name| name == b"stun.turn"))
 }
 
 /// One connection, counted until it ends.

@@ -1,8 +1,9 @@
 //! One ICE session. See the module above.
 
+use super::recheck::Recheck;
 use super::{Clocks, Datagram, Local, probe};
 use crate::core::Instant;
-use crate::sdp::ice::{self, CandidateKind, Credentials};
+use crate::sdp::ice::{self, CandidateKind, Credentials, TcpType};
 use is::stun::{StunMessage, StunPacket};
 use is::{IceAgent, IceAgentEvent, IceCreds, Protocol};
 use std::collections::{BTreeMap, VecDeque};
@@ -28,6 +29,9 @@ const DEFERENCE: Duration = Duration::from_secs(3);
 /// Silence that ends consent (RFC 7675 section 5.1).
 const CONSENT: Duration = Duration::from_secs(30);
 
+/// Port of what connects over TCP (RFC 6544 section 4.5), and name of the end here of all connections made from one address.
+pub(super) const ACTIVE: u16 = 9;
+
 /// Which way media take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair {
@@ -41,6 +45,8 @@ pub struct Pair {
     pub remote_kind: CandidateKind,
     /// A NAT stands between: the other end sees another address than `local`, or is seen under another than it has.
     pub translated: bool,
+    /// Over TCP.
+    pub tcp: bool,
 }
 
 impl Pair {
@@ -87,6 +93,7 @@ enum Told {
 pub struct Agent {
     ice: IceAgent,
     clocks: Clocks,
+    tie_breaker: u64,
     /// How the other end sees us, by our address and its, and when it said so last.
     mapped: BTreeMap<(SocketAddr, SocketAddr), (SocketAddr, Instant)>,
     /// A pair that the crate has chosen for an answer of long ago: it counts when it answers.
@@ -96,6 +103,8 @@ pub struct Agent {
     heard: Instant,
     /// What was told of the silence.
     told: Told,
+    /// Checks of what has been given up, while the way leads through a relay; where they are wanted.
+    recheck: Option<Recheck>,
     /// When a check is due.
     due: Option<Instant>,
     out: VecDeque<Output>,
@@ -104,27 +113,27 @@ pub struct Agent {
 impl Agent {
     /// Begins. The offerer is `controlling`; `tie_breaker` decides when both say they are.
     pub fn new(clocks: Clocks, now: Instant, local: &Credentials, controlling: bool, tie_breaker: u64) -> Agent {
-        let mut ice = IceAgent::new(creds(local));
-        ice.set_controlling(controlling);
-        ice.set_control_tie_breaker(tie_breaker);
-        ice.set_timing_advance(PACE);
-        ice.set_initial_stun_rto(CHECK.0);
-        ice.set_max_stun_rto(CHECK.1);
-        ice.set_max_stun_retransmits(CHECKS);
-        ice.set_max_candidate_pairs(PAIRS);
+        let ice = session(creds(local), controlling, tie_breaker);
         let mut agent = Agent {
             ice,
             clocks,
+            tie_breaker,
             mapped: BTreeMap::new(),
             stale: None,
             selected: None,
             heard: now,
             told: Told::Nothing,
+            recheck: None,
             due: None,
             out: VecDeque::new(),
         };
         agent.handle_timeout(now);
         agent
+    }
+
+    /// A way that needs no relay is looked for as long as the chosen one needs one.
+    pub fn keep_looking(&mut self) {
+        self.recheck.get_or_insert_default();
     }
 
     /// The other end's credentials and candidates, as its description says.
@@ -143,26 +152,58 @@ impl Agent {
             }
             let (kind, foundation) = (kind_of(candidate.kind), candidate.foundation.clone());
             let (priority, addr) = (candidate.priority, candidate.addr);
-            let parts = is::Candidate::from_parts(foundation, 1, Protocol::Udp, priority, addr, kind, None, None, None);
+            let protocol = match candidate.tcp {
+                None => Protocol::Udp,
+                Some(TcpType::Passive) => Protocol::Tcp,
+                // Whoever connects is seen when it does.
+                Some(TcpType::Active) => continue,
+            };
+            self.forget_guess(candidate);
+            let parts = is::Candidate::from_parts(foundation, 1, protocol, priority, addr, kind, None, None, None);
             self.ice.add_remote_candidate(parts);
         }
+        self.look_again(now);
         self.handle_timeout(now);
+    }
+
+    /// A check overtook the word of where it came from: the address was taken for a peer-reflexive one, which counts for more than a
+    /// relay's does, and the crate keeps the pair that counts for more. So a pair by a relay would stand above all that lead straight.
+    fn forget_guess(&mut self, told: &ice::Candidate) {
+        let guessed = |c: &is::Candidate| {
+            c.kind() == is::CandidateKind::PeerReflexive && c.addr() == told.addr && is_tcp(c) == told.tcp.is_some()
+        };
+        let guess = self.ice.remote_candidates().find(guessed);
+        if let Some(guess) = guess.filter(|c| c.prio() > told.priority) {
+            self.ice.invalidate_candidate(&guess);
+        }
+    }
+
+    fn look_again(&mut self, now: Instant) {
+        if let Some(recheck) = &mut self.recheck {
+            recheck.look_soon(now);
+        }
     }
 
     /// A candidate of ours.
     pub fn add_local(&mut self, now: Instant, local: &Local) {
         if self.ice.local_candidates().count() < CANDIDATES
-            && let Some(made) = candidate(local.told.kind, local.told.addr, local.base)
+            && let Some(made) = candidate(local.told.kind, local.told.addr, local.base, local.told.tcp)
         {
             self.ice.add_local_candidate(made);
         }
+        self.look_again(now);
         self.handle_timeout(now);
     }
 
     /// A STUN message came to one of our addresses; false when it is not of this session.
     pub fn handle(&mut self, now: Instant, local: SocketAddr, from: SocketAddr, datagram: &[u8]) -> bool {
         let Ok(message) = StunMessage::parse(datagram) else { return false };
-        let packet = StunPacket { proto: Protocol::Udp, source: from, destination: local, message };
+        let proto = if self.has_tcp(local) { Protocol::Tcp } else { Protocol::Udp };
+        let packet = StunPacket { proto, source: from, destination: local, message };
+        if let Some(recheck) = self.recheck.as_mut().filter(|r| r.is_answer(&packet)) {
+            recheck.handle(self.clocks.system(now), packet);
+            return true;
+        }
         if !self.ice.handle_packet(self.clocks.system(now), packet) {
             return false;
         }
@@ -186,6 +227,10 @@ impl Agent {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.ice.handle_timeout(self.clocks.system(now));
         self.drain(now);
+        if let Some(recheck) = &mut self.recheck {
+            recheck.handle_timeout(now, self.clocks, &self.ice, self.tie_breaker);
+            self.out.extend(std::iter::from_fn(|| recheck.poll_send()).map(Output::Send));
+        }
         if self.told == Told::Nothing && self.silence_due() <= now {
             self.told = Told::Silent;
             self.out.push_back(Output::Silent);
@@ -203,7 +248,8 @@ impl Agent {
             Told::Silent => Some(self.heard + CONSENT),
             Told::Expired => None,
         };
-        self.due.into_iter().chain(silence).min()
+        let recheck = self.recheck.as_ref().and_then(Recheck::poll_timeout);
+        self.due.into_iter().chain(silence).chain(recheck).min()
     }
 
     /// The next thing to do.
@@ -253,7 +299,15 @@ impl Agent {
     fn select(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr) {
         let pair = self.pair(local, remote);
         (self.selected, self.heard, self.told, self.stale) = (Some(pair), now, Told::Nothing, None);
+        if let Some(recheck) = &mut self.recheck {
+            recheck.on_selected(now, pair.tcp || pair.relays().next().is_some());
+        }
         self.out.push_back(Output::Selected(pair));
+    }
+
+    /// An address of ours is one for TCP.
+    fn has_tcp(&self, local: SocketAddr) -> bool {
+        self.ice.local_candidates().any(|c| c.addr() == local && c.kind() == is::CandidateKind::Host && is_tcp(&c))
     }
 
     fn pair(&self, local: SocketAddr, remote: SocketAddr) -> Pair {
@@ -261,27 +315,77 @@ impl Agent {
         let local_kind = if relayed { CandidateKind::Relayed } else { CandidateKind::Host };
         let theirs = self.ice.remote_candidates().filter(|c| c.addr() == remote).max_by_key(is::Candidate::prio);
         let remote_kind = theirs.map_or(CandidateKind::PeerReflexive, |c| ours(c.kind()));
-        let mapped = self.mapped.get(&(local, remote)).is_some_and(|(m, _)| *m != local);
-        let seen = matches!(remote_kind, CandidateKind::ServerReflexive | CandidateKind::PeerReflexive);
-        Pair { local, remote, local_kind, remote_kind, translated: mapped || seen }
+        let (tcp, mapped) = (self.has_tcp(local), self.mapped.get(&(local, remote)).map(|(mapped, _)| *mapped));
+        let translated = match tcp {
+            // Whoever connects does so from any port: only other hosts count.
+            true => {
+                let told = |c: is::Candidate| c.kind() == is::CandidateKind::Host && c.addr().ip() == remote.ip();
+                mapped.is_some_and(|m| m.ip() != local.ip()) || !self.ice.remote_candidates().any(told)
+            }
+            false => {
+                let seen = matches!(remote_kind, CandidateKind::ServerReflexive | CandidateKind::PeerReflexive);
+                mapped.is_some_and(|m| m != local) || seen
+            }
+        };
+        Pair { local, remote, local_kind, remote_kind, translated, tcp }
     }
 }
 
+/// A session of the crate's, with our timing.
+pub(super) fn session(local: IceCreds, controlling: bool, tie_breaker: u64) -> IceAgent {
+    let mut ice = IceAgent::new(local);
+    ice.set_controlling(controlling);
+    ice.set_control_tie_breaker(tie_breaker);
+    ice.set_timing_advance(PACE);
+    ice.set_initial_stun_rto(CHECK.0);
+    ice.set_max_stun_rto(CHECK.1);
+    ice.set_max_stun_retransmits(CHECKS);
+    ice.set_max_candidate_pairs(PAIRS);
+    ice.set_local_preference(local_preference);
+    ice
+}
+
+/// Over TCP by who connects, that end first (RFC 6544 section 4.2). By the type preferences of the crate what is straight over TCP comes after
+/// all that is over UDP and straight, and before relays.
+fn local_preference(candidate: &is::Candidate, same: usize) -> u32 {
+    let plain = is::default_local_preference(candidate, same);
+    let first = match (is_tcp(candidate), candidate.addr().port()) {
+        (false, _) => return plain,
+        (true, ACTIVE) => 6,
+        (true, _) => 4,
+    };
+    first << 13 | plain & 0x1fff
+}
+
+fn is_tcp(candidate: &is::Candidate) -> bool {
+    candidate.proto() == Protocol::Tcp
+}
+
 /// How the other end is told of a candidate of ours; `same` others of its kind and family came before it.
-pub(super) fn describe(kind: CandidateKind, addr: SocketAddr, base: SocketAddr, same: usize) -> Option<ice::Candidate> {
-    let made = candidate(kind, addr, base)?;
+pub(super) fn describe(
+    kind: CandidateKind,
+    addr: SocketAddr,
+    base: SocketAddr,
+    tcp: Option<TcpType>,
+    same: usize,
+) -> Option<ice::Candidate> {
+    let made = candidate(kind, addr, base, tcp)?;
     let line = made.to_sdp_string();
     let foundation = line.trim_start_matches("candidate:").split(' ').next()?.to_owned();
     // Type preference, local preference, component (RFC 8445 section 5.1.2.1): the middle is what the agent will count by.
-    let priority = made.prio() & 0xff00_00ff | is::default_local_preference(&made, same) << 8;
-    Some(ice::Candidate { foundation, priority, addr, kind })
+    let priority = made.prio() & 0xff00_00ff | local_preference(&made, same) << 8;
+    Some(ice::Candidate { foundation, priority, addr, kind, tcp })
 }
 
 pub(super) fn is_loopback(addr: SocketAddr) -> bool {
     addr.ip().to_canonical().is_loopback()
 }
 
-fn candidate(kind: CandidateKind, addr: SocketAddr, base: SocketAddr) -> Option<is::Candidate> {
+fn candidate(kind: CandidateKind, addr: SocketAddr, base: SocketAddr, tcp: Option<TcpType>) -> Option<is::Candidate> {
+    if tcp.is_some() {
+        // Nothing else over TCP is gathered.
+        return is::Candidate::host(addr, Protocol::Tcp).ok();
+    }
     let udp = Protocol::Udp;
     let made = match kind {
         CandidateKind::Host => is::Candidate::host(addr, udp),

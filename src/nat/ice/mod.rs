@@ -4,6 +4,7 @@
 //! | file | what |
 //! |---|---|
 //! | `agent` | the checks, by the agent of the crate `is`; its clock is the system's, ours starts anywhere |
+//! | `recheck` | what was given up, again, while the way leads through a relay |
 //! | `gather` | addresses of ours as STUN servers see them |
 //! | `relay` | an address of a relay that is a call's for a while |
 //! | `probe` | the STUN messages that ICE sends besides its checks (RFC 8489) |
@@ -14,7 +15,10 @@
 //! controlling end names the first pair that works and names a better one when that works too, so that voice begins early and
 //! moves without a gap; a controlled end takes the best of those named.
 //!
-//! Left out: candidates over TCP (RFC 6544), host candidates under mDNS names, an ice-lite role of our own.
+//! Over TCP (RFC 6544) each address of this machine connects and waits to be connected to; a connection is known by the address that waits
+//! here, or by port 9 of that from which it was made, and by the other end's. Who carries packets frames them (RFC 4571).
+//!
+//! Left out: server-reflexive candidates over TCP and simultaneous opens (NATs rarely let them through), host candidates under mDNS names, an ice-lite role of our own.
 
 mod agent;
 mod echo;
@@ -23,6 +27,7 @@ mod lanes;
 #[cfg(test)]
 mod lanes_tests;
 mod probe;
+mod recheck;
 mod relay;
 #[cfg(test)]
 mod tests;

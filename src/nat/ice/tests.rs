@@ -30,7 +30,7 @@ fn end(clocks: Clocks, seed: u64, controlling: bool, locals: &[(CandidateKind, &
     let mut agent = Agent::new(clocks, Instant::ZERO, &credentials, controlling, seed);
     let mut made = Vec::new();
     for (n, (kind, addr, base)) in locals.iter().enumerate() {
-        let told = agent::describe(*kind, at(addr), at(base), n).unwrap();
+        let told = agent::describe(*kind, at(addr), at(base), None, n).unwrap();
         made.push(Local { base: at(base), told });
     }
     for local in &made {
@@ -110,6 +110,8 @@ fn two_hosts_find_each_other_at_once() {
 struct Router {
     outside: &'static str,
     symmetric: bool,
+    /// Lets in what comes from a host that was sent to, whatever the port.
+    by_host: bool,
     made: Vec<(SocketAddr, SocketAddr, SocketAddr)>,
     port: u16,
 }
@@ -127,9 +129,10 @@ impl Router {
         outside
     }
 
-    /// Filters by address and port.
+    /// Filters by address and port, or by address.
     fn inside(&self, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
-        self.made.iter().find(|(_, t, o)| *t == from && *o == to).map(|(f, ..)| *f)
+        let known = |t: SocketAddr| t == from || self.by_host && t.ip() == from.ip();
+        self.made.iter().find(|(_, t, o)| known(*t) && *o == to).map(|(f, ..)| *f)
     }
 }
 
@@ -147,7 +150,7 @@ fn translate(routers: &mut [Router; 2], n: usize, d: &Datagram) -> Option<(Socke
 
 fn routers(symmetric: [bool; 2]) -> [Router; 2] {
     let [a, b] = symmetric;
-    let router = |outside, symmetric| Router { outside, symmetric, made: Vec::new(), port: 30_000 };
+    let router = |outside, symmetric| Router { outside, symmetric, by_host: false, made: Vec::new(), port: 30_000 };
     [router("203.0.113.1", a), router("203.0.113.2", b)]
 }
 
@@ -197,13 +200,70 @@ fn two_symmetric_ones_need_a_relay() {
     assert!(ends.iter().any(|e| e.selected.last().unwrap().local_kind == RELAY));
 }
 
+/// The check by the relay comes before the word that it is one.
+#[test]
+fn a_relay_that_is_heard_before_it_is_told_of_outranks_nothing() {
+    let mut routers = routers([false, false]);
+    routers.iter_mut().for_each(|r| r.by_host = true);
+    let mut ends = behind(&mut routers, true);
+    for controlling in [true, false] {
+        let clocks = clocks();
+        for (n, end) in ends.iter_mut().enumerate() {
+            end.agent = Agent::new(clocks, Instant::ZERO, &end.credentials, (n == 0) == controlling, n as u64);
+            end.locals.iter().for_each(|local| end.agent.add_local(Instant::ZERO, local));
+            end.selected.clear();
+        }
+        let (mut now, whole) = (Instant::ZERO, [described(&ends[1]), described(&ends[0])]);
+        let first = Ice { candidates: whole[0].candidates[..1].to_vec(), ..whole[0].clone() };
+        ends[0].agent.set_remote(now, &first);
+        ends[1].agent.set_remote(now, &whole[1]);
+        run(&mut ends, &mut now, MS * 120, &mut |n, d| translate(&mut routers, n, d));
+        ends[0].agent.add_remote(now, &whole[0].candidates[1..]);
+        run(&mut ends, &mut now, MS * 3000, &mut |n, d| translate(&mut routers, n, d));
+        for end in &ends {
+            let pair = end.selected.last().expect("a way");
+            assert_eq!((pair.local_kind, pair.remote_kind), (HOST, SRFLX), "{:?}", end.selected);
+        }
+    }
+}
+
+#[test]
+fn a_way_that_works_only_later_takes_the_place_of_a_relay() {
+    for (seconds, lossy) in [(12, false), (40, false), (300, true)] {
+        let mut routers = routers([false, false]);
+        let mut ends = behind(&mut routers, true);
+        ends.iter_mut().for_each(|end| end.agent.keep_looking());
+        let mut now = Instant::ZERO;
+        let straight =
+            |d: &Datagram| !d.to.ip().to_string().starts_with("198.") && !d.local.to_string().starts_with("198.");
+        let mut rng = Rng::from_seed(seconds);
+        // Voice has one way or another all the time: no silence.
+        run(&mut ends, &mut now, MS * 1000 * seconds as u32, &mut |n, d| {
+            translate(&mut routers, n, d).filter(|_| !straight(d))
+        });
+        for end in &ends {
+            let pair = end.selected.last().expect("by a relay");
+            assert!([pair.local_kind, pair.remote_kind].contains(&RELAY), "{pair:?}");
+        }
+        run(&mut ends, &mut now, MS * 121_000, &mut |n, d| {
+            let lost = lossy && straight(d) && rng.next_u64().is_multiple_of(3);
+            translate(&mut routers, n, d).filter(|_| !lost)
+        });
+        for end in &ends {
+            let pair = end.selected.last().expect("a way");
+            assert_eq!((pair.local_kind, pair.remote_kind), (HOST, SRFLX), "{:?}", end.selected);
+            assert!(lossy || end.events.is_empty(), "{:?}", end.events);
+        }
+    }
+}
+
 #[test]
 fn candidates_that_come_later_bring_a_better_way() {
     let mut ends = pair(&[(RELAY, "198.51.100.1:50001", "10.0.0.1:4000")], &[(HOST, "10.0.0.2:5000", "10.0.0.2:5000")]);
     let mut now = Instant::ZERO;
     run(&mut ends, &mut now, MS * 300, &mut plain);
     assert_eq!(ends[0].selected.last().expect("by the relay").local_kind, RELAY);
-    let told = agent::describe(HOST, at("10.0.0.1:4000"), at("10.0.0.1:4000"), 0).unwrap();
+    let told = agent::describe(HOST, at("10.0.0.1:4000"), at("10.0.0.1:4000"), None, 0).unwrap();
     ends[0].agent.add_local(now, &Local { base: at("10.0.0.1:4000"), told: told.clone() });
     ends[1].agent.add_remote(now, &[told]);
     run(&mut ends, &mut now, MS * 300, &mut plain);
@@ -286,4 +346,99 @@ fn a_socket_is_told_how_it_is_seen() {
     let kinds: Vec<_> = gatherer.candidates().iter().map(|c| (c.kind, c.addr)).collect();
     assert_eq!(kinds, [(HOST, local), (SRFLX, at("203.0.113.1:30001"))]);
     assert_eq!(gatherer.poll_timeout(), None);
+}
+
+#[test]
+fn a_socket_that_no_server_has_told_anything_goes_on_asking() {
+    let (mut gatherer, mut rng) = (Gatherer::default(), Rng::from_seed(4));
+    let (local, servers) = (at("192.168.1.2:4000"), [at("198.51.100.1:3478"), at("198.51.100.2:3478")]);
+    gatherer.add_socket(Instant::ZERO, local, &servers, &mut rng);
+    gatherer.add_socket(Instant::ZERO, local, &servers, &mut rng);
+    let mut sent = Vec::new();
+    while let Some(due) = gatherer.poll_timeout().filter(|due| *due < Instant::ZERO + MS * 600_000) {
+        gatherer.handle_timeout(due);
+        sent.extend(std::iter::from_fn(|| gatherer.poll_output()).map(|d| (due, d)));
+    }
+    assert!((40..60).contains(&sent.len()), "{}", sent.len());
+    let (due, asked) = sent.last().unwrap();
+    let mut answer = vec![1, 1, 0, 12];
+    answer.extend_from_slice(&asked.bytes[4..20]);
+    answer.extend_from_slice(&[0, 0x20, 0, 8, 0, 1, 0x54, 0x23, 203 ^ 0x21, 0x12, 113 ^ 0xa4, 1 ^ 0x42]);
+    assert!(gatherer.handle(local, asked.to, &answer));
+    // Of the other server nothing more is wanted.
+    gatherer.handle_timeout(*due + MS * 40_000);
+    assert_eq!((gatherer.poll_output(), gatherer.poll_timeout()), (None, None));
+}
+
+/// Each also connects and can be connected to.
+fn connectable(end: &mut End, listens: &str) {
+    let mut gatherer = Gatherer::default();
+    gatherer.add_tcp(at(listens));
+    for local in gatherer.found() {
+        end.agent.add_local(Instant::ZERO, local);
+        end.locals.push(local.clone());
+    }
+}
+
+/// A connection leaves from any port of its address, here 50009, and is known as port 9; `udp`: whether that passes.
+fn connects(d: &Datagram, udp: bool) -> Option<(SocketAddr, SocketAddr)> {
+    let port =
+        |addr: SocketAddr, from, to| SocketAddr::new(addr.ip(), if addr.port() == from { to } else { addr.port() });
+    let tcp = d.local.port() == 9 || d.to.port() == 50009;
+    // Nobody waits at what only connects; who waits calls nobody.
+    let waits = d.to.port() == 9 || (!tcp && d.local.port() % 2 == 1);
+    (!waits && (tcp || udp)).then(|| (port(d.local, 9, 50009), port(d.to, 50009, 9)))
+}
+
+#[test]
+fn where_no_udp_passes_the_way_is_straight_over_tcp() {
+    for (controlling, relay) in [(0, false), (1, false), (0, true), (1, true)] {
+        let (a, b) = ("10.0.0.1:4000", "10.0.0.2:5000");
+        let (mut locals, clocks) = ([vec![(HOST, a, a)], vec![(HOST, b, b)]], clocks());
+        if relay {
+            locals[0].push((RELAY, "198.51.100.1:50002", a));
+        }
+        let mut ends = [0, 1].map(|n| end(clocks, n as u64 + 1, n == controlling, &locals[n]));
+        connectable(&mut ends[0], "10.0.0.1:4001");
+        connectable(&mut ends[1], "10.0.0.2:5001");
+        let ices = [described(&ends[1]), described(&ends[0])];
+        for (end, ice) in ends.iter_mut().zip(&ices) {
+            let lines: Vec<_> = ice.candidates.iter().map(|c| c.to_string()).collect();
+            assert_eq!(lines.iter().filter(|l| l.contains(" TCP ") && l.contains(" tcptype ")).count(), 2, "{lines:?}");
+            let read = lines.iter().flat_map(|line| ice_candidate(line)).collect();
+            end.agent.keep_looking();
+            end.agent.set_remote(Instant::ZERO, &Ice { candidates: read, ..ice.clone() });
+        }
+        let mut now = Instant::ZERO;
+        let relayed = |d: &Datagram| [d.local, d.to].iter().any(|a| a.to_string().starts_with("198."));
+        run(&mut ends, &mut now, MS * 30_000, &mut |_, d| connects(d, relayed(d)));
+        for (end, ip) in ends.iter().zip(["10.0.0.2", "10.0.0.1"]) {
+            let pair = end.selected.last().expect("a way");
+            assert!(pair.tcp && !pair.translated && pair.remote.ip().to_string() == ip, "{pair:?}");
+            assert!(end.events.is_empty(), "consent: {:?}", end.events);
+        }
+        let [here, there] = [0, 1].map(|n| *ends[n].selected.last().unwrap());
+        assert_ne!(here.local.port() == 9, there.local.port() == 9, "one connection: {here:?} {there:?}");
+        // When UDP passes after all, it wins.
+        run(&mut ends, &mut now, MS * 70_000, &mut |_, d| connects(d, true));
+        assert!(ends.iter().all(|end| !end.selected.last().unwrap().tcp));
+    }
+}
+
+#[test]
+fn over_tcp_comes_after_udp_and_who_connects_comes_first() {
+    let mut gatherer = Gatherer::default();
+    gatherer.add_tcp(at("10.0.0.1:4001"));
+    gatherer.add_socket(Instant::ZERO, at("10.0.0.1:4000"), &[], &mut Rng::from_seed(1));
+    gatherer.add_relayed(at("198.51.100.1:50001"), at("10.0.0.1:4000"));
+    let mut candidates = gatherer.candidates();
+    candidates.sort_by_key(|c| std::cmp::Reverse(c.priority));
+    let lines: Vec<_> =
+        candidates.iter().map(|c| c.to_string().split(' ').skip(2).collect::<Vec<_>>().join(" ")).collect();
+    let ends =
+        ["4000 typ host", "9 typ host tcptype active", "4001 typ host tcptype passive", "relay raddr 0.0.0.0 rport 9"];
+    assert!(lines.iter().zip(ends).all(|(line, end)| line.ends_with(end)), "{lines:?}");
+    // Type 90, direction 6 and 4 (RFC 6544 section 4.2).
+    let preferences = candidates[1..3].iter().map(|c| (c.priority >> 24, c.priority >> 21 & 7));
+    assert_eq!(preferences.collect::<Vec<_>>(), [(90, 6), (90, 4)]);
 }

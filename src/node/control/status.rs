@@ -331,7 +331,7 @@ pub struct CallReport {
     pub rtt_ms: Option<f64>,
     /// The voice's way: `direct`, `srflx` (direct, through a NAT) or `relay HOST`.
     pub path: String,
-    /// What carries it away from this end: `udp`; to a relay also `tls`. Empty where ICE has no part.
+    /// What carries it away from this end: `udp`, `tcp`; to a relay also `tls`. Empty where ICE has no part.
     #[serde(default)]
     pub transport: String,
     /// Protection of the voice: `dtls-srtp` with keys that the other end's device signed for; `dtls-srtp-unverified` where nobody
