@@ -25,6 +25,7 @@ mod phones;
 mod power;
 mod process;
 mod program;
+mod provider;
 mod ring;
 mod sipsak;
 mod tap;

@@ -602,7 +602,7 @@ fn a_standard_phone_calls_and_is_called_abroad() {
     world.ask(0, Command::PhoneAdd { user: "desk".into(), label: String::new(), password: "secret".into() }).unwrap();
     know(&mut world, 0, 2, RingRight::Ask);
     let registrar = world.hosts[0].sip;
-    let phone = world.plain("desk", "secret", registrar, |c| c.account.domain = "a.office".into());
+    let phone = world.plain("desk", "secret", registrar, |c| c.phone.domain = "a.office".into());
     world.run(seconds(3));
     // The phone dials an address; its node proves it by the adapter's certificate.
     talk(&mut world, phone, "sip:ben@b.office", 2, false);

@@ -74,7 +74,7 @@ fn digits_reach_the_media() {
 #[test]
 fn an_agreed_duration_ends_the_call() {
     let mut world = World::ring(4, &["alice", "bob"]);
-    let call = Command::Call { target: "bob".into(), play: None, record: None, duration: Some(3.0) };
+    let call = Command::Call { target: "bob".into(), play: None, record: None, duration: Some(3.0), account: None };
     let request = world.command(0, call);
     world.until_ringing_at(1);
     world.answer(1);
@@ -261,8 +261,12 @@ fn commands_that_fit_no_call_are_told_so() {
     let mut world = World::ring(19, &["alice", "bob"]);
     assert!(world.ask(0, Command::Hangup { call: None }).is_err());
     assert!(world.ask(0, Command::Answer { call: Some(7) }).is_err());
-    assert!(world.ask(0, Command::Call { target: "".into(), play: None, record: None, duration: None }).is_err());
-    let wrong = Command::Call { target: "bob".into(), play: None, record: None, duration: Some(-1.0) };
+    assert!(
+        world
+            .ask(0, Command::Call { target: "".into(), play: None, record: None, duration: None, account: None })
+            .is_err()
+    );
+    let wrong = Command::Call { target: "bob".into(), play: None, record: None, duration: Some(-1.0), account: None };
     assert!(world.ask(0, wrong).is_err());
 }
 

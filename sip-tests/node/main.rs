@@ -6,6 +6,7 @@
 mod raw;
 mod world;
 
+mod accounts;
 mod adapters;
 mod addresses;
 mod between;
@@ -31,6 +32,7 @@ mod people;
 mod phone_mode;
 mod phones;
 mod records;
+mod redirect;
 mod relays;
 mod requests;
 mod security;

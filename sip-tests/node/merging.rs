@@ -90,8 +90,10 @@ fn until_moved(world: &mut World, hosts: &[usize]) {
 /// A call of three seconds that is answered by itself.
 fn calls(world: &mut World, from: usize, target: &str, whom: usize) {
     let before = world.hosts[whom].ended().len();
-    let request =
-        world.command(from, Command::Call { target: target.into(), play: None, record: None, duration: Some(3.0) });
+    let request = world.command(
+        from,
+        Command::Call { target: target.into(), play: None, record: None, duration: Some(3.0), account: None },
+    );
     let (report, _) = world.report(from, request, seconds(30));
     assert_eq!(report.result, "completed", "{from} calls {target}: {report:?}");
     world.run(seconds(2));

@@ -17,9 +17,9 @@ fn with_phone(seed: u64, transport: &str) -> World {
     let registrar = world.hosts[1].sip;
     let transport = transport.to_owned();
     world.plain("desk", "secret", registrar, |c| {
-        c.account.domain = "chordial".into();
-        c.account.transport = transport;
-        c.account.expires = 60;
+        c.phone.domain = "chordial".into();
+        c.phone.transport = transport;
+        c.phone.expires = 60;
     });
     world.until_event(2, "the registration", |e| matches!(e, Event::Registered { .. }));
     world.run(seconds(2));
@@ -68,7 +68,7 @@ fn with_raw_registrar(seed: u64) -> World {
     let mut world = World::new(seed);
     world.raw();
     let registrar = world.raws[0].addr;
-    world.plain("desk", "secret", registrar, |c| c.account.expires = 60);
+    world.plain("desk", "secret", registrar, |c| c.phone.expires = 60);
     world
 }
 
@@ -115,7 +115,7 @@ fn a_wrong_password_is_told_and_not_hammered() {
     let mut world = World::ring(5, &["alice"]);
     world.ask(0, Command::PhoneAdd { user: "desk".into(), label: String::new(), password: "secret".into() }).unwrap();
     let registrar = world.hosts[0].sip;
-    world.plain("desk", "wrong", registrar, |c| c.account.domain = "chordial".into());
+    world.plain("desk", "wrong", registrar, |c| c.phone.domain = "chordial".into());
     world.until_event(1, "the failure", |e| matches!(e, Event::RegistrationFailed { status: 401, .. }));
     world.run(seconds(60));
     let failures = world.hosts[1].events.iter().filter(|(_, e)| matches!(e, Event::RegistrationFailed { .. })).count();

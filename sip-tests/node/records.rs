@@ -42,8 +42,10 @@ fn an_office_loses_power_and_comes_back() {
         world.run(Duration::from_secs(4));
         if n == 1 {
             assert!(lookup(&mut world, 0, "dave").found && lookup(&mut world, 3, "alice").found);
-            let call =
-                world.command(0, Command::Call { target: "dave".into(), play: None, record: None, duration: None });
+            let call = world.command(
+                0,
+                Command::Call { target: "dave".into(), play: None, record: None, duration: None, account: None },
+            );
             let rings = |e: &(_, Event)| matches!(e.1, Event::Incoming { .. });
             world.until(Duration::from_secs(5), "dave rings", |w| w.hosts[3].events.iter().any(rings));
             world.hand(0, Input::Abort { request: call });

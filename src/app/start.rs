@@ -94,7 +94,7 @@ fn said(event: &Event) -> String {
         Event::Registered { aor } => format!("{aor} is registered"),
         Event::RegistrationFailed { aor, status, why } => format!("{aor} is not registered: {status} {why}"),
         Event::Warning { what, next } => format!("warning: {what}; {next}"),
-        Event::Incoming { call, from, key, standing, waiting } => {
+        Event::Incoming { call, from, key, standing, waiting, account, diverted } => {
             let who = match standing.as_str() {
                 "" => String::new(),
                 "changed" => format!(" by ANOTHER KEY ({key}) than the one that is known,"),
@@ -102,7 +102,9 @@ fn said(event: &Event) -> String {
                 word => format!(" ({key}, {word})"),
             };
             let besides = if *waiting { " too" } else { "" };
-            format!("call {call}: {from}{who} calls{besides}; chordial answer {call} takes it")
+            let by = if account.is_empty() { String::new() } else { format!(" by the account {account}") };
+            let was = if diverted.is_empty() { String::new() } else { format!(", diverted from {diverted}") };
+            format!("call {call}: {from}{who} calls{besides}{by}{was}; chordial answer {call} takes it")
         }
         Event::Introduced { name, aor, key, by, known } if known.is_empty() => {
             format!("{by} introduces {name}, {aor}, key {key}; chordial contacts accept {key} takes them up")

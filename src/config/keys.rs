@@ -1,6 +1,6 @@
 //! The keys.
 
-use super::{Bootstrap, TurnServer};
+use super::{Bootstrap, OutsideAccount, TurnServer};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -70,7 +70,12 @@ macro_rules! keys {
         /// The configuration: one field a TOML table.
         #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
         #[serde(default, deny_unknown_fields)]
-        pub struct Config { $( #[doc = $doc] pub $section: $Section, )+ }
+        pub struct Config {
+            $( #[doc = $doc] pub $section: $Section, )+
+            /// Accounts of this user with outside registrars.
+            #[serde(skip_serializing_if = "Vec::is_empty")]
+            pub account: Vec<OutsideAccount>,
+        }
 
         $(
             #[doc = $doc]
@@ -278,6 +283,9 @@ keys! {
         #[with("optional")] listen: Option<SocketAddr> = None, flag "sip-listen";
         /// digest or none (none on loopback or in a namespace only).
         phone_auth: PhoneAuth = PhoneAuth::Digest, flag "phone-auth";
+        /// Plain SIP proxies, ADDRESS or ADDRESS/BITS each, that use this peer as their location service: their INVITEs are answered 302 with
+        /// where the callee is.
+        redirect: Vec<String> = Vec::new(), flag "redirect";
         /// A file of accounts, one `user,password` a line; beside those made by `phone add`. Empty: none.
         phones: PathBuf = PathBuf::new(), flag "phones";
         /// The certificate chain that phones are shown over TLS, a PEM file; read again when it changes. Empty: one made at the first start,
@@ -295,7 +303,7 @@ keys! {
         /// end refreshes is over.
         session_seconds: u32 = 1800;
     }
-    account Account "A plain SIP phone: register with an outside registrar and take no part in an overlay." {
+    phone Phone "A plain SIP phone: register with an outside registrar and take no part in an overlay." {
         /// The registrar's IP:PORT. Empty: this device is a peer of the overlay.
         #[with("optional")] registrar: Option<SocketAddr> = None, flag "registrar";
         /// udp or tcp.

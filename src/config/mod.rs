@@ -4,13 +4,15 @@
 
 mod bootstrap;
 mod keys;
+mod outside;
 mod turn;
 
 pub use bootstrap::{Bootstrap, BootstrapError, OVERLAY_PORT, PORT_443};
 pub use keys::{
-    Account, Addresses, Config, Discover, Dns, Encryption, Ice, KEYS, Key, Log, MapPort, Media, Nat, Overlay,
-    PhoneAuth, Port443, Relay, RelayFor, Serve, Sip, Strangers, User,
+    Addresses, Config, Discover, Dns, Encryption, Ice, KEYS, Key, Log, MapPort, Media, Nat, Overlay, Phone, PhoneAuth,
+    Port443, Relay, RelayFor, Serve, Sip, Strangers, User,
 };
+pub use outside::{OutsideAccount, host_port};
 pub use turn::TurnServer;
 
 use thiserror::Error;
@@ -40,13 +42,16 @@ pub enum ConfigError {
     /// Two keys that cannot stand together, or a value out of its range.
     #[error("{0}")]
     Conflict(&'static str),
+    /// A table of `[[account]]` that cannot be.
+    #[error("{0}")]
+    Account(String),
 }
 
 impl Config {
     /// Reads a TOML text; what it does not name has its default.
     ///
     /// # Errors
-    /// [`ConfigError::Invalid`] with the line of the first fault; [`ConfigError::Conflict`].
+    /// [`ConfigError::Invalid`] with the line of the first fault; [`ConfigError::Conflict`]; [`ConfigError::Account`].
     pub fn from_toml(text: &str) -> Result<Config, ConfigError> {
         let config: Config = toml::from_str(text).map_err(|e| invalid(text, &e))?;
         config.check()?;
@@ -95,6 +100,15 @@ impl Config {
         if self.media.ports.0 > self.media.ports.1 {
             return Err(ConfigError::Conflict("media.ports: the first port is above the last"));
         }
+        if self.account.len() > outside::MAX_ACCOUNTS {
+            return Err(ConfigError::Conflict("more than 16 tables [[account]]"));
+        }
+        for (n, account) in self.account.iter().enumerate() {
+            account.check().map_err(ConfigError::Account)?;
+            if self.account.iter().take(n).any(|other| other.name.eq_ignore_ascii_case(&account.name)) {
+                return Err(ConfigError::Account(format!("two tables [[account]] are named {}", account.name)));
+            }
+        }
         Ok(())
     }
 
@@ -118,6 +132,7 @@ impl Config {
             }
             text.push_str(&format!("{} = {}\n", key.name, key.default_value()));
         }
+        text.push_str(outside::EXAMPLE);
         text
     }
 }

@@ -202,6 +202,9 @@ impl Driver {
                 Output::Connect { conn, transport, remote, expect } => {
                     self.endpoint.connect(conn, transport, remote, expect);
                 }
+                Output::ConnectServer { conn, remote, name, authorities } => {
+                    self.endpoint.connect_server(conn, remote, &name, &authorities);
+                }
                 Output::Write { conn, bytes } => self.endpoint.write(conn, bytes),
                 Output::Close { conn } => self.endpoint.close(conn),
                 Output::Query { query, question } => self.dns.ask(query, question),

@@ -168,9 +168,9 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let (source, sink) = (spec(voice::source(&config.media.audio_in))?, spec(voice::sink(&config.media.audio_out))?);
     source.check()?;
     announce(&source, &sink);
-    let plain = config.account.registrar.is_some();
+    let plain = config.phone.registrar.is_some();
     let identity = if plain { None } else { Some(identity(&config, &data, unix)?) };
-    let password = password(&config)?;
+    let (password, passwords) = (password(&config)?, passwords(&config)?);
     let (mut identity, accounts) = (identity, accounts(&config, &data)?);
     delegate(identity.as_mut(), &accounts, &data, unix)?;
     let messages = messages(&data)?;
@@ -183,7 +183,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
         Bootstrap::Addr(addr) => Some(*addr),
         Bootstrap::Host { .. } | Bootstrap::Domain(_) => None,
     });
-    let towards = towards.or(config.account.registrar);
+    let towards = towards.or(config.phone.registrar);
     let sip_listen = endpoint.sip_addr().unwrap_or_else(unspecified);
     let overlay_listen = endpoint.overlay_addr().unwrap_or_else(unspecified);
     let fixed = Fixed {
@@ -222,6 +222,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     (setup.also, setup.maps) = (place.also, maps);
     // A credential is told over a link that proves who asks; in the clear laboratory there is none.
     setup.relays = setup.identity.is_some() && !setup.config.overlay.lab_clear;
+    setup.passwords = passwords;
     (setup.accounts, setup.password, setup.known_peers) = (accounts, password, known_peers(&data)?);
     setup.messages = messages;
     let (reports, recorded) = mpsc::channel(64);
@@ -299,14 +300,18 @@ fn check(config: &Config) -> Result<(), LaunchError> {
             ));
         }
     }
+    if let Some(wrong) = config.sip.redirect.iter().find(|p| p.parse::<crate::nat::turn::peers::Prefix>().is_err()) {
+        let what = format!("--redirect: \"{wrong}\" is neither an address nor ADDRESS/BITS");
+        return Err(setting(what, "write addresses such as 192.0.2.7"));
+    }
     match config.overlay.role.as_str() {
         "auto" | "supernode" | "ordinary" => {}
         role => return Err(setting(format!("--role: no role \"{role}\""), "use auto, supernode or ordinary")),
     }
-    if !["udp", "tcp"].contains(&config.account.transport.as_str()) {
-        return Err(setting(format!("account.transport: \"{}\"", config.account.transport), "use udp or tcp"));
+    if !["udp", "tcp"].contains(&config.phone.transport.as_str()) {
+        return Err(setting(format!("phone.transport: \"{}\"", config.phone.transport), "use udp or tcp"));
     }
-    if config.account.registrar.is_some() && config.user.name.is_empty() {
+    if config.phone.registrar.is_some() && config.user.name.is_empty() {
         return Err(setting("--registrar without --name", "name the account's user with --name"));
     }
     Ok(())
@@ -355,12 +360,41 @@ fn identity(config: &Config, data: &DataDir, unix: UnixTime) -> Result<Identity,
 }
 
 fn password(config: &Config) -> Result<Option<Redacted<String>>, LaunchError> {
-    let path = &config.account.password_file;
+    let path = &config.phone.password_file;
     if path.as_os_str().is_empty() {
         return Ok(None);
     }
     let text = read(path, "--password-file")?;
     Ok(Some(Redacted::new(text.lines().next().unwrap_or_default().to_owned())))
+}
+
+/// Of the accounts, by name: from their files, or from the environment.
+fn passwords(config: &Config) -> Result<BTreeMap<String, Redacted<String>>, LaunchError> {
+    let mut all = BTreeMap::new();
+    for account in &config.account {
+        let name = &account.name;
+        for (key, sources) in [("trusted", &account.trusted)] {
+            if let Some(wrong) = sources.iter().find(|t| t.parse::<crate::nat::turn::peers::Prefix>().is_err()) {
+                let what = format!("[[account]] {name}: {key}: \"{wrong}\" is neither an address nor ADDRESS/BITS");
+                return Err(setting(what, "write addresses such as 192.0.2.0/24"));
+            }
+        }
+        let password = match (account.password_file.as_os_str().is_empty(), account.password_env.as_str()) {
+            (false, _) => {
+                let text = read(&account.password_file, &format!("[[account]] {name}: password_file"))?;
+                text.lines().next().unwrap_or_default().to_owned()
+            }
+            (true, "") => continue,
+            (true, variable) => std::env::var(variable).map_err(|_| {
+                setting(
+                    format!("[[account]] {name}: the environment has no {variable}"),
+                    "set the variable that password_env names, or use password_file",
+                )
+            })?,
+        };
+        all.insert(name.clone(), Redacted::new(password));
+    }
+    Ok(all)
 }
 
 fn read(path: &Path, flag: &str) -> Result<String, LaunchError> {

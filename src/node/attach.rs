@@ -80,6 +80,9 @@ impl Node {
     }
 
     pub(super) fn on_pong(&mut self, now: Instant, conn: ConnId) {
+        if self.account_pong(now, conn) {
+            return;
+        }
         if let Some(peer) = self.flows.peer_of(conn) {
             self.overlay_input(now, overlay::Input::Pong { peer });
         }

@@ -11,7 +11,9 @@ use crate::pbx::Target as Place;
 use crate::pbx::router::QueryId;
 use crate::sip::msg::Uri;
 use crate::sip::tx;
-use crate::ua::{self, CallId, Direction, Hop, MediaPlan, Report, RequestKey, State, Summary, Target, UaEvent};
+use crate::ua::{
+    self, AccountId, CallId, Direction, Hop, MediaPlan, Report, RequestKey, State, Summary, Target, UaEvent,
+};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -43,6 +45,8 @@ pub(super) enum Callee {
     Aor { aor: String, claim: Option<KeyHint> },
     /// Any other SIP URI.
     Outside(Uri),
+    /// The same, by an account.
+    Account(AccountId, Uri),
 }
 
 impl Calls {
@@ -88,6 +92,9 @@ impl Node {
                 "name an extension, a user, user@overlay or a URI such as sip:bob@192.0.2.7",
             )
         };
+        if let Some((account, uri)) = self.account_for_number(target) {
+            return Ok(Callee::Account(account, uri));
+        }
         let text = match target {
             "" => return Err(wrong("no target")),
             t if t.starts_with("sip:") || t.starts_with("sips:") || t.starts_with("tel:") => t.to_owned(),
@@ -101,7 +108,10 @@ impl Node {
                 let user = crate::identity::canonical_user(user).map_err(|_| wrong("not a user name"))?;
                 Ok(Callee::Aor { aor: self.domain.aor(&user), claim })
             }
-            _ if uri.is_sip() => Ok(Callee::Outside(uri)),
+            _ if uri.is_sip() => Ok(match self.account_for_uri(&uri) {
+                Some(account) => Callee::Account(account, uri),
+                None => Callee::Outside(uri),
+            }),
             _ => Err(wrong("not an address that can be called")),
         }
     }
@@ -118,7 +128,7 @@ impl Node {
     ) {
         let with = match &callee {
             Callee::Aor { aor, .. } => aor.clone(),
-            Callee::Outside(uri) => uri.to_string(),
+            Callee::Outside(uri) | Callee::Account(_, uri) => uri.to_string(),
         };
         let call = self.ua.place(now, with, play, record, duration);
         self.calls.commands.insert(call, request);
@@ -136,6 +146,11 @@ impl Node {
             }
             Callee::Outside(uri) => {
                 let target = Target { uri: uri.to_string(), hop: Hop::Uri(uri) };
+                self.ua.targets(now, call, vec![target]);
+            }
+            Callee::Account(account, uri) => {
+                self.ua.place_by(call, account);
+                let target = Target { uri: uri.to_string(), hop: Hop::Account { account, uri: None } };
                 self.ua.targets(now, call, vec![target]);
             }
         }
@@ -186,6 +201,10 @@ impl Node {
                     self.ua.on_failure(now, key, 513);
                 }
                 ua::Output::Request { key, mut message, hop } => {
+                    if let Hop::Account { account, uri } = hop {
+                        self.send_by_account(now, account, uri, message, Some(Owner::Ua(key)));
+                        continue;
+                    }
                     self.show_token(now, &mut message);
                     let hop = self.hop_in_dialog(&message, hop);
                     if let Some(uri) = self.needs_way(&hop) {
@@ -196,8 +215,11 @@ impl Node {
                     match self.send_request(now, message, &hop, Owner::Ua(key)) {
                         Sent::Tx(tx) => self.ua.sent(key, tx),
                         Sent::Later => {}
-                        Sent::No => self.ua.on_failure(now, key, 503),
+                        Sent::No => self.ua_failed(now, key, 503),
                     }
+                }
+                ua::Output::Ack { message, hop: Hop::Account { account, uri } } => {
+                    self.send_by_account(now, account, uri, message, None);
                 }
                 ua::Output::Ack { message, hop } => {
                     let hop = self.hop_in_dialog(&message, hop);
@@ -256,7 +278,9 @@ impl Node {
         match event {
             UaEvent::Incoming { call, from, waiting } => {
                 let (key, standing) = shown(self.caller(call).as_ref());
-                self.event(None, Event::Incoming { call: call.0, from, key, standing, waiting });
+                let outside = self.ua.invited_by(call).and_then(|id| self.shown_outside(id)).unwrap_or_default();
+                let (account, diverted) = (outside.account, outside.diverted);
+                self.event(None, Event::Incoming { call: call.0, from, key, standing, waiting, account, diverted });
             }
             UaEvent::Ringing { call } => self.event(self.calls.command_of(call), Event::Ringing { call: call.0 }),
             UaEvent::Answered { call, setup, codec } => {
@@ -276,17 +300,12 @@ impl Node {
             UaEvent::Referred { call, to, referred } => self.on_referred(now, call, &to, referred),
             UaEvent::Redirected { call, to } => self.on_redirected(now, call, &to),
             UaEvent::Ended { call, report } => self.on_ended(call, &report),
-            UaEvent::Registered { .. } => {
-                let aor = self.ua.profile().aor.clone();
-                self.event(None, Event::Registered { aor });
-            }
-            UaEvent::Unregistered => self.leave(now),
+            UaEvent::Registered { account, .. } => self.on_account_registered(now, account),
+            UaEvent::Unregistered { .. } if self.stopping.is_some() && !self.ua.is_unregistering() => self.leave(now),
+            UaEvent::Unregistered { .. } => {}
             UaEvent::Message { tx, request, .. } => self.on_ua_message(now, tx, &request),
             UaEvent::MessageAnswered { key, status, reason } => self.on_message_answered(now, key, status, &reason),
-            UaEvent::RegistrationFailed { status, reason } => {
-                let aor = self.ua.profile().aor.clone();
-                self.event(None, Event::RegistrationFailed { aor, status, why: reason });
-            }
+            UaEvent::RegistrationFailed { account, status, reason } => self.on_account_failed(account, status, reason),
         }
     }
 
@@ -350,7 +369,9 @@ impl Node {
             let paths = self.paths.both(s.call);
             let transport = self.paths.carried(s.call).unwrap_or_default().into();
             let (security, path) = (security(&s.call), path(&s));
-            CallStatus { security, path, paths, transport, key, standing, ..call_status(s) }
+            let outside = self.ua.invited_by(s.call).and_then(|id| self.shown_outside(id)).map(|o| o.account);
+            let account = s.account.map(|a| self.account_name(a)).or(outside).unwrap_or_default();
+            CallStatus { account, security, path, paths, transport, key, standing, ..call_status(s) }
         };
         alive.map(with_key).collect()
     }

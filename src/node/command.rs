@@ -23,7 +23,7 @@ impl Node {
             Command::Relays => return self.find_relays(now, Some(request)),
             Command::Peers => Ok(Reply::Peers { peers: self.peers() }),
             Command::Lookup { target, iterative } => return self.command_lookup(now, request, &target, iterative),
-            Command::Call { target, play, record, duration } => {
+            Command::Call { target, play, record, duration, account } => {
                 let duration = match duration {
                     Some(s) if !(s.is_finite() && (0.0..=86_400.0).contains(&s)) => {
                         let e = CommandError::new(format!("a duration of {s} seconds"), "give one between 0 and 86400");
@@ -31,7 +31,11 @@ impl Node {
                     }
                     duration => duration.map(Duration::from_secs_f64),
                 };
-                match self.callee(&target) {
+                let callee = match account.as_deref().filter(|name| !name.is_empty()) {
+                    Some(name) => self.call_by(name, &target).map(|(id, uri)| Callee::Account(id, uri)),
+                    None => self.callee(&target),
+                };
+                match callee {
                     Ok(callee) => return self.place(now, request, callee, play, record, duration),
                     Err(e) => Err(e),
                 }
@@ -94,6 +98,7 @@ impl Node {
                 Err(e) => Err(e),
             },
             Command::ContactForget { name } => self.contact_forget(&name),
+            Command::Accounts => Ok(self.accounts(now)),
             Command::Strangers => Ok(Reply::Strangers(self.strangers_report(now))),
             Command::Block { target } => self.block(&target, true),
             Command::Unblock { target } => self.block(&target, false),
@@ -103,6 +108,7 @@ impl Node {
                     self.ua.hang_up(now, call.call);
                 }
                 // What ends the calls goes out before the node is done.
+                self.give_shared_back(now);
                 let unregistering = self.ua.unregister(now);
                 self.settle(now);
                 self.reply(request, Ok(done("leaving".into())));
@@ -118,7 +124,7 @@ impl Node {
     fn command_lookup(&mut self, now: Instant, request: RequestId, target: &str, iterative: bool) {
         match self.callee(target) {
             Ok(Callee::Aor { aor, .. }) => self.lookup_for(now, request, aor, iterative),
-            Ok(Callee::Outside(uri)) => {
+            Ok(Callee::Outside(uri) | Callee::Account(_, uri)) => {
                 let what = format!("{uri} is not an address of this overlay");
                 self.reply(request, Err(CommandError::new(what, "look up a user of this overlay")));
             }
@@ -205,10 +211,10 @@ impl Node {
             let contact = self.setup.own_contact();
             all.entry(aor).or_default().push(contact);
         }
-        if let Some(account) = self.ua.account()
+        if let Some(account) = self.ua.account(super::outside::PHONE)
             && account.is_registered()
         {
-            all.entry(self.ua.profile().aor.clone()).or_default().push(self.ua.profile().clear_contact.clone());
+            all.entry(self.ua.profile().aor.clone()).or_default().push(account.contact().to_string());
         }
         for user in self.registrar.users() {
             let contacts = self.registrar.bindings(now, user).into_iter().map(|b| b.uri);

@@ -175,5 +175,6 @@ fn target(to: &Hop) -> Option<String> {
         }
         Hop::Flow(flow) => Some(format!("sip:peer@{};transport=tls", flow.remote)),
         Hop::Uri(uri) => Some(uri.to_string()),
+        Hop::Account { .. } => None,
     }
 }

@@ -11,6 +11,7 @@ use crate::identity::{Expect, Foreign, Proven, Root, Verified};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Most messages that wait for one connection to open.
@@ -39,10 +40,30 @@ impl Abroad {
 /// What the driver is asked to do.
 #[derive(Debug)]
 pub(super) enum Wire {
-    Datagram { flow: Flow, bytes: Bytes },
-    Connect { conn: ConnId, transport: Transport, remote: SocketAddr, expect: Expect },
-    Write { conn: ConnId, bytes: Bytes },
-    Close { conn: ConnId },
+    Datagram {
+        flow: Flow,
+        bytes: Bytes,
+    },
+    Connect {
+        conn: ConnId,
+        transport: Transport,
+        remote: SocketAddr,
+        expect: Expect,
+    },
+    /// TLS to a server of standard SIP.
+    ConnectServer {
+        conn: ConnId,
+        remote: SocketAddr,
+        name: String,
+        authorities: PathBuf,
+    },
+    Write {
+        conn: ConnId,
+        bytes: Bytes,
+    },
+    Close {
+        conn: ConnId,
+    },
 }
 
 /// Our own addresses.
@@ -157,6 +178,29 @@ impl Flows {
             Some(c) => Some(c.flow),
             None => self.dial(transport, addr, None, false, wire),
         }
+    }
+
+    /// Dials a server of standard SIP over TLS; its certificate has to be good for `name`.
+    pub fn server_flow(
+        &mut self,
+        remote: SocketAddr,
+        name: &str,
+        authorities: &Path,
+        wire: &mut Vec<Wire>,
+    ) -> Option<Flow> {
+        if self.connections.len() >= CONNECTIONS {
+            self.dropped += 1;
+            return None;
+        }
+        let conn = ConnId(self.next);
+        self.next += 1;
+        let flow = Flow::stream(Transport::Tls, self.locals.sip, remote, conn);
+        let opening = Some(Queue::new(WAITING));
+        // In no table of addresses: nobody but who dialled it sends on it.
+        let server = Connection { flow, opening, peer: Proven::Nobody, id: None, link: false, abroad: false };
+        self.connections.insert(conn, server);
+        wire.push(Wire::ConnectServer { conn, remote, name: name.to_owned(), authorities: authorities.to_owned() });
+        Some(flow)
     }
 
     /// Dials an address and puts the connection into no table: once it is open it is told and closed.

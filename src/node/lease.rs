@@ -86,6 +86,7 @@ impl Node {
         while let Some(aor) = self.leases.timers.pop(now) {
             self.ask_lease(now, &aor);
         }
+        self.settle_shared(now);
     }
 
     fn ask_lease(&mut self, now: Instant, aor: &str) {
@@ -169,6 +170,7 @@ impl Node {
         if let Some(event) = event {
             self.event(None, event);
         }
+        self.settle_shared(now);
     }
 }
 

@@ -53,6 +53,10 @@ pub(super) enum Op {
         tx: ServerTxId,
         message: Box<Message>,
     },
+    /// Where a plain SIP proxy is sent.
+    Redirect {
+        tx: ServerTxId,
+    },
     /// With whom an enroller compares its book.
     Books,
     /// Which devices this user has.
@@ -214,6 +218,7 @@ impl Node {
             Op::Refer { tx, message } => self.on_refer(now, tx, &message, entries),
             Op::Books => self.on_books(now, entries),
             Op::Devices { request, remove } => self.on_devices(now, request, remove, entries),
+            Op::Redirect { tx } => self.on_redirect_found(now, tx, entries),
             Op::Adapters { tx } => self.on_adapters(now, tx, entries),
             Op::Share(sharing) => self.on_adapter_found(now, *sharing, entries),
             Op::Owner { request, user, sheet } => self.on_owner_found(now, request, user, *sheet, entries),

@@ -130,7 +130,7 @@ impl Node {
         let unix = self.unix(now);
         let (to, claim) = match &callee {
             Callee::Aor { aor, claim } => (aor.clone(), claim.clone()),
-            Callee::Outside(uri) => (uri.to_string(), None),
+            Callee::Outside(uri) | Callee::Account(_, uri) => (uri.to_string(), None),
         };
         let sent_ms = unix.secs() * 1000 + now.as_micros() / 1000 % 1000;
         let letter = Letter { id: LetterId::generate(&mut self.rng), from, to, sent_ms, text };
@@ -171,7 +171,7 @@ impl Node {
                 self.lookup_for_letter(now, id, &aor);
             }
             Callee::Aor { .. } => self.on_recipient_failed(now, id, "this device is in no ring yet"),
-            Callee::Outside(uri) => self.send_outside(now, id, uri),
+            Callee::Outside(uri) | Callee::Account(_, uri) => self.send_outside(now, id, uri),
         }
     }
 

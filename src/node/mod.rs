@@ -49,6 +49,8 @@
 //! | `blob`, `blob_read` | what is too large for a record: written and read chunk by chunk |
 //! | `history` | messages as a person lists, reads and deletes them |
 //! | `archive` | what is kept of messages over a restart |
+//! | `redirect` | plain SIP proxies that ask where a callee is |
+//! | `outside` | accounts with outside registrars, and calls by them |
 //! | `login` | password log-in: strangers who try, shares held for others, this user's own |
 //! | `pairing` | strangers who have a short code |
 //! | `settings` | contacts and settings, the same on all devices of the user |
@@ -96,6 +98,7 @@ mod message;
 mod moving;
 mod office;
 mod output;
+mod outside;
 mod pairing;
 mod paths;
 mod people;
@@ -103,6 +106,7 @@ mod pins;
 mod publish;
 mod reach;
 mod receive;
+mod redirect;
 mod relay;
 mod ring;
 mod role;
@@ -200,6 +204,8 @@ pub struct Node {
     edges: edge::Edges,
     leases: lease::Wanted,
     blobs: blob::Blobs,
+    outside: outside::Outside,
+    redirecting: redirect::Redirecting,
     wire: Vec<Wire>,
     out: VecDeque<Output>,
     counters: BTreeMap<&'static str, u64>,
@@ -263,6 +269,8 @@ impl Node {
             edges: edge::Edges::default(),
             leases: lease::Wanted::default(),
             blobs: blob::Blobs::default(),
+            outside: outside::Outside::default(),
+            redirecting: redirect::Redirecting::default(),
             wire: Vec::new(),
             out: VecDeque::new(),
             counters: BTreeMap::new(),
@@ -335,6 +343,7 @@ impl Node {
         self.login_timeout(now);
         self.settings_timeout(now);
         self.lease_timeout(now);
+        self.outside_timeout(now);
         self.paths_timeout(now);
         self.relay_timeout(now);
         self.settle(now);
@@ -365,6 +374,7 @@ impl Node {
                 self.next_login(),
                 self.settings.next(),
                 self.leases.next(),
+                self.outside.next(),
                 self.strangers.next(),
                 self.paths.next(),
                 self.relaying.next(),
@@ -451,6 +461,7 @@ impl Node {
         self.strangers.silent.cancel(&conn);
         self.errand_failed(now, conn);
         self.on_way_failed(now, conn, why.unwrap_or("the connection was closed"));
+        self.account_flow_gone(now, conn, why);
         self.tx.flow_failed(flow);
         self.registrar.flow_closed(conn);
         // A link that never came up tells what the failed request tells already, and nothing more.

@@ -126,6 +126,17 @@ pub enum Output {
         /// All of it.
         bytes: Bytes,
     },
+    /// Open a connection over TLS to a server of standard SIP, whose certificate has to be good for its name, and report it.
+    ConnectServer {
+        /// Its number.
+        conn: ConnId,
+        /// Where to.
+        remote: SocketAddr,
+        /// Host name or address that the certificate has to show.
+        name: String,
+        /// PEM file of the authorities that are trusted; empty: the machine's.
+        authorities: std::path::PathBuf,
+    },
     /// Open a connection and report it.
     Connect {
         /// Its number from now on.
@@ -206,6 +217,9 @@ impl From<Wire> for Output {
         match wire {
             Wire::Datagram { flow, bytes } => Output::Datagram { flow, bytes },
             Wire::Connect { conn, transport, remote, expect } => Output::Connect { conn, transport, remote, expect },
+            Wire::ConnectServer { conn, remote, name, authorities } => {
+                Output::ConnectServer { conn, remote, name, authorities }
+            }
             Wire::Write { conn, bytes } => Output::Write { conn, bytes },
             Wire::Close { conn } => Output::Close { conn },
         }

@@ -135,7 +135,7 @@ impl Node {
         let device = match &to {
             Hop::Flow(flow) => self.flows.peer(flow).map(|peer| peer.device),
             Hop::Peer { id, .. } => self.flows.links().find(|(_, _, p)| p.peer_id == *id).map(|(_, _, p)| p.device),
-            Hop::Path { .. } | Hop::Uri(_) => None,
+            Hop::Path { .. } | Hop::Uri(_) | Hop::Account { .. } => None,
         };
         let (Some(device), 200, Ok(reply)) = (device, answer.status, Reply::decode(&answer.body)) else { return };
         let learned = self.note(now, &reply.items, Some(device));

@@ -102,6 +102,7 @@ impl Node {
             }
             self.overlay_input(now, overlay::Input::Moved { addr: overlay });
             self.event(None, Event::Moved { address: overlay });
+            self.outside_moved();
             self.move_paths();
             self.begin_reach(now);
         }

@@ -26,6 +26,9 @@ impl Node {
         if bytes.iter().all(|b| matches!(b, b'\r' | b'\n' | 0)) {
             return; // Keep-alive (RFC 5626 section 4.4.1, and what older phones send).
         }
+        if flow.transport == Transport::Udp && self.on_stun(now, flow, &bytes) {
+            return;
+        }
         let message = match Message::parse_bytes(bytes) {
             Ok(message) => message,
             Err(fault) => {
@@ -104,6 +107,9 @@ impl Node {
         if message.status() >= 200 {
             self.detours.forget(tx);
         }
+        if self.tries_elsewhere(tx, message.status()) {
+            return;
+        }
         let Some(message) = self.on_way_response(now, tx, message) else { return };
         match self.owners.get(&tx) {
             Some(Owner::Overlay(rpc)) => self.on_overlay_response(now, *rpc, &message),
@@ -131,7 +137,7 @@ impl Node {
         }
         match owner {
             Some(Owner::Overlay(rpc)) => self.on_overlay_failed(now, rpc),
-            Some(Owner::Ua(key)) => self.ua.on_failure(now, key, status),
+            Some(Owner::Ua(key)) => self.ua_failed(now, key, status),
             Some(Owner::Router(_)) if status == 408 => self.router.on_timeout(now, tx),
             Some(Owner::Router(_)) => self.router.on_transport_error(now, tx),
             Some(Owner::Exchange(id)) => self.on_exchange_failed(now, id, status),
@@ -149,7 +155,7 @@ impl Node {
                 continue;
             }
             match self.owners.get(&tx).copied() {
-                Some(Owner::Ua(key)) => self.ua.on_failure(now, key, 503),
+                Some(Owner::Ua(key)) => self.ua_failed(now, key, 503),
                 Some(Owner::Router(_)) => self.router.on_transport_error(now, tx),
                 Some(Owner::Exchange(id)) => self.on_exchange_failed(now, id, 503),
                 Some(Owner::Overlay(_)) | None => {}
@@ -278,7 +284,7 @@ impl Node {
         let there = flow.conn == Some(INTERNAL) || self.flows.is_link(flow) || flow.transport.is_encrypted();
         let sent_by = if there { locals.overlay } else { locals.sip };
         let mut via = Via::new(flow.transport.via_name(), &sent_by.ip().to_string(), Some(sent_by.port()), branch);
-        if flow.transport == Transport::Udp {
+        if flow.transport == Transport::Udp || !there {
             via.params.set_flag("rport");
         }
         via
@@ -289,6 +295,8 @@ impl Node {
         match hop {
             Hop::Flow(flow) => Some(*flow),
             Hop::Path { id, addr, .. } => self.flow_to(&Hop::Peer { id: *id, addr: *addr }, size),
+            // Its way is found before it is sent.
+            Hop::Account { .. } => None,
             Hop::Peer { id, .. } if self.overlay.as_ref().is_some_and(|o| o.me().id == *id) => {
                 Some(self.internal_flow())
             }
@@ -313,7 +321,7 @@ impl Node {
         if flow.conn == Some(INTERNAL) {
             // From the proxy to the user agent, unless it is the user agent's own within a dialog that the proxy is in.
             if message.to_tag().is_none() || self.ua.owns(&message) {
-                return self.ua.on_request(now, tx, &message, flow, true);
+                return self.ring_here(now, tx, &message, flow, true);
             }
             return self.route(now, tx, message, flow, true, merged);
         }
@@ -330,6 +338,12 @@ impl Node {
         }
         if link && self.flows.peer(&flow).is_none() && !self.flows.locals().clear {
             return self.on_stranger(now, tx, message, flow);
+        }
+        if !link && message.to_tag().is_none() && !merged && self.arrives_outside(now, tx, &message, &flow) {
+            return;
+        }
+        if !link && message.to_tag().is_none() && !merged && self.redirects(now, tx, &message, &flow) {
+            return;
         }
         if link && self.on_exchange(now, tx, &message, flow) {
             return;
@@ -360,6 +374,7 @@ impl Node {
         self.cancel_vouching(now, invite);
         self.cancel_held(now, invite);
         self.cancel_at_edge(now, invite);
+        self.cancel_redirect(now, invite);
         self.ua.on_cancel(now, invite, cancel);
         if let Some(reason) = cancel.and_then(|c| c.header(HeaderName::Reason)) {
             self.router.cancel_reason(invite, reason);

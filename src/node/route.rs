@@ -125,7 +125,7 @@ impl Node {
             if merged && message.to_tag().is_none() {
                 return self.answer(now, tx, &message, 482, "Loop Detected (merged request)");
             }
-            return self.ua.on_request(now, tx, &message, flow, link);
+            return self.ring_here(now, tx, &message, flow, link);
         }
         self.router.on_request(now, tx, message, &flow, &origin);
     }
@@ -142,7 +142,7 @@ impl Node {
         }
     }
 
-    fn user(&self) -> &str {
+    pub(super) fn user(&self) -> &str {
         self.identity.as_ref().map_or(self.setup.config.user.name.as_str(), |i| i.user())
     }
 
@@ -212,6 +212,7 @@ impl Node {
                 if !matches!(target, Target::Peer { .. }) {
                     // Of no use to a standard phone, and too large for a datagram.
                     message.remove(HeaderName::Other(PROOF_HEADER));
+                    message.remove(super::outside::SHOWN);
                 }
                 match self.send_branch(now, message, &hop, &via_branch, Owner::Router(branch)) {
                     Sent::Tx(client) => self.router.forwarded(branch, client),

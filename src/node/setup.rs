@@ -15,7 +15,8 @@ use crate::pbx::router::{self, Router};
 use crate::pbx::{Accounts, Domain};
 use crate::secure::Fingerprint;
 use crate::sip::msg::Uri;
-use crate::ua::{AccountConfig, Profile, Ua, VoiceKeys};
+use crate::ua::{Profile, Ua, VoiceKeys};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub struct Setup {
     pub accounts: Accounts,
     /// The account's password, for a plain SIP phone.
     pub password: Option<Redacted<String>>,
+    /// Passwords of the accounts of the configuration, by name.
+    pub passwords: BTreeMap<String, Redacted<String>>,
     /// Addresses to join by that came with the enrolment.
     pub known_peers: Vec<SocketAddr>,
     /// The file of messages, as [`Saved::Messages`](super::Saved) had it; empty at first.
@@ -101,6 +104,7 @@ impl Setup {
             identity,
             accounts: Accounts::new(&name),
             password: None,
+            passwords: BTreeMap::new(),
             known_peers: Vec::new(),
             messages: Vec::new(),
             stored: None,
@@ -189,30 +193,15 @@ impl Setup {
     /// This user agent's contacts: over links, and in clear.
     pub(super) fn contacts(&self) -> (String, String) {
         let plain = self.identity.is_none();
-        let mut clear = self.clear_uri();
-        if plain && self.config.account.transport == "tcp" {
-            clear.push_str(";transport=tcp");
-        }
-        (if plain { String::new() } else { self.own_contact() }, clear)
+        (if plain { String::new() } else { self.own_contact() }, self.clear_uri())
     }
 
     fn clear_uri(&self) -> String {
         Uri::sip(Some(&self.user()), &self.sip.ip().to_string(), Some(self.sip.port())).to_string()
     }
 
-    fn registrar_uri(&self) -> Option<Uri> {
-        let registrar = self.config.account.registrar?;
-        let domain = &self.config.account.domain;
-        let mut uri = match domain.is_empty() {
-            true => Uri::sip(None, &registrar.ip().to_string(), Some(registrar.port())),
-            false => Uri::sip(None, domain, None),
-        };
-        uri.params.set("transport", &self.config.account.transport);
-        Some(uri)
-    }
-
     fn profile(&self) -> Profile {
-        let account = &self.config.account;
+        let account = &self.config.phone;
         let plain = self.identity.is_none();
         let aor = match &self.identity {
             Some(identity) => identity.aor(),
@@ -225,12 +214,6 @@ impl Setup {
                 format!("sip:{}@{domain}", self.user())
             }
         };
-        let proxy = account.registrar.map(|registrar| {
-            let mut uri = Uri::sip(None, &registrar.ip().to_string(), Some(registrar.port()));
-            uri.params.set("transport", &account.transport);
-            uri.params.set_flag("lr");
-            uri
-        });
         let (link_contact, clear_contact) = self.contacts();
         Profile {
             aor,
@@ -243,8 +226,7 @@ impl Setup {
             max_calls: MAX_CALLS,
             calls_waiting: self.config.user.calls_waiting as usize,
             session_seconds: self.config.sip.session_seconds,
-            credentials: self.password.clone().map(|password| (self.user(), password)),
-            outbound_proxy: if plain { proxy } else { None },
+            account: (plain && account.registrar.is_some()).then_some(super::outside::PHONE),
             keys: self
                 .identity
                 .as_ref()
@@ -349,10 +331,7 @@ impl Node {
         self.begin_office(now);
         self.begin_mailbox(now);
         self.begin_ring(now);
-        if let (None, Some(registrar)) = (&self.identity, self.setup.registrar_uri()) {
-            let expires = self.setup.config.account.expires;
-            self.ua.register_with(AccountConfig { registrar, expires });
-        }
+        self.begin_outside(now);
     }
 
     /// The same node is another peer from now on: it has been given a place on the ring.

@@ -129,6 +129,9 @@ impl Node {
             return false;
         }
         let foreign_link = self.flows.foreign(flow).is_some();
+        if !foreign_link && self.heard_of_outside(message, flow) {
+            return true; // By an account at another device of this user.
+        }
         if from.uri.ip().is_some() && !foreign_link {
             return true; // A standard phone of a member, which knows its registrar by address.
         }

@@ -121,7 +121,7 @@ impl Node {
         let to = match (target, other) {
             (Some(target), None) => match self.callee(target)? {
                 Callee::Aor { aor, .. } => aor,
-                Callee::Outside(uri) => uri.to_string(),
+                Callee::Outside(uri) | Callee::Account(_, uri) => uri.to_string(),
             },
             (None, Some(other)) => self.refer_to(now, other),
             _ => {
@@ -166,6 +166,11 @@ impl Node {
         let with = match &callee {
             Callee::Aor { aor, .. } => aor.clone(),
             Callee::Outside(uri) => uri.to_string(),
+            // An account is its user's: nobody else has calls placed, and paid, by it.
+            Callee::Account(..) => {
+                self.count("transfers to numbers outside refused");
+                return self.ua.referral_failed(parent, 403, "Forbidden");
+            }
         };
         let call = self.ua.place_referred(now, parent, with.clone(), referred);
         self.event(self.calls.command_of(parent), Event::Transferred { call: parent.0, to: with, by: call.0 });
@@ -176,7 +181,16 @@ impl Node {
     pub(super) fn on_redirected(&mut self, now: Instant, call: CallId, to: &str) {
         // Who was known as the callee is not whom it goes to now.
         self.calls.forget_callee(call);
+        let by = self.ua.summaries(now).into_iter().find(|s| s.call == call).and_then(|s| s.account);
         match self.callee(to) {
+            // Its own registrar may say where a call of an account goes; nobody else may put one on an account.
+            Ok(Callee::Account(account, _)) if by != Some(account) => {
+                self.count("redirections to numbers outside refused");
+                self.ua.give_up(now, call, 403, format!("the other end wants {to} called instead, which only you may"));
+            }
+            Ok(Callee::Outside(uri)) if by.is_some() => {
+                self.seek(now, call, by.map_or(Callee::Outside(uri.clone()), |by| Callee::Account(by, uri)));
+            }
             Ok(callee) => self.seek(now, call, callee),
             Err(e) => self.ua.give_up(now, call, 404, e.what),
         }

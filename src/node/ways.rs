@@ -78,6 +78,12 @@ pub(super) struct Ways {
 }
 
 impl Ways {
+    /// A number for a question to the DNS.
+    pub fn new_number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
     /// Behind a NAT a supernode does not know its address; what belongs to a dialog goes where the dialog was made.
     fn remember_dialog(&mut self, answer: &Message, dialled: SocketAddr) {
         let route = answer.record_routes().ok().and_then(|routes| routes.last().map(|r| r.uri.clone()));
@@ -132,7 +138,7 @@ impl Node {
                 uri.params.set("transport", "tls");
                 Some(uri)
             }
-            Hop::Peer { .. } | Hop::Path { .. } | Hop::Flow(_) => None,
+            Hop::Peer { .. } | Hop::Path { .. } | Hop::Flow(_) | Hop::Account { .. } => None,
         }
     }
 
@@ -242,6 +248,9 @@ impl Node {
 
     /// The DNS has answered.
     pub(super) fn on_answer(&mut self, now: Instant, query: u64, records: Option<Vec<Record>>) {
+        if self.on_account_answer(now, query, &records) {
+            return;
+        }
         let Some(id) = self.ways.questions.remove(&query) else { return };
         let Some(search) = self.ways.searches.get_mut(&id) else { return };
         let Some(records) = records else {

@@ -31,8 +31,11 @@ use crate::config::Strangers;
 use crate::core::{Flow, Id, Instant, UnixTime};
 use crate::identity::Standing;
 use crate::sip::auth::Verdict;
-use crate::sip::msg::Message;
+use crate::sip::msg::{HeaderName, Message};
 use std::net::IpAddr;
+
+/// What a peer says of a call that came in from outside there: by which account, who calls, for whom it was before.
+pub const OUTSIDE_CALLER: HeaderName<'static> = HeaderName::Other("Outside-Caller");
 
 /// Where a request came from, as far as that is proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +66,11 @@ pub enum Origin {
     },
     /// A device of another overlay, over a link: reaches users of this overlay, nothing else.
     Foreign,
+    /// Whoever calls in by an account of this node's user: reaches that user, nothing else.
+    Account {
+        /// Where a NAT shows this node to that registrar.
+        seen: Option<std::net::SocketAddr>,
+    },
     /// Nobody known, inside a dialog that was let through here before.
     Dialog,
     /// Nobody known.

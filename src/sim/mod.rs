@@ -327,6 +327,8 @@ impl World {
                 }
             }
             Output::Connect { conn, remote, expect, .. } => self.connect(host, now, conn, remote, expect),
+            // There are no servers outside.
+            Output::ConnectServer { .. } => {}
             Output::Write { conn, bytes } => {
                 self.peers[host].bytes += bytes.len() as u64 + AROUND;
                 self.net.write(now, host, conn, bytes);

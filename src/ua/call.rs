@@ -2,7 +2,7 @@
 
 use super::media::{CallIce, MediaOpened, MediaStats, Secured};
 use super::transfer::{Referral, ReferredCall, Transfer};
-use super::{Hop, Target};
+use super::{AccountId, Hop, Target};
 use crate::core::{Flow, Instant, Rng};
 use crate::sdp::Session;
 use crate::sdp::ice::Credentials;
@@ -102,6 +102,8 @@ pub struct Summary {
     pub direction: Direction,
     /// The other end.
     pub with: String,
+    /// The account that it goes by.
+    pub account: Option<AccountId>,
     /// Where it stands.
     pub state: State,
     /// Since the answer.
@@ -164,10 +166,10 @@ pub(super) struct Invitation {
     pub tx: ServerTxId,
     pub request: Message,
     pub to_tag: String,
-    /// What it came on.
-    pub flow: Flow,
     /// It came by a peer's link.
     pub link: bool,
+    /// How requests of its dialog go.
+    pub hop: Hop,
     /// Repeats the responses that have to be repeated.
     pub server: InviteServer,
     /// Repeats the provisional ones that have to arrive.
@@ -193,8 +195,8 @@ impl Invitation {
             tx,
             request: request.clone(),
             to_tag,
-            flow,
             link,
+            hop: Hop::Flow(flow),
             server: InviteServer::new(request, Timing::default()),
             reliable: ReliableServer::new(request, Timing::default(), rng),
             offer_due: false,
@@ -346,6 +348,8 @@ pub(super) struct Call {
     pub asked: VecDeque<(Message, Hop)>,
     /// Where 3xx responses sent the caller: all, and those still to be tried.
     pub visited: Vec<String>,
+    /// The account that it goes by.
+    pub account: Option<AccountId>,
     pub redirects: VecDeque<String>,
 }
 
@@ -389,6 +393,7 @@ impl Call {
             replaces: None,
             asked: VecDeque::new(),
             visited: Vec::new(),
+            account: None,
             redirects: VecDeque::new(),
         }
     }
@@ -408,6 +413,7 @@ impl Call {
             call,
             direction: self.direction,
             with: self.with.clone(),
+            account: self.account,
             state: self.state,
             talk: self.answered.map_or(Duration::ZERO, |a| self.ended.unwrap_or(now).since(a)),
             codec: self.codec.clone(),

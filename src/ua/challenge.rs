@@ -19,9 +19,11 @@ impl Ua {
         }
         let cnonce = self.rng.token(8);
         let mut invite = leg.invite.clone();
-        if !credentials(&mut invite, response, self.profile.credentials.as_ref(), &cnonce) {
+        let account = self.calls.get(&id).and_then(|c| c.account);
+        if !credentials(&mut invite, response, self.credentials_of(account).as_ref(), &cnonce) {
             return false;
         }
+        let Some(leg) = self.calls.get_mut(&id).and_then(|c| c.legs.get_mut(index)) else { return false };
         leg.authorized = true;
         self.invite_again(id, index, invite);
         true
@@ -45,10 +47,11 @@ impl Ua {
     pub(super) fn remember_asked(&mut self, output: &Output) {
         let Output::Request { key, message, hop } = output else { return };
         let tried = || message.has(HeaderName::Authorization) || message.has(HeaderName::ProxyAuthorization);
-        if self.profile.credentials.is_none() || tried() {
+        let Some(id) = call_of(*key) else { return };
+        if self.account_of(id).is_none_or(|a| a.config().credentials.is_none()) || tried() {
             return;
         }
-        let Some(call) = call_of(*key).and_then(|id| self.calls.get_mut(&id)) else { return };
+        let Some(call) = self.calls.get_mut(&id) else { return };
         call.asked.push_back((message.clone(), hop.clone()));
         if call.asked.len() > ASKED {
             call.asked.pop_front();
@@ -57,15 +60,18 @@ impl Ua {
 
     /// Answers a 401 or 407 to a request within a call; false where that cannot be.
     pub(super) fn authorize_within(&mut self, key: RequestKey, response: &Message) -> bool {
-        let Some(call) = call_of(key).and_then(|id| self.calls.get_mut(&id)) else { return false };
+        let Some(id) = call_of(key) else { return false };
+        let Some(call) = self.calls.get_mut(&id) else { return false };
+        let account = call.account;
         let Ok(cseq) = response.cseq() else { return false };
         let same = |m: &Message| m.cseq().is_ok_and(|c| c.number == cseq.number) && m.from_tag() == response.from_tag();
         let Some(at) = call.asked.iter().position(|(m, _)| same(m)) else { return false };
         let Some((mut message, hop)) = call.asked.remove(at) else { return false };
         let cnonce = self.rng.token(8);
-        if !credentials(&mut message, response, self.profile.credentials.as_ref(), &cnonce) {
+        if !credentials(&mut message, response, self.credentials_of(account).as_ref(), &cnonce) {
             return false;
         }
+        let Some(call) = self.calls.get_mut(&id) else { return false };
         let (Some(call_id), Some(local_tag)) = (message.call_id(), message.from_tag()) else { return false };
         let (call_id, local_tag) = (call_id.to_owned(), local_tag.to_owned());
         let dialog = DialogId { call_id, local_tag, remote_tag: message.to_tag().unwrap_or_default().to_owned() };
@@ -88,7 +94,7 @@ impl Ua {
 fn call_of(key: RequestKey) -> Option<CallId> {
     match key {
         RequestKey::InDialog(id) | RequestKey::Reoffer(id) | RequestKey::Update(id) | RequestKey::Refer(id) => Some(id),
-        RequestKey::Invite(..) | RequestKey::Register | RequestKey::Message(_) => None,
+        RequestKey::Invite(..) | RequestKey::Register(_) | RequestKey::Message(_) => None,
     }
 }
 

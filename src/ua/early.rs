@@ -110,11 +110,11 @@ impl Ua {
             return self.out.push_back(Output::OpenMedia { call: id });
         }
         invitation.offer_due = false;
-        let (flow, to_tag) = (invitation.flow, invitation.to_tag.clone());
+        let (hop, to_tag) = (invitation.hop.clone(), invitation.to_tag.clone());
         let mut ringing = Message::reply(&request, 180, "Ringing");
         ringing.set_to_tag(&to_tag);
         Dialog::copy_record_route(&request, &mut ringing);
-        self.dress(&mut ringing, link);
+        self.dress(id, &mut ringing, link);
         let mut offered = None;
         if let (true, Some(opened)) = (offers, opened) {
             let local = media::local(opened, &self.profile.codecs, session_id, 1);
@@ -127,7 +127,7 @@ impl Ua {
         let timer = self.session_timer();
         let Some(call) = self.calls.get_mut(&id) else { return };
         if let Ok(dialog) = Dialog::from_uas(&request, &ringing) {
-            let talk = Talk::new(dialog, super::Hop::Flow(flow), link, offered.clone(), timer, &request);
+            let talk = Talk::new(dialog, hop, link, offered.clone(), timer, &request);
             call.forks.push(Fork { talk, leg: None, rseq: None, agreed: None, settled: false });
         }
         let Some(invitation) = call.invitation.as_mut() else { return };

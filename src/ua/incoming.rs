@@ -156,11 +156,18 @@ impl Ua {
             return self.respond(tx, no);
         }
         let from = request.from().map(|f| f.uri.to_string()).unwrap_or_default();
+        let arrival = self.arriving.take();
+        let from = arrival.as_ref().map_or(from, |a| a.from.clone());
         let to_tag = self.rng.token(6);
         let mut call = Call::new(now, Direction::In, from.clone(), 0);
         call.state = State::Incoming;
         call.invited_by = request.call_id().map(str::to_owned);
-        call.invitation = Some(Invitation::new(tx, request, to_tag, (flow, link), &mut self.rng));
+        let mut invitation = Invitation::new(tx, request, to_tag, (flow, link), &mut self.rng);
+        call.account = arrival.and_then(|a| a.account);
+        if let (Some(account), false) = (call.account, link) {
+            invitation.hop = Hop::Account { account, uri: None };
+        }
+        call.invitation = Some(invitation);
         call.replaces = replaced;
         call.play = replaced.and_then(|old| self.calls.get(&old)?.play.clone());
         let id = self.new_call(call);
@@ -218,7 +225,7 @@ impl Ua {
     pub(super) fn accept(&mut self, now: Instant, id: CallId) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         let (Some(opened), Some(invitation)) = (call.opened, &call.invitation) else { return };
-        let (flow, link, request) = (invitation.flow, invitation.link, invitation.request.clone());
+        let (hop, link, request) = (invitation.hop.clone(), invitation.link, invitation.request.clone());
         let to_tag = invitation.to_tag.clone();
         let (offered, before) = (invitation.offered.clone(), invitation.agreed.clone());
         // Our offer went out with the ringing: its answer comes in the PRACK, before ours.
@@ -250,7 +257,7 @@ impl Ua {
         let mut ok = Message::reply(&request, 200, "OK");
         ok.set_to_tag(&to_tag);
         Dialog::copy_record_route(&request, &mut ok);
-        self.dress(&mut ok, link);
+        self.dress(id, &mut ok, link);
         if session.media.iter().any(|m| m.attribute("ice-ufrag").is_some()) {
             ok.push(super::info::RECV_INFO, INFO_PACKAGE);
         }
@@ -265,7 +272,7 @@ impl Ua {
                 talk.dialog.answered(200);
                 Talk { timer, ..talk }
             }
-            (None, Ok(dialog)) => Talk::new(dialog, Hop::Flow(flow), link, None, timer, &request),
+            (None, Ok(dialog)) => Talk::new(dialog, hop, link, None, timer, &request),
             (None, Err(_)) => {
                 return self.refuse(now, id, 400, "No dialog can be made of this request", Ending::Failed);
             }

@@ -117,6 +117,7 @@ impl Ua {
     }
 
     pub(super) fn on_message_response(&mut self, key: MessageKey, response: &Message) {
+        let known = self.credentials_of(None);
         let Some(sent) = self.messages.0.get_mut(&key) else { return };
         let status = response.status();
         if status < 200 {
@@ -125,7 +126,7 @@ impl Ua {
         if matches!(status, 401 | 407) && !sent.authorized {
             let cnonce = self.rng.token(8);
             let mut again = sent.request.clone();
-            if credentials(&mut again, response, self.profile.credentials.as_ref(), &cnonce) {
+            if credentials(&mut again, response, known.as_ref(), &cnonce) {
                 sent.authorized = true;
                 again.set(HeaderName::CSeq, "2 MESSAGE");
                 let hop = sent.hop.clone();

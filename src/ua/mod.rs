@@ -1,6 +1,6 @@
 //! L3: the user agent. Calls (RFC 3261 sections 8, 9, 13, 14, 15) of one user: placed to one or more
-//! devices at once, received, answered, held by the other end, ended; OPTIONS; messages (RFC 3428); and the registration of a
-//! plain SIP phone with an outside registrar.
+//! devices at once, received, answered, held by the other end, ended; OPTIONS; messages (RFC 3428); and registrations with outside
+//! registrars.
 //!
 //! [`Ua`] is handed requests and responses that the transaction layer has sorted, and says what to send and
 //! which media to open. It knows nothing of the overlay: whoever places a call hands it the targets.
@@ -28,7 +28,7 @@ mod reoffer;
 mod transfer;
 mod within;
 
-pub use account::{Account, AccountConfig};
+pub use account::{Account, AccountConfig, AccountId, Granted, Refused};
 pub use call::{CallId, Direction, Ending, Report, State, Summary};
 pub use cut::Cause;
 pub use media::{IcePlan, MediaOpened, MediaPlan, MediaStats, Secured, VoiceKeys};
@@ -71,10 +71,8 @@ pub struct Profile {
     pub calls_waiting: usize,
     /// Interval of the session timer (RFC 4028) that is asked for, seconds.
     pub session_seconds: u32,
-    /// User and password for a challenge to a request of ours.
-    pub credentials: Option<(String, Redacted<String>)>,
-    /// Every request outside a dialog goes here first.
-    pub outbound_proxy: Option<Uri>,
+    /// Every request to a URI goes by this account; of a plain SIP phone.
+    pub account: Option<AccountId>,
     /// What voice is encrypted with; none: it is not.
     pub keys: Option<VoiceKeys>,
     /// Calls whose voice cannot be encrypted are refused.
@@ -106,6 +104,13 @@ pub enum Hop {
     },
     /// A SIP URI (RFC 3263).
     Uri(Uri),
+    /// The way of an account's registration; within a dialog where `uri` leads, unless that is the same.
+    Account {
+        /// Which account.
+        account: AccountId,
+        /// The dialog's next hop.
+        uri: Option<Uri>,
+    },
     /// The flow that something came in on.
     Flow(Flow),
 }
@@ -130,6 +135,15 @@ pub struct Target {
     pub hop: Hop,
 }
 
+/// What is known of a call that comes in by an account, from its registrar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrival {
+    /// Which account of this device; none where another device of the user has it.
+    pub account: Option<AccountId>,
+    /// Who calls, as it is shown: what the registrar asserts.
+    pub from: String,
+}
+
 /// Names a request of the user agent's while its transaction runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RequestKey {
@@ -143,8 +157,8 @@ pub enum RequestKey {
     Update(CallId),
     /// A REFER.
     Refer(CallId),
-    /// The account's REGISTER.
-    Register,
+    /// An account's REGISTER.
+    Register(AccountId),
     /// A MESSAGE.
     Message(message::MessageKey),
 }
@@ -170,8 +184,8 @@ enum Timer {
     Session(CallId),
     /// Nothing was said of how a transfer goes.
     Transfer(CallId),
-    /// The account's registration is renewed.
-    Register,
+    /// An account's registration is renewed.
+    Register(AccountId),
 }
 
 /// The user agent.
@@ -182,7 +196,9 @@ pub struct Ua {
     clock: (Instant, UnixTime),
     calls: BTreeMap<CallId, Call>,
     next_call: u64,
-    account: Option<Account>,
+    accounts: BTreeMap<AccountId, Account>,
+    /// Of the request that is handed in next.
+    arriving: Option<Arrival>,
     messages: message::Messages,
     timers: TimerQueue<Timer>,
     out: VecDeque<Output>,
@@ -197,7 +213,8 @@ impl Ua {
             clock: (Instant::ZERO, UnixTime(0)),
             calls: BTreeMap::new(),
             next_call: 1,
-            account: None,
+            accounts: BTreeMap::new(),
+            arriving: None,
             messages: message::Messages::default(),
             timers: TimerQueue::new(),
             out: VecDeque::new(),
@@ -253,7 +270,7 @@ impl Ua {
                 Timer::Reliable(call) => self.on_reliable_timeout(now, call),
                 Timer::Transfer(call) => self.transfer_failed(now, call, 408, "nothing was heard of it".to_owned()),
                 Timer::Session(call) => self.on_session_timeout(now, call),
-                Timer::Register => self.register_now(),
+                Timer::Register(account) => self.register_due(now, account),
             }
         }
     }
@@ -287,7 +304,7 @@ impl Ua {
         }
         match key {
             RequestKey::Invite(call, leg) => self.on_invite_response(now, call, leg, tx, response),
-            RequestKey::Register => self.on_register_response(now, response),
+            RequestKey::Register(account) => self.on_register_response(now, account, response),
             RequestKey::Message(key) => self.on_message_response(key, response),
             RequestKey::Reoffer(call) => self.on_reoffer_response(now, call, response),
             RequestKey::Update(call) => self.on_update_response(now, call, response),
@@ -304,7 +321,9 @@ impl Ua {
                 let reason = if status == 408 { "Request Timeout" } else { "Service Unavailable" };
                 self.on_leg_failed(now, call, leg, status, reason.to_owned());
             }
-            RequestKey::Register => self.on_register_failed(now, 0, "no answer".to_owned()),
+            RequestKey::Register(account) => {
+                self.on_register_failed(now, account, 0, "no answer".to_owned(), None);
+            }
             RequestKey::Message(key) => {
                 let reason = match status {
                     408 => "Request Timeout",
@@ -320,9 +339,15 @@ impl Ua {
         }
     }
 
+    /// The next request of [`Ua::on_request`] came by an account.
+    pub fn arrives(&mut self, arrival: Option<Arrival>) {
+        self.arriving = arrival;
+    }
+
     /// A request that is for this user agent, from the transaction layer. `link` tells whether it came by a peer's link.
     pub fn on_request(&mut self, now: Instant, tx: ServerTxId, request: &Message, flow: Flow, link: bool) {
         self.incoming_request(now, tx, request, flow, link);
+        self.arriving = None;
     }
 
     /// True when the request belongs to a dialog of a call here.
@@ -365,11 +390,22 @@ impl Ua {
         crate::sip::dialog::SessionTimer::new(self.profile.session_seconds)
     }
 
-    /// Where a request outside a dialog goes: the outbound proxy where there is one.
+    /// Where a request outside a dialog goes: of a plain SIP phone by its account.
     fn first_hop(&self, hop: Hop) -> Hop {
-        match (&self.profile.outbound_proxy, hop) {
-            (Some(proxy), Hop::Uri(_)) => Hop::Uri(proxy.clone()),
+        match (self.profile.account, hop) {
+            (Some(account), Hop::Uri(_)) => Hop::Account { account, uri: None },
             (_, hop) => hop,
         }
+    }
+
+    /// The account that a call goes by.
+    fn account_of(&self, call: CallId) -> Option<&Account> {
+        let account = self.calls.get(&call).and_then(|c| c.account).or(self.profile.account);
+        self.accounts.get(&account?)
+    }
+
+    /// What a challenge to a request of this account is answered with.
+    fn credentials_of(&self, account: Option<AccountId>) -> Option<(String, Redacted<String>)> {
+        self.accounts.get(&account.or(self.profile.account)?)?.config().credentials.clone()
     }
 }

@@ -4,7 +4,7 @@
 use super::call::{Call, Direction, Leg, Talk, by_link};
 use super::incoming::described;
 use super::media::Described;
-use super::{CallId, Ending, Hop, Output, RequestKey, State, Target, Timer, Ua, UaEvent, media};
+use super::{AccountId, CallId, Ending, Hop, Output, RequestKey, State, Target, Timer, Ua, UaEvent, media};
 use crate::core::Instant;
 use crate::sdp::ice::{Credentials as IceCredentials, INFO_PACKAGE};
 use crate::sdp::{self, Session};
@@ -34,6 +34,13 @@ impl Ua {
         let id = self.new_call(Call { play, record, duration, ..Call::new(now, Direction::Out, with, 0) });
         self.out.push_back(Output::OpenMedia { call: id });
         id
+    }
+
+    /// A call that was placed goes by this account; its targets say so too.
+    pub fn place_by(&mut self, id: CallId, account: AccountId) {
+        if let Some(call) = self.calls.get_mut(&id) {
+            call.account = Some(account);
+        }
     }
 
     pub(super) fn new_call(&mut self, mut call: Call) -> CallId {
@@ -94,7 +101,8 @@ impl Ua {
             if let Some(by) = &referred.referred_by {
                 invite.push(HeaderName::ReferredBy, by);
             }
-            self.finish_invite(&mut invite, &hop, &offer);
+            self.follow_service_route(id, &mut invite);
+            self.finish_invite(id, &mut invite, &hop, &offer);
             let leg = Leg {
                 target: Target { uri: target.uri, hop: hop.clone() },
                 invite: invite.clone(),
@@ -117,16 +125,37 @@ impl Ua {
         }
     }
 
-    fn finish_invite(&self, invite: &mut Message, hop: &Hop, offer: &Session) {
-        self.dress(invite, by_link(hop));
+    fn finish_invite(&self, id: CallId, invite: &mut Message, hop: &Hop, offer: &Session) {
+        self.dress(id, invite, by_link(hop));
         if offer.media.iter().any(|m| m.attribute("ice-ufrag").is_some()) {
             invite.push(super::info::RECV_INFO, INFO_PACKAGE);
         }
         invite.set_body("application/sdp", offer.to_bytes());
     }
 
-    pub(super) fn contact(&self, link: bool) -> &str {
-        if link { &self.profile.link_contact } else { &self.profile.clear_contact }
+    pub(super) fn contact(&self, id: CallId, link: bool) -> String {
+        match self.account_of(id) {
+            Some(account) => account.call_contact(),
+            None if link => self.profile.link_contact.clone(),
+            None => self.profile.clear_contact.clone(),
+        }
+    }
+
+    /// Who an account's call is from, and the way that its registrar wants (RFC 3608).
+    fn follow_service_route(&self, id: CallId, invite: &mut Message) {
+        let Some(account) = self.account_of(id) else { return };
+        let (aor, tag) = (&account.config().aor, invite.from_tag().unwrap_or_default().to_owned());
+        if account.config().private {
+            // RFC 3323: the registrar alone is told who it is.
+            invite.set(HeaderName::From, format_args!("\"Anonymous\" <sip:anonymous@anonymous.invalid>;tag={tag}"));
+            invite.push(HeaderName::Privacy, "id");
+            invite.push(HeaderName::PPreferredIdentity, format_args!("<{aor}>"));
+        } else {
+            invite.set(HeaderName::From, format_args!("<{aor}>;tag={tag}"));
+        }
+        for route in account.granted().map(|g| g.service_route.as_slice()).unwrap_or_default() {
+            invite.push(HeaderName::Route, route);
+        }
     }
 
     pub(super) fn invite_sent(&mut self, id: CallId, leg: usize, tx: ClientTxId) {
@@ -459,6 +488,7 @@ pub(super) fn next_hop(dialog: &Dialog, made_by: &Hop) -> Hop {
     match (Hop::of(dialog.next_hop().clone()), made_by) {
         (peer @ Hop::Peer { .. }, _) => peer,
         (Hop::Uri(_), Hop::Peer { id, addr }) => Hop::Peer { id: *id, addr: *addr },
+        (Hop::Uri(uri), Hop::Account { account, .. }) => Hop::Account { account: *account, uri: Some(uri) },
         (Hop::Uri(_), Hop::Flow(flow)) if flow.conn.is_some() => Hop::Flow(*flow),
         (hop, _) => hop,
     }

@@ -1,7 +1,7 @@
 //! What the user agent wants done, and what its user hears of.
 
 use super::message::MessageKey;
-use super::{CallId, Hop, MediaPlan, ReferredCall, Report, RequestKey};
+use super::{AccountId, CallId, Hop, MediaPlan, ReferredCall, Report, RequestKey};
 use crate::sdp::ice::Candidate;
 use crate::sip::msg::Message;
 use crate::sip::tx::{ClientTxId, ServerTxId};
@@ -195,15 +195,22 @@ pub enum UaEvent {
         /// The reason phrase.
         reason: String,
     },
-    /// The account is registered for this long.
+    /// An account is registered for this long.
     Registered {
+        /// Which.
+        account: AccountId,
         /// Until it has to be renewed.
         expires: Duration,
     },
-    /// The account's registration has been taken back, or given up.
-    Unregistered,
-    /// The account is not registered.
+    /// An account's registration has been taken back, or given up.
+    Unregistered {
+        /// Which.
+        account: AccountId,
+    },
+    /// An account is not registered.
     RegistrationFailed {
+        /// Which.
+        account: AccountId,
         /// SIP status, 0 when nobody answered.
         status: u16,
         /// The reason phrase.

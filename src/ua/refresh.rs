@@ -62,7 +62,7 @@ impl Ua {
         talk.update = update.cseq().ok().map(|c| c.number);
         talk.timer.ask(&mut update);
         let (hop, link) = (next_hop(&talk.dialog, &talk.made_by), talk.link);
-        self.dress(&mut update, link);
+        self.dress(id, &mut update, link);
         self.out.push_back(Output::Request { key: RequestKey::Update(id), message: update, hop });
     }
 

@@ -78,7 +78,7 @@ impl Ua {
             local.version += 1;
             offer = sdp::negotiate::offer_again(&before, index, &local);
         }
-        self.dress(&mut invite, link);
+        self.dress(id, &mut invite, link);
         if ice_agreed {
             invite.push(RECV_INFO, INFO_PACKAGE);
         }
@@ -92,8 +92,8 @@ impl Ua {
     }
 
     /// Contact and what this end can do, as in every request or response that may change a dialog's target.
-    pub(super) fn dress(&self, message: &mut Message, link: bool) {
-        message.set(HeaderName::Contact, format_args!("<{}>", self.contact(link)));
+    pub(super) fn dress(&self, id: CallId, message: &mut Message, link: bool) {
+        message.set(HeaderName::Contact, format_args!("<{}>", self.contact(id, link)));
         message.set(HeaderName::Allow, super::ALLOW);
         message.set(HeaderName::Supported, super::SUPPORTED);
     }

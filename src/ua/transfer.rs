@@ -128,7 +128,7 @@ impl Ua {
         refer.push(HeaderName::ReferTo, &transfer.refer_to);
         refer.push(HeaderName::ReferredBy, format_args!("<{by}>"));
         let (hop, link) = (next_hop(&talk.dialog, &talk.made_by), talk.link);
-        self.dress(&mut refer, link);
+        self.dress(id, &mut refer, link);
         self.timers.set(Timer::Transfer(id), now + PATIENCE);
         self.out.push_back(Output::Request { key: RequestKey::Refer(id), message: refer, hop });
     }
@@ -220,7 +220,7 @@ impl Ua {
         }
         let link = self.calls.get(&id).and_then(|c| c.talk.as_ref()).is_some_and(|t| t.link);
         let mut accepted = self.reply(request, 202, "Accepted");
-        self.dress(&mut accepted, link);
+        self.dress(id, &mut accepted, link);
         if silent {
             accepted.push(HeaderName::Other("Refer-Sub"), "false");
         }
@@ -274,7 +274,7 @@ impl Ua {
         };
         notify.push(HeaderName::SubscriptionState, state);
         let (hop, link) = (next_hop(&talk.dialog, &talk.made_by), talk.link);
-        self.dress(&mut notify, link);
+        self.dress(parent, &mut notify, link);
         notify.set_body(SIPFRAG, format!("SIP/2.0 {status} {reason}\r\n").into_bytes());
         self.out.push_back(Output::Request { key: RequestKey::InDialog(parent), message: notify, hop });
     }

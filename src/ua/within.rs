@@ -56,7 +56,7 @@ impl Ua {
         talk.heard(request);
         let mut ok = Message::reply(request, 200, "OK");
         talk.timer.accept(now, request, &mut ok);
-        self.dress(&mut ok, link);
+        self.dress(id, &mut ok, link);
         ok.set_body("application/sdp", answered.session.to_bytes());
         let to_tag = request.to_tag().unwrap_or_default().to_owned();
         let Some(call) = self.calls.get_mut(&id) else { return };
@@ -117,7 +117,7 @@ impl Ua {
             talk.local = Some(answered.session.clone());
             ok.set_body("application/sdp", answered.session.to_bytes());
         }
-        self.dress(&mut ok, link);
+        self.dress(id, &mut ok, link);
         self.respond(tx, ok);
         self.arm_session(id);
         let Some(answered) = answered else { return };

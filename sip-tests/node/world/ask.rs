@@ -17,7 +17,10 @@ impl World {
     }
 
     pub fn call(&mut self, host: usize, target: &str) -> RequestId {
-        self.command(host, Command::Call { target: target.into(), play: None, record: None, duration: None })
+        self.command(
+            host,
+            Command::Call { target: target.into(), play: None, record: None, duration: None, account: None },
+        )
     }
 
     pub fn hang_up(&mut self, host: usize) {

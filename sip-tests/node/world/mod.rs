@@ -127,6 +127,8 @@ pub struct RawEnd {
     pub tcp: bool,
     /// Everything that came, with where it came from.
     pub inbox: Vec<Received>,
+    /// Keep-alives that came.
+    pub alive: Vec<(Option<SocketAddr>, Option<ConnId>, Vec<u8>)>,
     pub opened: Vec<ConnId>,
     pub closed: Vec<ConnId>,
     /// Who it proves to be on links.
@@ -265,7 +267,7 @@ impl World {
     ) -> usize {
         let mut config = Config::default();
         config.user.name = user.into();
-        config.account.registrar = Some(registrar);
+        config.phone.registrar = Some(registrar);
         change(&mut config);
         self.host(config, None, Some(Redacted::new(password.into())))
     }
@@ -385,6 +387,8 @@ impl World {
         let mut setup = Setup::new(config.clone(), identity.clone(), sip, overlay, unix);
         setup.relays = setup.config.relay.serve != Serve::Auto;
         setup.password = password;
+        let named = setup.config.account.iter().map(|a| (a.name.clone(), Redacted::new("s3cret".to_owned())));
+        setup.passwords = named.collect();
         setup.stored = Some(Stored::default());
         setup.voice_fingerprint = self.encrypts.then_some(Fingerprint([i as u8; 32]));
         setup.hosts = cache.to_vec();
@@ -430,6 +434,7 @@ impl World {
             addr,
             tcp: true,
             inbox: Vec::new(),
+            alive: Vec::new(),
             opened: Vec::new(),
             closed: Vec::new(),
             proof: None,
@@ -486,6 +491,10 @@ impl World {
     }
 
     fn receive(&mut self, raw: usize, from: Option<SocketAddr>, conn: Option<ConnId>, bytes: &[u8]) {
+        // Keep-alives: line ends, and STUN.
+        if bytes == b"\r\n\r\n" || bytes.first().is_some_and(|b| *b < 4) {
+            return self.raws[raw].alive.push((from, conn, bytes.to_vec()));
+        }
         let message = Message::parse(bytes).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(bytes)));
         self.raws[raw].inbox.push(Received { from, conn, message });
     }
@@ -526,6 +535,10 @@ impl World {
                 self.datagram(flow.local, flow.remote, bytes);
             }
             Output::Connect { conn, transport, remote, expect } => self.connect(host, conn, transport, remote, expect),
+            Output::ConnectServer { conn, remote, name, .. } => {
+                self.hosts[host].log.push(format!("tls {name}"));
+                self.connect(host, conn, Transport::Tls, remote, Expect::Foreign);
+            }
             Output::Write { conn, bytes } => {
                 let sent = &mut self.hosts[host].sent;
                 *sent = (sent.0 + bytes.len() as u64, sent.1 + 1);

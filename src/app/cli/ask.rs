@@ -84,6 +84,7 @@ pub async fn call(data: &Path, args: CallArgs, json: bool) -> Result<(), Failure
         play: args.play.map(|p| source(&p)).transpose()?,
         record: args.record.map(|p| sink(&p)).transpose()?,
         duration: args.duration,
+        account: args.account,
     };
     let mut client = Client::connect(data).await?;
     let bar = if json { ProgressBar::hidden() } else { spinner() };

@@ -100,6 +100,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             client(ask::one(&data()?, control::Command::ContactForget { name }, json))
         }
         Command::Relays => client(ask::one(&data()?, control::Command::Relays, json)),
+        Command::Accounts => client(ask::one(&data()?, control::Command::Accounts, json)),
         Command::Strangers => client(ask::one(&data()?, control::Command::Strangers, json)),
         Command::Block(args) => client(ask::one(&data()?, control::Command::Block { target: args.target }, json)),
         Command::Unblock(args) => client(ask::one(&data()?, control::Command::Unblock { target: args.target }, json)),

@@ -2,8 +2,9 @@
 
 use crate::core::UnixTime;
 use crate::node::control::{
-    CallReport, CallStatus, ContactStatus, DeviceStatus, LookupReport, MessageEntry, MessageState, OfficeDevice,
-    OfficeReport, PathStatus, PeerStatus, PhoneStatus, RelayOffer, Renamed, Reply, Status, StrangersReport,
+    AccountStatus, CallReport, CallStatus, ContactStatus, DeviceStatus, LookupReport, MessageEntry, MessageState,
+    OfficeDevice, OfficeReport, PathStatus, PeerStatus, PhoneStatus, RelayOffer, Renamed, Reply, Status,
+    StrangersReport,
 };
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -67,9 +68,27 @@ pub fn reply(reply: &Reply) -> String {
             format!("password set; {} hold a share of your key, {spare}", count(*holders as usize, "supernode"))
         }
         Reply::ContactLink { link, .. } => link.clone(),
+        Reply::Accounts { accounts } if accounts.is_empty() => {
+            "no accounts; write a table [[account]] into the configuration".into()
+        }
+        Reply::Accounts { accounts } => accounts.iter().map(account_lines).collect::<String>().trim_end().into(),
         Reply::Strangers(report) => strangers(report),
         Reply::Done { done } => done.clone(),
     }
+}
+
+/// One line, and one more where something is wrong.
+fn account_lines(a: &AccountStatus) -> String {
+    let state = match a.state.as_str() {
+        "registered" => format!("registered for {} by {}", span(a.expires), a.server),
+        other => other.to_owned(),
+    };
+    let kept = if a.outbound { ", flow kept" } else { "" };
+    let mut line = format!("{}  {}  {state}{kept}\n", a.name, a.aor);
+    if !a.error.is_empty() {
+        let _ = writeln!(line, "  {}; {}; again in {}", a.error, a.next, span(a.again));
+    }
+    line
 }
 
 fn device_row(d: &DeviceStatus) -> [String; 4] {

@@ -56,13 +56,18 @@ async fn a_call_is_done_when_it_was_answered() {
         let report = CallReport { result: result.into(), status: 486, ..Default::default() };
         vec![Update::Event(Event::Ringing { call: 1 }), done(Reply::Call(report))]
     });
-    let ask =
-        |target: &str| CallArgs { target: target.into(), play: Some("tone".into()), record: None, duration: Some(1.5) };
+    let ask = |target: &str| CallArgs {
+        target: target.into(),
+        play: Some("tone".into()),
+        record: None,
+        duration: Some(1.5),
+        account: None,
+    };
     ask::call(program.data.path(), ask("bob"), true).await.unwrap();
     let e = ask::call(program.data.path(), ask("eve"), false).await.unwrap_err().error();
     assert_eq!(e.what, "eve is busy (486)");
     let play = Some("tone".into());
-    let expected = Ask::Call { target: "bob".into(), play, record: None, duration: Some(1.5) };
+    let expected = Ask::Call { target: "bob".into(), play, record: None, duration: Some(1.5), account: None };
     assert_eq!(program.asked.lock().unwrap()[0], expected);
 }
 

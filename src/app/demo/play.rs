@@ -269,6 +269,7 @@ async fn call(stage: &Stage, props: &Props, n: u32, ends: (&str, &str), before: 
         play: Some(format!("wav:{}", props.speech.display())),
         record: Some(format!("wav:{}", heard.display())),
         duration: Some(props.sound.seconds() + TAIL),
+        account: None,
     };
     let limit = CALL + Duration::from_secs_f64(props.sound.seconds());
     let caller = match ask(&stage.data(from), &command, from, limit).await? {
@@ -333,7 +334,7 @@ const REGISTRAR: &str = "grace";
 const PHONE: &str = "deskphone";
 const SPEECH: &[u8] = include_bytes!("../../../config/speech.wav");
 /// What has no flag: links are tended more often, so that the ring closes while somebody watches.
-const CONFIG: &str = "[overlay]\nstabilize_ms = 250\n\n[account]\ndomain = \"demo\"\n";
+const CONFIG: &str = "[overlay]\nstabilize_ms = 250\n\n[phone]\ndomain = \"demo\"\n";
 /// Share of the speech that has to be heard.
 const HEARD: f64 = 0.9;
 /// Seconds that a call goes on after the speech.

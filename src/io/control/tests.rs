@@ -94,7 +94,7 @@ async fn events_come_before_the_result() {
     let f = start();
     let mut client = Client::connect(f.dir.path()).await.unwrap();
     let mut events = Vec::new();
-    let command = Command::Call { target: "bob".into(), play: None, record: None, duration: None };
+    let command = Command::Call { target: "bob".into(), play: None, record: None, duration: None, account: None };
     let reply = client.request(&command, |e| events.push(e)).await.unwrap();
     assert!(matches!(reply, Reply::Call(r) if r.result == "completed" && r.with == "bob"));
     assert!(matches!(events[..], [Event::Ringing { .. }, Event::Answered { setup_ms: 12.5, .. }]), "{events:?}");

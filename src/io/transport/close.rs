@@ -61,6 +61,16 @@ pub enum ConnectError {
         /// Who is there.
         found: Id,
     },
+    /// A server of standard SIP is not who it should be, or speaks no TLS that is good enough.
+    #[error("{addr} does not prove to be {name}: {why}")]
+    Server {
+        /// Who was dialled.
+        addr: SocketAddr,
+        /// The name that its certificate has to show.
+        name: String,
+        /// Why it does not.
+        why: io::Error,
+    },
     /// A link was asked for, and we have no key to show.
     #[error("no identity to open a link with")]
     NoCredentials,

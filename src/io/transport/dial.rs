@@ -123,13 +123,13 @@ async fn either<T, F: Future<Output = Result<T, ConnectError>>>(
 }
 
 /// Tells the node, unless it has closed the connection meanwhile.
-async fn opened(shared: &Shared, event: Event, line: &Line) {
+pub(super) async fn opened(shared: &Shared, event: Event, line: &Line) {
     if !line.writes.is_closed() {
         let _ = shared.events.send(event).await;
     }
 }
 
-async fn connect(listening: Option<SocketAddr>, remote: SocketAddr) -> Result<TcpStream, ConnectError> {
+pub(super) async fn connect(listening: Option<SocketAddr>, remote: SocketAddr) -> Result<TcpStream, ConnectError> {
     match timeout(CONNECT_TIME, tcp(listening, remote)).await {
         Ok(tcp) => tcp.map_err(|e| ConnectError::Io(remote, e)),
         Err(_) => Err(ConnectError::Timeout(remote)),

@@ -21,14 +21,17 @@
 //! A link that cannot be had at the port that was named is looked for at port 443 of the same address too (`dial`): there are networks
 //! that let nothing else out, and a supernode takes links there where it may.
 //!
-//! Left out: STUN keep-alives on UDP (RFC 5626 section 3.5.2) and the local address of a datagram to a wildcard socket, since the
-//! shared media socket will have both; checking a link's chain again while it is
+//! Servers of standard SIP, for accounts, are dialled over TLS too, and known by the certificates of the web's authorities (`server`).
+//!
+//! Left out: the local address of a datagram to a wildcard socket, since the shared media socket will have it; checking a link's chain
+//! again while it is
 //! open (the node closes the links of who is revoked); session resumption, which would skip the check of the chain.
 
 use crate::core::{ConnId, Flow, Transport};
 use crate::identity::{Expect, Proven, Revoked};
 use bytes::Bytes;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -42,6 +45,7 @@ mod dial;
 mod link;
 mod listen;
 mod phones;
+mod server;
 mod shared;
 mod shell;
 mod stream;
@@ -236,6 +240,14 @@ impl Endpoint {
     pub fn connect(&self, conn: ConnId, transport: Transport, remote: SocketAddr, expect: impl Into<Expect>) {
         let line = self.shared.open(conn);
         tokio::spawn(dial::dial(self.shared.clone(), conn, transport, remote, expect.into(), line));
+    }
+
+    /// Opens a connection over TLS to a server of standard SIP whose certificate has to be good for `name`, by an authority of this
+    /// machine's, or of the PEM file `authorities` where that is not empty. `conn` as for [`Endpoint::connect`].
+    pub fn connect_server(&self, conn: ConnId, remote: SocketAddr, name: &str, authorities: &Path) {
+        let line = self.shared.open(conn);
+        let (name, authorities) = (name.to_owned(), authorities.to_owned());
+        tokio::spawn(server::dial(self.shared.clone(), conn, remote, name, authorities, line));
     }
 
     /// Writes on a connection; in order; to be written when it is open, if it is being dialled. A connection on which too

@@ -39,6 +39,9 @@ pub enum Command {
         /// Hang up this many seconds after the answer.
         #[serde(default)]
         duration: Option<f64>,
+        /// The account with an outside registrar that it goes by; by default what `numbers` and `uris` of the accounts say.
+        #[serde(default)]
+        account: Option<String>,
     },
     /// Accept a ringing call. Answered by [`Reply::Done`](super::Reply::Done).
     Answer {
@@ -266,6 +269,8 @@ pub enum Command {
         /// Its name or AOR.
         name: String,
     },
+    /// The accounts with outside registrars. Answered by [`Reply::Accounts`](super::Reply::Accounts).
+    Accounts,
     /// Who from other overlays is known, knocked, is blocked. Answered by [`Reply::Strangers`](super::Reply::Strangers).
     Strangers,
     /// Let somebody of another overlay ring no more. Answered by [`Reply::Done`](super::Reply::Done).

@@ -100,6 +100,12 @@ pub enum Event {
         /// Another call is under way.
         #[serde(default)]
         waiting: bool,
+        /// The account with an outside registrar that it comes by; empty where it comes by none.
+        #[serde(default)]
+        account: String,
+        /// For whom it was before it was diverted here.
+        #[serde(default)]
+        diverted: String,
     },
     /// A contact has introduced somebody; `contacts accept` takes them up.
     Introduced {

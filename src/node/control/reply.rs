@@ -68,6 +68,11 @@ pub enum Reply {
         /// Seconds until they expire.
         expires: u64,
     },
+    /// To [`Command::Accounts`].
+    Accounts {
+        /// In the order of the configuration.
+        accounts: Vec<AccountStatus>,
+    },
     /// To [`Command::Strangers`], before what it could be taken for.
     Strangers(StrangersReport),
     /// To [`Command::ContactList`].

@@ -211,6 +211,9 @@ pub struct CallStatus {
     pub call: u64,
     /// `in` or `out`.
     pub direction: String,
+    /// The account that it goes by, where it goes by one.
+    #[serde(default)]
+    pub account: String,
     /// The other end.
     pub with: String,
     /// `looking-up`, `calling`, `ringing`, `incoming`, `answered`, `held` (answered, and on hold by either end), `ending`.
@@ -339,6 +342,33 @@ pub struct CallReport {
     pub security: String,
     /// Overlay hops of the lookup that found the callee.
     pub hops: u32,
+}
+
+/// One account with an outside registrar.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AccountStatus {
+    /// What it is called here.
+    pub name: String,
+    /// Address of record.
+    pub aor: String,
+    /// `registered`, `registering`, `failed`, `off`, or `standby` of a shared one that another machine has.
+    pub state: String,
+    /// Seconds until the registration ends, unless it is renewed.
+    pub expires: u64,
+    /// Transport and address of the server in use.
+    pub server: String,
+    /// What the registrar knows this device by.
+    pub contact: String,
+    /// Its GRUU, where the registrar gives any.
+    pub gruu: String,
+    /// The flow is kept (RFC 5626).
+    pub outbound: bool,
+    /// What went wrong last, and with what; empty where nothing did since.
+    pub error: String,
+    /// What to do about it.
+    pub next: String,
+    /// Seconds until it is tried again.
+    pub again: u64,
 }
 
 /// One account of a standard phone.

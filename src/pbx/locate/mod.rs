@@ -8,7 +8,10 @@
 //! weight (RFC 2782). One question is under way at a time, and places come as they are found, the first of them first, so
 //! that the rest is asked only when it fails.
 //!
-//! Left out: `sips:` (not offered), SIP over TLS with certificates of the web's authorities, SCTP, U-NAPTR by regular expression.
+//! A registrar or proxy that an account names is looked for by steps 2 and 3 alone, with SIP over TLS as one more transport
+//! ([`Locate::server`]).
+//!
+//! Left out: `sips:` (not offered), SCTP, U-NAPTR by regular expression.
 
 use crate::core::{Rng, Transport};
 use crate::sip::msg::Uri;
@@ -99,6 +102,8 @@ pub struct Locate {
     /// What to fall back to where no SRV record was there.
     last: Option<(u16, Transport)>,
     questions: usize,
+    /// A server of standard SIP: TLS is one of its transports.
+    server: bool,
 }
 
 impl Locate {
@@ -131,7 +136,30 @@ impl Locate {
             asks.retain(tls);
             last = None;
         }
-        Locate { domain, asks, asked: None, last, questions: 0 }
+        Locate { domain, asks, asked: None, last, questions: 0, server: false }
+    }
+
+    /// The search for a registrar or proxy of standard SIP (RFC 3263 section 4), where TLS is one transport of three.
+    pub fn server(host: &str, port: Option<u16>, transport: Option<Transport>) -> Locate {
+        let domain = host.trim_end_matches('.').to_ascii_lowercase();
+        let usual = |transport| if transport == Transport::Tls { 5061 } else { 5060 };
+        let srv = |service: &str, transport| Ask::Srv { name: format!("{service}.{domain}"), transport };
+        let (mut asks, mut last) = (VecDeque::new(), None);
+        match (port, transport) {
+            (Some(port), transport) => {
+                let transport = transport.unwrap_or(Transport::Udp);
+                asks.push_back(Ask::Host { name: domain.clone(), port, transport });
+            }
+            (None, Some(transport)) => {
+                asks.push_back(srv(service(transport), transport));
+                last = Some((usual(transport), transport));
+            }
+            (None, None) => {
+                asks.push_back(Ask::Naptr);
+                last = Some((5060, Transport::Udp));
+            }
+        }
+        Locate { domain, asks, asked: None, last, questions: 0, server: true }
     }
 
     /// The next question; none when there is nothing more to find. Its answer goes to [`Locate::answered`].
@@ -177,6 +205,11 @@ impl Locate {
         }
     }
 
+    /// True where nothing more can be found.
+    pub fn is_done(&self) -> bool {
+        self.questions >= QUESTIONS || (self.asks.is_empty() && self.asked.is_none() && self.last.is_none())
+    }
+
     fn on_naptr(&mut self, records: Vec<Record>) {
         let mut services: Vec<(u16, u16, Transport, String)> = Vec::new();
         for record in records.into_iter().take(RECORDS) {
@@ -184,6 +217,7 @@ impl Locate {
             let transport = match service.to_ascii_uppercase().as_str() {
                 "SIP+D2U" => Transport::Udp,
                 "SIP+D2T" => Transport::Tcp,
+                "SIPS+D2T" if self.server => Transport::Tls,
                 _ => continue,
             };
             services.push((order, preference, transport, replacement.trim_end_matches('.').to_ascii_lowercase()));
@@ -201,7 +235,7 @@ impl Locate {
         let mut services: Vec<(u16, u16, u16, String)> = Vec::new();
         for record in records.into_iter().take(RECORDS) {
             let Record::Srv { priority, weight, port, target } = record else { continue };
-            if transport != Transport::Tls {
+            if transport != Transport::Tls || self.server {
                 // The domain says where its SIP is, or that it has none.
                 self.last = None;
             }
@@ -228,5 +262,13 @@ impl Locate {
         for (_, _, port, name) in ordered.into_iter().rev() {
             self.asks.push_front(Ask::Host { name, port, transport });
         }
+    }
+}
+
+const fn service(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Udp => "_sip._udp",
+        Transport::Tcp => "_sip._tcp",
+        _ => "_sips._tcp",
     }
 }

@@ -3,6 +3,7 @@
 use super::path::{self, Path, Side};
 use super::{Core, Scope, context, pass};
 use crate::core::{Flow, Transport};
+use crate::pbx::policy::OUTSIDE_CALLER;
 use crate::pbx::{Candidate, Origin, Target};
 use crate::sip::msg::{HeaderName, Message, Method, Scheme, Uri};
 use std::net::SocketAddr;
@@ -58,7 +59,7 @@ impl Core {
             path.way = None;
         }
         let scope = match origin {
-            Origin::Phone { .. } | Origin::Ua { .. } | Origin::Foreign => Scope::Overlay,
+            Origin::Phone { .. } | Origin::Ua { .. } | Origin::Foreign | Origin::Account { .. } => Scope::Overlay,
             // A peer has looked already; a stranger may not.
             Origin::Peer { .. } | Origin::Dialog | Origin::Outside | Origin::Edge { .. } => Scope::Here,
         };
@@ -126,8 +127,13 @@ impl Core {
             }
         }
         // Asserted by whom we do not trust (RFC 3325 section 5).
-        if !matches!(origin, Origin::Peer { .. } | Origin::Ua { .. }) && request.has(HeaderName::PAssertedIdentity) {
-            request.remove(HeaderName::PAssertedIdentity);
+        let trusted = matches!(origin, Origin::Peer { .. } | Origin::Ua { .. } | Origin::Account { .. });
+        if !trusted {
+            for field in [HeaderName::PAssertedIdentity, OUTSIDE_CALLER] {
+                if request.has(field) {
+                    request.remove(field);
+                }
+            }
         }
     }
 
@@ -138,6 +144,10 @@ impl Core {
             Origin::Peer { .. } | Origin::Phone { edge: true, .. } => self.link_side(),
             // Only its own link leads back to who is no peer here.
             Origin::Foreign => Some(self.clear_side(flow, Some(*flow))),
+            Origin::Account { seen } => Some(match seen {
+                Some(seen) => Side::clear(flow.transport, *seen, Some(*flow)),
+                None => self.clear_side(flow, Some(*flow)),
+            }),
             _ => Some(self.clear_side(flow, context::pinned(request, flow))),
         }
     }

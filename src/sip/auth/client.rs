@@ -95,6 +95,11 @@ pub fn choose<'a>(values: impl IntoIterator<Item = &'a str>) -> Result<Challenge
     Err(fault.unwrap_or(AuthError::Syntax))
 }
 
+/// The nonce that an Authentication-Info names for the next request (RFC 7615).
+pub fn next_nonce(value: &str) -> Option<String> {
+    Fields::parse(&format!("Digest {value}"))?.get("nextnonce").map(str::to_owned)
+}
+
 /// The value of the Authorization or Proxy-Authorization field that answers `challenge`.
 pub fn answer(challenge: &Challenge, with: &Credentials<'_>) -> String {
     let Challenge { algorithm, qop, .. } = *challenge;

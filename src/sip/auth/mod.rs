@@ -8,7 +8,7 @@
 //! Protection: `auth`, `auth-int`, and none (RFC 2069), the last also for clients that omit it.
 //!
 //! Left out: `userhash` and `username*` (RFC 7616; no SIP phone sends them, and refusing them leaks nothing),
-//! Authentication-Info, `Basic` (forbidden by RFC 3261 section 22).
+//! the proof in Authentication-Info (its next nonce is read), `Basic` (forbidden by RFC 3261 section 22).
 
 mod client;
 mod fields;
@@ -17,7 +17,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub use client::{AuthError, Challenge, Credentials, answer, choose};
+pub use client::{AuthError, Challenge, Credentials, answer, choose, next_nonce};
 pub use server::{Challenger, Verdict, claimed};
 
 use md5::{Digest, Md5};

@@ -64,6 +64,8 @@ pub enum Command {
     Contacts(Contacts),
     /// Relays (STUN, TURN) that this device may use, with a credential for standard TURN clients; the best one first.
     Relays,
+    /// The accounts with outside registrars: state, until when, and what went wrong last.
+    Accounts,
     /// Who from other overlays is known here, who knocked, who is blocked.
     Strangers,
     /// Let TARGET ring no more: a contact, user@overlay, @overlay, or a key that `strangers` shows.
@@ -468,6 +470,9 @@ pub struct CallArgs {
     /// Hang up this many seconds after the answer.
     #[arg(long, value_name = "S", value_parser = seconds)]
     pub duration: Option<f64>,
+    /// Call by this account with an outside registrar; TARGET may be a number then.
+    #[arg(long, value_name = "NAME")]
+    pub account: Option<String>,
 }
 
 /// Of `answer`, `hangup`, `hold` and `resume`.

@@ -124,7 +124,7 @@ fn help_names_what_exists_and_nothing_else() {
     let names: Vec<String> = Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
     assert_eq!(
         names.join(" "),
-        "start demo office invite join revoke devices login password phone contacts relays strangers block unblock call answer \
+        "start demo office invite join revoke devices login password phone contacts relays accounts strangers block unblock call answer \
          hangup hold resume mute transfer dtmf message messages status peers lookup calls audio stop sim"
     );
     let every = Cli::command().get_subcommands().all(|c| c.get_about().is_some());
