@@ -25,6 +25,7 @@ mod mailbox;
 mod merging;
 mod messages;
 mod moving;
+mod nat_behaviour;
 mod open;
 mod pairing;
 mod people;

@@ -167,6 +167,7 @@ impl Node {
         setup.voice_fingerprint = self.setup.voice_fingerprint;
         setup.accounts = self.registrar.accounts().clone();
         setup.messages = translated(&self.mail.archive.to_file(), &former);
+        setup.nat = self.survey.file();
         setup.settings = Some(self.settings.file());
         setup.acquaintances = self.strangers.known.clone();
         setup.stored = Some(Stored::default());

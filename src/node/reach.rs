@@ -104,6 +104,7 @@ impl Node {
             self.event(None, Event::Moved { address: overlay });
             self.move_paths();
             self.begin_reach(now);
+            self.survey_anew(now);
         }
         self.publisher.rewrite(now);
         if self.is_alone() {
