@@ -9,6 +9,7 @@
 
 use crate::stun::Framer;
 use sha2::{Digest, Sha256};
+use socket2::SockRef;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -151,6 +152,7 @@ async fn connect(relay: SocketAddr, certificate: [u8; 32]) -> io::Result<Leg> {
     let socket = if relay.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // The system gives what it allows.
     let _ = socket.set_send_buffer_size(BUFFER);
+    super::ports::mark(&SockRef::from(&socket), relay.is_ipv4());
     let tcp = socket.connect(relay).await?;
     tcp.set_nodelay(true)?;
     let local = tcp.local_addr()?;

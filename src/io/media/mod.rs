@@ -27,7 +27,7 @@ mod call;
 pub mod clock;
 mod latch;
 mod leg;
-mod ports;
+pub(super) mod ports;
 mod stream;
 #[cfg(test)]
 mod tests;
