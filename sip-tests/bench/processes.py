@@ -67,6 +67,30 @@ def rss_mib(pid):
     return 0.0
 
 
+def pss_mib(pid):
+    """Memory of a process with its share of what it has in common with others."""
+    for line in open(f"/proc/{pid}/smaps_rollup"):
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def family(pid):
+    """A process and all that descend from it."""
+    parents = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            stat = open(f"/proc/{entry}/stat").read()
+        except OSError:
+            continue
+        parents.setdefault(int(stat[stat.rindex(")") + 2:].split()[1]), []).append(int(entry))
+    found, at = [pid], 0
+    while at < len(found):
+        found += parents.get(found[at], [])
+        at += 1
+    return found
+
+
 def free_ports(count):
     """The first of `count` neighbouring ports of 127.0.0.1 that are free for UDP and TCP."""
     def free(port):

@@ -171,6 +171,7 @@ impl Mouth {
             also: None,
             credentials: Some(Credentials::of(&identity)),
             limits: Limits::default(),
+            phones: None,
         })
         .unwrap();
         let me = PeerRef { id: identity.peer_id(), addr: at(base + 1) };

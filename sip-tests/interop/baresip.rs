@@ -37,12 +37,14 @@ impl Codec {
 }
 
 /// What a phone registers over.
-#[derive(Clone, Copy, Debug)]
-pub enum Transport {
+#[derive(Clone, Copy)]
+pub enum Transport<'a> {
     /// Datagrams.
     Udp,
     /// A connection that it keeps.
     Tcp,
+    /// The same under TLS, to who shows the certificate in this file.
+    Tls(&'a Path),
 }
 
 /// A running phone.
@@ -63,7 +65,7 @@ impl Phone {
         (user, password): (&str, &str),
         domain: &str,
         registrar: SocketAddr,
-        how: (Codec, Transport),
+        how: (Codec, Transport<'_>),
         speech: &Sound,
     ) -> Phone {
         Phone::start_with(dir, (user, password), domain, registrar, how, speech, "")
@@ -75,7 +77,7 @@ impl Phone {
         (user, password): (&str, &str),
         domain: &str,
         registrar: SocketAddr,
-        (codec, transport): (Codec, Transport),
+        (codec, transport): (Codec, Transport<'_>),
         speech: &Sound,
         contact: &str,
     ) -> Phone {
@@ -98,7 +100,12 @@ impl Phone {
             last = base + 11,
             dir = dir.display(),
         );
-        let transport = format!("{transport:?}").to_lowercase();
+        let (transport, trusted) = match transport {
+            Transport::Udp => ("udp", String::new()),
+            Transport::Tcp => ("tcp", String::new()),
+            Transport::Tls(file) => ("tls", format!("sip_cafile {}\nsip_verify_server yes\n", file.display())),
+        };
+        let config = config + &trusted;
         let account = format!(
             "<sip:{user}@{domain};transport={transport}>;regint=600;audio_codecs={codec_name};answermode=auto;\
              outbound=\"sip:{registrar};transport={transport}\";auth_user={user};auth_pass={password}\n"

@@ -30,4 +30,5 @@ mod sipsak;
 mod tap;
 mod tier;
 mod tools;
+mod web;
 mod wire;

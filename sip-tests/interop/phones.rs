@@ -17,14 +17,21 @@ pub fn speech() -> Sound {
 #[test]
 fn baresip_calls_and_is_called_with_opus_over_udp() {
     if have("baresip_calls_and_is_called_with_opus_over_udp", &["baresip"]) {
-        talk(Codec::Opus, "opus", Transport::Udp);
+        talk(Codec::Opus, "opus", |_| Transport::Udp);
     }
 }
 
 #[test]
 fn baresip_calls_and_is_called_with_pcmu_over_tcp() {
     if have("baresip_calls_and_is_called_with_pcmu_over_tcp", &["baresip"]) {
-        talk(Codec::Pcmu, "pcmu", Transport::Tcp);
+        talk(Codec::Pcmu, "pcmu", |_| Transport::Tcp);
+    }
+}
+
+#[test]
+fn baresip_calls_and_is_called_over_tls_and_checks_the_certificate() {
+    if have("baresip_calls_and_is_called_over_tls_and_checks_the_certificate", &["baresip"]) {
+        talk(Codec::Pcmu, "pcmu", tls);
     }
 }
 
@@ -129,7 +136,11 @@ fn phones_of_two_peers_hold_and_send_digits() {
     call.completed();
 }
 
-fn talk(codec: Codec, name: &str, transport: Transport) {
+fn tls(certificate: &Path) -> Transport<'_> {
+    Transport::Tls(certificate)
+}
+
+fn talk(codec: Codec, name: &str, transport: fn(&Path) -> Transport<'_>) {
     let _one_at_a_time = heavy();
     let said = speech();
     let mut ring = Ring::new(&format!("{name}.test"), &["--open"]);
@@ -142,8 +153,11 @@ fn talk(codec: Codec, name: &str, transport: Transport) {
 
     ring.add("alice", &["--phones", &accounts]);
     let bob = ring.add("bob", &["--auto-answer", "--audio-in", &play, "--audio-out", &record]);
-    let alice_sip = ring.peers[0].sip;
-    let mut phone = Phone::start(ring.dir(), ("desk", "s3cret"), &ring.overlay, alice_sip, (codec, transport), &said);
+    let alice = &ring.peers[0];
+    let certificate = alice.data.join("phones.pem");
+    let transport = transport(&certificate);
+    let at = if matches!(transport, Transport::Tls(_)) { alice.overlay } else { alice.sip };
+    let mut phone = Phone::start(ring.dir(), ("desk", "s3cret"), &ring.overlay, at, (codec, transport), &said);
     let bob = &ring.peers[bob];
     bob.lookup_until_found("desk");
     ring.peers[0].lookup_until_found("bob");

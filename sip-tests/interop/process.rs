@@ -3,7 +3,7 @@
 use crate::tools::DEADLINE;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,9 +18,20 @@ pub struct Process {
 impl Process {
     /// Starts `command`; standard output and error go to files in `dir` called after `name`.
     pub fn start(name: &str, command: &mut Command, dir: &Path) -> Process {
+        Process::start_on(Stdio::null(), name, command, dir)
+    }
+
+    /// The same with commands by its standard input.
+    pub fn start_commanded(name: &str, command: &mut Command, dir: &Path) -> (Process, ChildStdin) {
+        let mut process = Process::start_on(Stdio::piped(), name, command, dir);
+        let input = process.child.stdin.take().expect("piped");
+        (process, input)
+    }
+
+    fn start_on(stdin: Stdio, name: &str, command: &mut Command, dir: &Path) -> Process {
         let (stdout, stderr) = (dir.join(format!("{name}.out")), dir.join(format!("{name}.err")));
         let file = |path: &Path| File::create(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        command.stdin(Stdio::null()).stdout(file(&stdout)).stderr(file(&stderr));
+        command.stdin(stdin).stdout(file(&stdout)).stderr(file(&stderr));
         let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         Process { name: name.into(), child, stdout, stderr }
     }

@@ -18,6 +18,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("kamailio", "kamailio"),
     ("miniupnpd", "miniupnpd-nftables"),
     ("nft", "nftables"),
+    ("node", "nodejs"),
     ("pactl", "pulseaudio-utils"),
     ("paplay", "pulseaudio-utils"),
     ("parec", "pulseaudio-utils"),

@@ -273,12 +273,18 @@ keys! {
         max_load_percent: u32 = 70;
     }
     sip Sip "Standard phones." {
-        /// Where standard phones are served, UDP and TCP, IP:PORT. Empty: port 5060 of every interface, or the next free one.
+        /// Where standard phones are served, UDP, TCP and WebSockets, IP:PORT. Empty: port 5060 of every interface, or the next free one.
+        /// Over TLS (and WebSockets over TLS) they are served where links are, `overlay.listen`.
         #[with("optional")] listen: Option<SocketAddr> = None, flag "sip-listen";
         /// digest or none (none on loopback or in a namespace only).
         phone_auth: PhoneAuth = PhoneAuth::Digest, flag "phone-auth";
         /// A file of accounts, one `user,password` a line; beside those made by `phone add`. Empty: none.
         phones: PathBuf = PathBuf::new(), flag "phones";
+        /// The certificate chain that phones are shown over TLS, a PEM file; read again when it changes. Empty: one made at the first start,
+        /// `phones.pem` in the data directory, which phones have to be told to trust.
+        certificate: PathBuf = PathBuf::new(), flag "certificate";
+        /// Its private key, a PEM file. Empty: the key stands in the same file.
+        certificate_key: PathBuf = PathBuf::new(), flag "certificate-key";
         /// Shortest registration that a phone may ask for, seconds.
         min_expires: u32 = 30;
         /// Registration given to a phone that asks for none, seconds.

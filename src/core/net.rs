@@ -12,6 +12,10 @@ pub enum Transport {
     Tcp,
     /// A stream under TLS; the links between peers are of this kind.
     Tls,
+    /// WebSocket messages over TCP (RFC 7118).
+    Ws,
+    /// WebSocket messages over TLS.
+    Wss,
 }
 
 impl Transport {
@@ -26,21 +30,35 @@ impl Transport {
             Transport::Udp => "UDP",
             Transport::Tcp => "TCP",
             Transport::Tls => "TLS",
+            Transport::Ws => "WS",
+            Transport::Wss => "WSS",
         }
     }
 
-    /// The value of a `transport` URI parameter.
+    /// False for what only the other end opens: the client does a WebSocket.
+    pub const fn is_dialled(self) -> bool {
+        !matches!(self, Transport::Ws | Transport::Wss)
+    }
+
+    /// True where nobody on the way can read it.
+    pub const fn is_encrypted(self) -> bool {
+        matches!(self, Transport::Tls | Transport::Wss)
+    }
+
+    /// The value of a `transport` URI parameter; one for WebSockets of both kinds (RFC 7118 section 5.2.4).
     pub const fn uri_name(self) -> &'static str {
         match self {
             Transport::Udp => "udp",
             Transport::Tcp => "tcp",
             Transport::Tls => "tls",
+            Transport::Ws | Transport::Wss => "ws",
         }
     }
 
     /// Reads a Via or URI transport name, in any case.
     pub fn from_name(name: &str) -> Option<Transport> {
-        [Transport::Udp, Transport::Tcp, Transport::Tls].into_iter().find(|t| name.eq_ignore_ascii_case(t.uri_name()))
+        let all = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss];
+        all.into_iter().find(|t| name.eq_ignore_ascii_case(t.via_name()))
     }
 }
 

@@ -110,6 +110,8 @@ pub enum Proven {
     /// Nobody in particular: a flow in clear, or a stranger whose chain does not hold.
     #[default]
     Nobody,
+    /// A standard phone over TLS: it proves nothing and is no link.
+    Phone,
     /// A device of this overlay.
     Member(Arc<Verified>),
     /// A device of another one.
@@ -121,7 +123,7 @@ impl Proven {
     pub fn member(&self) -> Option<&Arc<Verified>> {
         match self {
             Proven::Member(peer) => Some(peer),
-            Proven::Foreign(_) | Proven::Nobody => None,
+            Proven::Foreign(_) | Proven::Phone | Proven::Nobody => None,
         }
     }
 
@@ -129,7 +131,7 @@ impl Proven {
     pub fn foreign(&self) -> Option<&Arc<Foreign>> {
         match self {
             Proven::Foreign(foreign) => Some(foreign),
-            Proven::Member(_) | Proven::Nobody => None,
+            Proven::Member(_) | Proven::Phone | Proven::Nobody => None,
         }
     }
 }

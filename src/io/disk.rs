@@ -18,6 +18,8 @@ pub const IDENTITY: &str = "identity.cbor";
 pub const PHONES: &str = "phones.toml";
 /// Messages received, sent and waiting.
 pub const MESSAGES: &str = "messages.json";
+/// The certificate made here for phones over TLS, with its key, PEM.
+pub const CERTIFICATE: &str = "phones.pem";
 /// What is revoked (`identity::Revocations`).
 pub const REVOCATIONS: &str = "revocations.cbor";
 /// Overlay addresses that came with the enrolment, one IP:PORT a line.

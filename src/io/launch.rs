@@ -7,11 +7,12 @@ use super::disk::{self, DataDir, DiskError};
 use super::dns::Dns;
 use super::driver::{self, Driver, RunError, unix_now};
 use super::media::{EngineConfig, EngineError, clock};
+use super::network;
 use super::probe::Prober;
 use super::relay::Relays;
 use super::store::Records;
 use super::surroundings::{Fixed, Surroundings};
-use super::transport::{self, BindError, Credentials, Endpoint, Event as WireEvent, Limits, Listen};
+use super::transport::{self, BindError, Certificate, Credentials, Endpoint, Event as WireEvent, Limits, Listen};
 use super::voice::{self, Voices};
 use crate::config::{Bootstrap, Config, Encryption, OVERLAY_PORT, PhoneAuth};
 use crate::core::{Redacted, UnixTime};
@@ -91,6 +92,9 @@ impl LaunchError {
             }
             LaunchError::Identity { .. } => "restore it from a copy, or choose another --data",
             LaunchError::Disk(_) => "check its owner and mode, or choose another --data",
+            LaunchError::Bind(BindError::PhoneCertificate(_)) => {
+                "name files of PEM that belong together, or leave --certificate out and one is made"
+            }
             LaunchError::Bind(BindError::NotALaboratory(_)) => "listen on 127.0.0.1, or leave --lab-clear out",
             LaunchError::Bind(_) => "choose another address, or leave the flag out and the next free port is taken",
             LaunchError::Control(e) => e.next(),
@@ -173,7 +177,8 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let messages = messages(&data)?;
     let server = Server::bind(data.path())?;
     let mut relays = Relays::new(&config).map_err(|what| setting(what, "write addresses such as 10.1.0.0/16"))?;
-    let (endpoint, wire) = open(&config, identity.as_ref())?;
+    let shown = if identity.is_some() { Some(certificate(&config, &data)?) } else { None };
+    let (endpoint, wire) = open(&config, identity.as_ref(), shown.as_ref())?;
     relays.hand_links_to(endpoint.incoming());
     let towards = config.overlay.bootstrap.iter().find_map(|b| match b {
         Bootstrap::Addr(addr) => Some(*addr),
@@ -472,10 +477,35 @@ fn acquaintances(data: &DataDir) -> Result<Acquaintances, LaunchError> {
     })
 }
 
+/// What phones are shown over TLS: the owner's files, or what this device made once for its host name and addresses.
+fn certificate(config: &Config, data: &DataDir) -> Result<Certificate, LaunchError> {
+    let (chain, key) = (&config.sip.certificate, &config.sip.certificate_key);
+    if !chain.as_os_str().is_empty() {
+        let key = if key.as_os_str().is_empty() { chain } else { key };
+        return Ok(Certificate::Files { chain: chain.clone(), key: key.clone() });
+    }
+    if !key.as_os_str().is_empty() {
+        return Err(setting(
+            "--certificate-key without --certificate",
+            "name both, or the chain alone with its key in it",
+        ));
+    }
+    if let Some(kept) = data.read(disk::CERTIFICATE)?.and_then(|bytes| String::from_utf8(bytes).ok()) {
+        return Ok(Certificate::Own(kept));
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    let named = !host.is_empty() && host.is_ascii();
+    let names = if named { vec![host.to_owned(), format!("{host}.local")] } else { vec!["localhost".to_owned()] };
+    let made = transport::make(&names, &network::own_addresses()).map_err(BindError::from)?;
+    data.write(disk::CERTIFICATE, made.as_bytes())?;
+    Ok(Certificate::Own(made))
+}
+
 type Opened = (Endpoint, mpsc::Receiver<WireEvent>);
 
 /// Opens the sockets: what the user named as named, what not at the usual port or the next free one.
-fn open(config: &Config, identity: Option<&Identity>) -> Result<Opened, LaunchError> {
+fn open(config: &Config, identity: Option<&Identity>, shown: Option<&Certificate>) -> Result<Opened, LaunchError> {
     let any = |port| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
     let any_v6 = |port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
     let loopback = |port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
@@ -490,6 +520,7 @@ fn open(config: &Config, identity: Option<&Identity>) -> Result<Opened, LaunchEr
             overlay: identity.map(|_| listen),
             also: identity.filter(|_| !clear && config.overlay.listen.is_none()).map(|_| any_v6(overlay.port())),
             credentials: identity.filter(|_| !clear).map(Credentials::of),
+            phones: shown.filter(|_| !clear).cloned(),
             limits: Limits::default(),
         });
         match opened {

@@ -62,6 +62,14 @@ pub(super) fn beside(bind: IpAddr) -> Vec<IpAddr> {
     others
 }
 
+/// The addresses of this machine, loopback last.
+pub(super) fn own_addresses() -> Vec<IpAddr> {
+    let mut all: Vec<_> = if_addrs::get_if_addrs().unwrap_or_default().iter().map(if_addrs::Interface::ip).collect();
+    all.sort_by_key(|ip| (ip.is_loopback(), ip.is_ipv6(), *ip));
+    all.dedup();
+    all
+}
+
 /// A global IPv6 address of this machine: the one that it sends from, which lasts as long as that may (RFC 6724, RFC 8981).
 pub(super) fn global_v6() -> Option<IpAddr> {
     // Of no network that we know of, and given to this machine all the same: a laboratory.

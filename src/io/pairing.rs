@@ -3,7 +3,7 @@
 use super::discovery;
 use super::disk::DataDir;
 use super::office::{ANSWER, OfficeError, answer, free, join_by, request};
-use super::transport::{Config, Credentials, Endpoint, Event, Limits};
+use super::transport::{Config, Credentials, Endpoint, Event};
 use crate::core::{ConnId, Rng, Transport};
 use crate::identity::{
     Identity, InviteCode, KeyPair, PAIRING_TYPE, PairingAnswer, PairingJoiner, PairingRequest, PublicKey, ShortCode,
@@ -48,7 +48,7 @@ async fn pair(
     }
     let link = KeyPair::generate(rng);
     let credentials = Some(Credentials::stranger(link.clone(), None));
-    let config = Config { sip: None, overlay: None, also: None, credentials, limits: Limits::default() };
+    let config = Config { credentials, ..Config::default() };
     let (endpoint, mut events) = Endpoint::bind(config)?;
     // Everybody is asked for a first message, which costs nobody a try; who waits for digits answers.
     let mut waiting = Vec::new();

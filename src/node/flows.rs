@@ -233,7 +233,7 @@ impl Flows {
         if let Some(id) = connection.id {
             self.by_peer.entry(id).or_default().push(conn);
         }
-        if !connection.abroad && !matches!(connection.peer, Proven::Foreign(_)) {
+        if !connection.abroad && !matches!(connection.peer, Proven::Foreign(_) | Proven::Phone) {
             self.by_remote.entry((connection.flow.transport, connection.flow.remote)).or_insert(conn);
         }
         self.connections.insert(conn, connection);
@@ -266,7 +266,8 @@ impl Flows {
     pub fn accepted(&mut self, flow: Flow, peer: Proven) {
         let Some(conn) = flow.conn else { return };
         let id = peer.member().map(|peer| peer.peer_id);
-        let link = flow.local == self.locals.overlay || flow.transport == Transport::Tls;
+        let plain = matches!(peer, Proven::Phone) || flow.transport == Transport::Ws;
+        let link = !plain && (flow.local == self.locals.overlay || flow.transport == Transport::Tls);
         self.insert(conn, Connection { flow, opening: None, peer, id, link, abroad: false });
     }
 

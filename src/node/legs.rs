@@ -141,7 +141,7 @@ impl Node {
                     path.leg.stage = Stage::None;
                 }
             }
-            Transport::Tcp | Transport::Tls => {
+            _ => {
                 let udp = self.paths.of(call).is_some_and(|p| p.has_relay(Transport::Udp));
                 self.paths.no_udp |= !udp;
             }

@@ -287,11 +287,7 @@ impl Paths {
         let path = self.calls.get(&call)?;
         let local = path.selected?.local;
         let by = path.relays.iter().find(|r| r.holds(local)).map_or(Transport::Udp, Relay::transport);
-        Some(match by {
-            Transport::Udp => "udp",
-            Transport::Tcp => "tcp",
-            Transport::Tls => "tls",
-        })
+        Some(by.uri_name())
     }
 }
 

@@ -275,8 +275,8 @@ impl Node {
 
     fn via(&self, flow: &Flow, branch: &str) -> Via {
         let locals = self.flows.locals();
-        let link = flow.conn == Some(INTERNAL) || self.flows.is_link(flow);
-        let sent_by = if link { locals.overlay } else { locals.sip };
+        let there = flow.conn == Some(INTERNAL) || self.flows.is_link(flow) || flow.transport.is_encrypted();
+        let sent_by = if there { locals.overlay } else { locals.sip };
         let mut via = Via::new(flow.transport.via_name(), &sent_by.ip().to_string(), Some(sent_by.port()), branch);
         if flow.transport == Transport::Udp {
             via.params.set_flag("rport");

@@ -254,7 +254,7 @@ impl Node {
         for place in locate.answered(records, &mut self.rng) {
             search.steps.push_back(match place.transport {
                 Transport::Tls => Step::Abroad { addr: place.addr, want: want.clone() },
-                Transport::Udp | Transport::Tcp => Step::Plain(place),
+                _ => Step::Plain(place),
             });
         }
         self.next_step(now, id);
@@ -332,7 +332,7 @@ impl Node {
                 format!("{addr} shows the root key {} for {}, and {known} is known", foreign.root(), want.overlay)
             }
             Proven::Foreign(foreign) => format!("{addr} is of {}, not of {}", foreign.overlay(), want.overlay),
-            Proven::Member(_) | Proven::Nobody => format!("{addr} proves nothing"),
+            Proven::Member(_) | Proven::Phone | Proven::Nobody => format!("{addr} proves nothing"),
         };
         self.flows.gone(conn);
         self.wire.push(Wire::Close { conn });

@@ -97,7 +97,7 @@ impl From<Target> for Candidate {
 /// names, for `sips:` (not offered by this program) and for transports unknown here.
 pub fn direct(uri: &Uri) -> Option<(Transport, SocketAddr)> {
     let transport = match uri.params.get("transport") {
-        Some(name) => Transport::from_name(name)?,
+        Some(name) => Transport::from_name(name).filter(|transport| transport.is_dialled())?,
         None => Transport::Udp,
     };
     let port = uri.port.unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
@@ -122,7 +122,7 @@ pub(super) fn keeps_flow(contact: &Uri, via: Option<&Via>, flow: &Flow) -> bool 
     });
     match contact.params.get("transport").map(Transport::from_name) {
         // It asks for another transport and is where it says it is.
-        Some(transport) if transport != Some(flow.transport) && same_address => false,
+        Some(asked) if asked.map(Transport::uri_name) != Some(flow.transport.uri_name()) && same_address => false,
         _ if flow.transport.is_reliable() => same_address || same_via,
         _ => same_via && !same_address,
     }
@@ -154,6 +154,14 @@ mod tests {
         assert!(!kept("sip:bob@198.51.100.7:5060;transport=udp", open, &tcp));
         assert!(kept("sip:bob@10.0.0.5:5060;transport=tcp", nat, &tcp));
         assert!(!kept("sip:bob@203.0.113.9:5060", open, &tcp), "a third party");
+        // A page: what it writes leads nowhere, and both kinds of WebSocket have one name in a URI.
+        let page = "SIP/2.0/WSS df7jal23ls0d.invalid;branch=z9hG4bK1";
+        for transport in [Transport::Ws, Transport::Wss] {
+            let web = Flow::stream(transport, local, remote, ConnId(2));
+            assert!(kept("sip:rand@df7jal23ls0d.invalid;transport=ws", page, &web));
+            assert!(kept("sip:bob@198.51.100.7;transport=ws", page, &web));
+            assert!(!kept("sip:bob@198.51.100.7;transport=tcp", page, &web));
+        }
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! which arrives like a datagram from the relay. The relay is known by the SHA-256 of its certificate, which came with the credential over
 //! a link that proved who said it; no name is checked and none is sent.
 //!
-//! Several addresses are tried, each a moment after the one before (as RFC 8305 has it); the first that shows its certificate is taken.
+//! Several addresses are tried, each a moment after the one before (as RFC 8305 has it), and all of them anew every second: where the line was cut and is
+//! sound again, a system that doubles its pauses would notice too late. The first that shows its certificate is taken.
 //! What does not fit into the little that may wait here is dropped, as a full line would: late voice is of no use.
 
 use crate::stun::Framer;
@@ -28,6 +29,9 @@ use tokio_rustls::rustls::{CertificateError, ClientConfig, DigitallySignedStruct
 
 /// From one address to the next.
 const LEAD: Duration = Duration::from_millis(250);
+/// From one round over all addresses to the next, and how many there are.
+const ROUND: Duration = Duration::from_secs(1);
+const ROUNDS: u32 = 4;
 /// For a connection and its handshake.
 const PATIENCE: Duration = Duration::from_secs(6);
 /// For a write: then nobody listens.
@@ -88,21 +92,21 @@ impl Leg {
     /// Tries these addresses, each with the certificate that is expected there.
     pub(super) async fn reach(relays: Vec<(SocketAddr, [u8; 32])>) -> Option<Leg> {
         let mut tries = JoinSet::new();
-        let mut left = relays.into_iter();
-        loop {
-            if let Some((relay, certificate)) = left.next() {
-                tries.spawn(timeout(PATIENCE, connect(relay, certificate)));
+        let count = u32::try_from(relays.len()).unwrap_or(u32::MAX);
+        for (n, (relay, certificate)) in (0..).zip(relays) {
+            for round in 0..ROUNDS {
+                let begin = ROUND.max(LEAD * count) * round + LEAD * n;
+                tries.spawn(async move {
+                    sleep(begin).await;
+                    timeout(PATIENCE, connect(relay, certificate)).await
+                });
             }
-            let waiting = left.len() > 0;
-            tokio::select! {
-                tried = tries.join_next() => match tried {
-                    Some(Ok(Ok(Ok(leg)))) => return Some(leg),
-                    Some(Ok(Ok(Err(why)))) => tracing::debug!(%why, "a relay cannot be reached over TLS"),
-                    Some(_) => {}
-                    None if !waiting => return None,
-                    None => {}
-                },
-                () = sleep(LEAD), if waiting => {}
+        }
+        loop {
+            match tries.join_next().await? {
+                Ok(Ok(Ok(leg))) => return Some(leg),
+                Ok(Ok(Err(why))) => tracing::debug!(%why, "a relay cannot be reached over TLS"),
+                _ => {}
             }
         }
     }

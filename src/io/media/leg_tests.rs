@@ -47,6 +47,22 @@ async fn a_leg_is_marked_as_voice() {
 }
 
 #[tokio::test]
+async fn a_relay_that_nothing_gets_to_at_first_is_tried_again() {
+    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+    let (tls, hash) = acceptor();
+    let relay = listener.local_addr().unwrap();
+    let serving = async {
+        // As good as lost: nobody answers it.
+        let lost = listener.accept().await.unwrap();
+        let second = listener.accept().await.unwrap().0;
+        let served = tls.accept(second).await.unwrap();
+        (lost, served)
+    };
+    let (_held, leg) = tokio::join!(serving, Leg::reach(vec![(relay, hash)]));
+    assert_eq!(leg.unwrap().relay, relay);
+}
+
+#[tokio::test]
 async fn messages_go_whole_words_and_come_one_by_one() {
     let listener = TcpListener::bind(LOOPBACK).await.unwrap();
     let (tls, hash) = acceptor();

@@ -114,7 +114,7 @@ pub(super) async fn accept(
                 Ok(Ok(1)) if first[0] == HANDSHAKE => {
                     let hello = timeout(BEGIN, LazyConfigAcceptor::new(Acceptor::default(), stream)).await;
                     let Ok(Ok(begun)) = hello else { return };
-                    if Incoming::is_link(&begun.client_hello()) {
+                    if Incoming::is_ours(&begun.client_hello()) {
                         // Those who take links count them by bounds of their own.
                         drop(counted);
                         if let Some(links) = doors.links {

@@ -1,6 +1,6 @@
 //! Why connections end or never begin.
 
-use crate::core::Id;
+use crate::core::{Id, Transport};
 use crate::identity::IdentityError;
 use crate::sip::frame::FrameError;
 use std::io;
@@ -64,9 +64,9 @@ pub enum ConnectError {
     /// A link was asked for, and we have no key to show.
     #[error("no identity to open a link with")]
     NoCredentials,
-    /// Only streams are connected.
-    #[error("UDP is not connected")]
-    NotAStream,
+    /// Only streams are connected, and WebSockets by clients alone.
+    #[error("{0} is not dialled")]
+    NotDialled(Transport),
 }
 
 impl ConnectError {

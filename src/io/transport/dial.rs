@@ -43,7 +43,7 @@ async fn attempt(
     line: Line,
 ) -> Result<(), ConnectError> {
     let tls = match transport {
-        Transport::Udp => return Err(ConnectError::NotAStream),
+        Transport::Udp | Transport::Ws | Transport::Wss => return Err(ConnectError::NotDialled(transport)),
         Transport::Tcp => None,
         Transport::Tls => Some(shared.tls().ok_or(ConnectError::NoCredentials)?),
     };

@@ -28,7 +28,7 @@ use tokio_rustls::rustls::{
     self, CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError, ServerConfig,
     SignatureScheme,
 };
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use tokio_rustls::{TlsConnector, client, server};
 
 /// As IANA lists SIP for ALPN.
 const ALPN: &[u8] = b"sip/2";
@@ -83,7 +83,7 @@ impl Credentials {
 
 /// Both sides' configuration, made of one set of credentials.
 pub(super) struct Tls {
-    acceptor: TlsAcceptor,
+    server: Arc<ServerConfig>,
     connector: TlsConnector,
     judge: Arc<Judge>,
     /// For links to other overlays.
@@ -103,18 +103,12 @@ impl Tls {
         }
     }
 
-    /// The server's side of a handshake. Nobody: a stranger.
-    pub(super) async fn accept(&self, tcp: TcpStream) -> io::Result<(server::TlsStream<TcpStream>, Proven)> {
-        let stream = self.acceptor.accept(tcp).await?;
-        self.judged(stream)
-    }
-
-    /// The same where the first message of the handshake has been read already.
+    /// The server's side of a handshake whose first message has been read. Nobody: a stranger.
     pub(super) async fn resume(
         &self,
         begun: server::StartHandshake<TcpStream>,
     ) -> io::Result<(server::TlsStream<TcpStream>, Proven)> {
-        let stream = begun.into_stream(self.acceptor.config().clone()).await?;
+        let stream = begun.into_stream(self.server.clone()).await?;
         self.judged(stream)
     }
 
@@ -187,7 +181,7 @@ impl Tls {
         };
         let abroad = Arc::new(Judge { trust: Known::Anyone, provider: provider.clone() });
         Some(Tls {
-            acceptor: TlsAcceptor::from(Arc::new(server)),
+            server: Arc::new(server),
             connector: client(judge.clone())?,
             abroad: (client(abroad.clone())?, abroad),
             judge,

@@ -1,7 +1,7 @@
 //! Opening the sockets, and saying in one line why not.
 
+use super::accept::Door;
 use super::udp;
-use crate::core::Transport;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
@@ -40,6 +40,9 @@ pub enum BindError {
     /// In clear on an address that others could reach.
     #[error("a clear overlay listens on loopback or in a network namespace of its own, not on {0}")]
     NotALaboratory(SocketAddr),
+    /// The certificate for phones cannot be used.
+    #[error("{0}")]
+    PhoneCertificate(String),
     /// The link's certificate could not be made.
     #[error("cannot make the certificate of the link")]
     Certificate,
@@ -77,10 +80,10 @@ impl Listen {
         }
     }
 
-    pub(super) fn stream_transport(self) -> Transport {
+    pub(super) fn door(self) -> Door {
         match self {
-            Listen::Tls(_) => Transport::Tls,
-            Listen::LabClear(_) => Transport::Tcp,
+            Listen::Tls(_) => Door::Tls,
+            Listen::LabClear(_) => Door::Peers,
         }
     }
 }

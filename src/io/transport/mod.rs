@@ -1,5 +1,8 @@
-//! The sockets of a node: SIP over UDP and TCP in clear for standard phones, and the links between peers, which are SIP
-//! over TLS 1.3 with both devices' certificates (or, in a laboratory, over UDP and TCP in clear).
+//! The sockets of a node: SIP over UDP, TCP and WebSockets for standard phones, in clear and under TLS, and the links between
+//! peers, which are SIP over TLS 1.3 with both devices' certificates (or, in a laboratory, over UDP and TCP in clear).
+//!
+//! One port takes both kinds of TLS: a link names its protocol in the first message (ALPN `sip/2`), a phone does not. One port in clear
+//! takes SIP and WebSockets: these begin as HTTP does.
 //!
 //! [`Endpoint::bind`] opens the sockets; what happens on them arrives as [`Event`]s over one bounded channel, and a full
 //! channel slows the sockets down instead of growing. Streams are cut into messages here ([`sip::frame`](crate::sip::frame)),
@@ -19,7 +22,7 @@
 //! that let nothing else out, and a supernode takes links there where it may.
 //!
 //! Left out: STUN keep-alives on UDP (RFC 5626 section 3.5.2) and the local address of a datagram to a wildcard socket, since the
-//! shared media socket will have both; TLS for standard phones; checking a link's chain again while it is
+//! shared media socket will have both; checking a link's chain again while it is
 //! open (the node closes the links of who is revoked); session resumption, which would skip the check of the chain.
 
 use crate::core::{ConnId, Flow, Transport};
@@ -38,23 +41,27 @@ mod counters;
 mod dial;
 mod link;
 mod listen;
+mod phones;
 mod shared;
 mod shell;
 mod stream;
 mod udp;
+mod ws;
 
 pub use accept::Incoming;
 pub use close::{CloseReason, ConnectError};
 pub use counters::Counters;
 pub use link::{Credentials, Trust};
 pub use listen::{BindError, Listen, in_a_namespace};
+pub use phones::{Certificate, CertificateError, make};
 
+use accept::Door;
 use shared::Shared;
 
 /// What to open. `None` is not opened.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
-    /// Standard phones and trunks, UDP and TCP on the same port, in clear.
+    /// Standard phones and trunks, UDP, TCP and WebSockets on the same port, in clear.
     pub sip: Option<SocketAddr>,
     /// Links between peers.
     pub overlay: Option<Listen>,
@@ -62,6 +69,8 @@ pub struct Config {
     pub also: Option<SocketAddr>,
     /// Who we are and whom we trust on links; without it TLS is neither accepted nor dialled.
     pub credentials: Option<Credentials>,
+    /// What phones are shown over TLS, at the addresses of the links; without it they are not served there.
+    pub phones: Option<Certificate>,
     /// The bounds.
     pub limits: Limits,
 }
@@ -184,7 +193,8 @@ impl Endpoint {
         let tls = config.credentials.as_ref().map(link::Tls::new).transpose()?;
 
         let source = overlay.as_ref().map(listen::Opened::addr).or(sip.as_ref().map(listen::Opened::addr));
-        let shared = Arc::new(Shared::new(config.limits, events, tls, source));
+        let phones = config.phones.map(phones::Phones::new).transpose()?;
+        let shared = Arc::new(Shared::new(config.limits, events, (tls, phones), source));
         let mut endpoint = Endpoint {
             datagrams: Vec::new(),
             sip: sip.as_ref().map(listen::Opened::addr),
@@ -193,20 +203,20 @@ impl Endpoint {
             both_families: false,
             shared,
         };
-        let overlay_transport = config.overlay.map_or(Transport::Tcp, |o| o.stream_transport());
-        for (opened, transport) in [(sip, Transport::Tcp), (overlay, overlay_transport)] {
+        let overlay_door = config.overlay.map_or(Door::Peers, Listen::door);
+        for (opened, door) in [(sip, Door::Sip), (overlay, overlay_door)] {
             let Some(opened) = opened else { continue };
             if let Some(socket) = opened.datagrams {
                 let socket = Arc::new(socket);
                 endpoint.spawn(udp::receive(endpoint.shared.clone(), socket.clone()));
                 endpoint.datagrams.push(socket);
             }
-            endpoint.spawn(accept::accept(endpoint.shared.clone(), opened.streams, transport));
+            endpoint.spawn(accept::accept(endpoint.shared.clone(), opened.streams, door));
         }
         let also = config.also.and_then(|addr| Listen::Tls(addr).open().ok());
         endpoint.both_families = also.is_some();
         if let Some(opened) = also {
-            endpoint.spawn(accept::accept(endpoint.shared.clone(), opened.streams, Transport::Tls));
+            endpoint.spawn(accept::accept(endpoint.shared.clone(), opened.streams, Door::Tls));
         }
         Ok((endpoint, receiver))
     }

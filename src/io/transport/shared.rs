@@ -3,6 +3,7 @@
 use super::close::CloseReason;
 use super::counters::{Counting, add};
 use super::link::Tls;
+use super::phones::Phones;
 use super::{Event, Limits, Numbers};
 use crate::core::{ConnId, subscriber};
 use crate::identity::Revoked;
@@ -41,6 +42,8 @@ pub(super) struct Shared {
     pub(super) source: Option<SocketAddr>,
     /// The last link was had at port 443 and not at the port that was named.
     pub(super) behind_443: AtomicBool,
+    /// The server's side of phones' TLS.
+    pub(super) phones: Option<Phones>,
     tls: RwLock<Option<Arc<Tls>>>,
     revoked: Mutex<Arc<Revoked>>,
     connections: Mutex<HashMap<ConnId, Handle>>,
@@ -60,7 +63,7 @@ impl Shared {
     pub(super) fn new(
         limits: Limits,
         events: mpsc::Sender<Event>,
-        tls: Option<Tls>,
+        (tls, phones): (Option<Tls>, Option<Phones>),
         source: Option<SocketAddr>,
     ) -> Shared {
         Shared {
@@ -70,6 +73,7 @@ impl Shared {
             numbers: Numbers(AtomicU64::new(0)),
             source,
             behind_443: AtomicBool::new(false),
+            phones,
             tls: RwLock::new(tls.map(Arc::new)),
             revoked: Mutex::default(),
             connections: Mutex::default(),

@@ -16,9 +16,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// For one write, however large; then the other end counts as stalled.
-const WRITE_TIME: Duration = Duration::from_secs(20);
+pub(super) const WRITE_TIME: Duration = Duration::from_secs(20);
 /// For what is left to write when we close.
-const CLOSE_TIME: Duration = Duration::from_secs(5);
+pub(super) const CLOSE_TIME: Duration = Duration::from_secs(5);
 /// From the first byte of a message to its last.
 const MESSAGE_TIME: Duration = Duration::from_secs(60);
 /// For the other end to read why it is thrown out.

@@ -105,7 +105,8 @@ impl Locate {
     /// The search for the host of `uri`. `overlay_only`: nothing in clear, since the domain is known for an overlay.
     pub fn new(uri: &Uri, overlay_only: bool) -> Locate {
         let domain = uri.host.trim_end_matches('.').to_ascii_lowercase();
-        let transport = uri.params.get("transport").map(Transport::from_name);
+        let spoken = |name| Transport::from_name(name).filter(|transport| transport.is_dialled());
+        let transport = uri.params.get("transport").map(spoken);
         let srv = |service: &str, transport| Ask::Srv { name: format!("{service}.{domain}"), transport };
         let host = |port, transport| Ask::Host { name: domain.clone(), port, transport };
         let (mut asks, mut last) = (VecDeque::new(), None);

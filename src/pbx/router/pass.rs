@@ -115,10 +115,13 @@ pub(super) fn has_mark(request: &Message, mark: &str) -> bool {
 }
 
 fn write_flow(flow: &Flow, out: &mut [u8; PASS]) -> usize {
+    // Two bits below the families and one above them.
     let transport = match flow.transport {
         Transport::Udp => 0,
         Transport::Tcp => 1,
         Transport::Tls => 2,
+        Transport::Ws => 3,
+        Transport::Wss => 16,
     };
     let mut at = 1;
     let mut put = |bytes: &[u8]| {
@@ -141,7 +144,14 @@ fn write_flow(flow: &Flow, out: &mut [u8; PASS]) -> usize {
 
 fn read_flow(bytes: &[u8]) -> Option<Flow> {
     let (first, mut rest) = bytes.split_first()?;
-    let transport = [Transport::Udp, Transport::Tcp, Transport::Tls].get(usize::from(first & 3)).copied()?;
+    let transport = match first & 19 {
+        0 => Transport::Udp,
+        1 => Transport::Tcp,
+        2 => Transport::Tls,
+        3 => Transport::Ws,
+        16 => Transport::Wss,
+        _ => return None,
+    };
     let mut address = |v6: bool| -> Option<SocketAddr> {
         let ip = if v6 {
             let (ip, tail) = rest.split_first_chunk::<16>()?;
@@ -226,6 +236,8 @@ mod tests {
             Flow::udp(v6[0], v6[1]),
             Flow::stream(Transport::Tcp, v4[0], v4[1], ConnId(u64::MAX)),
             Flow::stream(Transport::Tls, v6[0], v6[1], ConnId(3)),
+            Flow::stream(Transport::Ws, v4[0], v6[1], ConnId(4)),
+            Flow::stream(Transport::Wss, v6[0], v4[1], ConnId(5)),
         ] {
             let text = passes.write("call@host", Some(&flow));
             assert_eq!(passes.read("call@host", &text).unwrap().flow, Some(flow), "{text}");

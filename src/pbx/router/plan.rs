@@ -165,8 +165,9 @@ impl Core {
     }
 
     fn clear_side(&self, flow: &Flow, kept: Option<Flow>) -> Side {
-        if let (Transport::Tls, Some(link)) = (flow.transport, &self.config.link) {
-            return Side::clear(Transport::Tls, link.address, kept);
+        // Phones are served over TLS where links are.
+        if let (true, Some(link)) = (flow.transport.is_encrypted(), &self.config.link) {
+            return Side::clear(flow.transport, link.address, kept);
         }
         let ours = if flow.transport == Transport::Udp { self.config.udp } else { self.config.tcp };
         // Of a connection that we opened, the local port is nobody's address.

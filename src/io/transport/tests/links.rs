@@ -358,7 +358,8 @@ impl ServerCertVerifier for Anybody {
 }
 
 /// True when a TLS client that checks nothing gets through the handshake and is answered a ping.
-async fn gets_through(config: ClientConfig, to: SocketAddr) -> bool {
+async fn gets_through(mut config: ClientConfig, to: SocketAddr) -> bool {
+    config.alpn_protocols = vec![b"sip/2".to_vec()];
     let tcp = TcpStream::connect(to).await.expect("listens");
     let name = rustls_pki_types::ServerName::IpAddress(to.ip().into());
     let Ok(mut stream) = TlsConnector::from(Arc::new(config)).connect(name, tcp).await else { return false };

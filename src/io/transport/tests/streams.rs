@@ -6,6 +6,20 @@ async fn socket() -> UdpSocket {
     UdpSocket::bind(any()).await.expect("free port")
 }
 
+/// A connection on which something was said: before that nobody is told of it.
+async fn phone(addr: SocketAddr) -> TcpStream {
+    let mut phone = TcpStream::connect(addr).await.expect("listens");
+    ping(&mut phone).await;
+    phone
+}
+
+async fn ping(phone: &mut TcpStream) {
+    phone.write_all(b"\r\n\r\n").await.expect("sent");
+    let mut pong = [0; 2];
+    timeout(Duration::from_secs(30), phone.read_exact(&mut pong)).await.expect("in time").expect("a pong");
+    assert_eq!(&pong, b"\r\n");
+}
+
 #[tokio::test]
 async fn datagrams_come_and_go() {
     let mut node = Node::sip(Limits::default());
@@ -33,7 +47,7 @@ async fn datagrams_come_and_go() {
 #[tokio::test]
 async fn a_stream_is_cut_into_messages_and_pings_are_answered() {
     let mut node = Node::sip(Limits::default());
-    let mut phone = TcpStream::connect(node.addr()).await.expect("listens");
+    let mut phone = phone(node.addr()).await;
     let (conn, flow, peer) = node.accepted().await;
     assert_eq!((flow.transport, flow.local, peer.is_none()), (Transport::Tcp, node.addr(), true));
     assert_eq!(flow.remote, phone.local_addr().expect("connected"));
@@ -43,10 +57,7 @@ async fn a_stream_is_cut_into_messages_and_pings_are_answered() {
         phone.flush().await.expect("sent");
     }
     assert_eq!((node.frame().await, node.frame().await), (MESSAGE.into(), MESSAGE.into()));
-    phone.write_all(b"\r\n\r\n").await.expect("sent");
-    let mut pong = [0; 2];
-    phone.read_exact(&mut pong).await.expect("a pong");
-    assert_eq!(&pong, b"\r\n");
+    ping(&mut phone).await;
     node.endpoint.write(conn, MESSAGE.into());
     node.endpoint.close(conn);
     assert_eq!(rest(&mut phone).await, MESSAGE);
@@ -65,7 +76,7 @@ async fn what_cannot_be_cut_is_told_why_and_closed() {
     ];
     let mut node = Node::sip(Limits::default());
     for (bytes, answer) in &cases {
-        let mut phone = TcpStream::connect(node.addr()).await.expect("listens");
+        let mut phone = phone(node.addr()).await;
         node.accepted().await;
         // The other end may close while there is still more to send.
         let _ = phone.write_all(bytes.as_bytes()).await;
@@ -81,7 +92,7 @@ async fn what_cannot_be_cut_is_told_why_and_closed() {
 #[tokio::test]
 async fn who_does_not_read_is_closed() {
     let mut node = Node::sip(Limits { write_bytes: 100_000, ..Limits::default() });
-    let phone = TcpStream::connect(node.addr()).await.expect("listens");
+    let phone = phone(node.addr()).await;
     let (conn, _, _) = node.accepted().await;
     // Until the system's own buffers are full, and then ours.
     while node.endpoint.connections() > 0 {
@@ -96,7 +107,7 @@ async fn who_does_not_read_is_closed() {
 #[tokio::test]
 async fn a_full_event_channel_slows_the_sender_and_loses_nothing_on_streams() {
     let mut node = Node::sip(Limits { events: 2, ..Limits::default() });
-    let mut phone = TcpStream::connect(node.addr()).await.expect("listens");
+    let mut phone = phone(node.addr()).await;
     let sending = tokio::spawn(async move {
         for n in 0..500 {
             phone.write_all(&message(n)).await.expect("sent");
@@ -120,11 +131,12 @@ async fn connections_are_bounded_in_all_and_from_one_source() {
         socket.bind(([127, 0, 0, last], 0).into()).expect("loopback");
         socket.connect(to).await.expect("the system takes it first")
     };
-    let (_one, two) = (from(2).await, from(2).await);
+    let (mut one, mut two) = (from(2).await, from(2).await);
     assert_eq!(rest(&mut from(2).await).await, b"", "one too many from there");
-    let _three = from(3).await;
+    let mut three = from(3).await;
     assert_eq!(rest(&mut from(4).await).await, b"", "one too many in all");
-    for _ in 0..3 {
+    for phone in [&mut one, &mut two, &mut three] {
+        ping(phone).await;
         node.accepted().await;
     }
     let counters = node.endpoint.counters();
@@ -151,7 +163,7 @@ async fn nobody_there() {
     let why = node.refused().await;
     assert!(matches!(why, ConnectError::Io(addr, _) if addr == free), "{why}");
     node.endpoint.connect(ConnId(2), Transport::Udp, free, None);
-    assert!(matches!(node.refused().await, ConnectError::NotAStream));
+    assert!(matches!(node.refused().await, ConnectError::NotDialled(Transport::Udp)));
     assert_eq!(node.endpoint.connections(), 0);
     // To what is gone nothing is written, and nothing happens.
     node.endpoint.write(ConnId(1), MESSAGE.into());
@@ -198,7 +210,7 @@ async fn what_cannot_be_opened_is_said_in_one_line() {
 async fn dropping_the_endpoint_closes_everything() {
     let mut node = Node::sip(Limits::default());
     let addr = node.addr();
-    let mut phone = TcpStream::connect(addr).await.expect("listens");
+    let mut phone = phone(addr).await;
     node.accepted().await;
     drop(node.endpoint);
     assert_eq!(rest(&mut phone).await, b"");
