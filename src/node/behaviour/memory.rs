@@ -165,7 +165,7 @@ mod tests {
         let own = IpAddr::from([192, 168, 1, last]);
         let mapped = "203.0.113.9:4000".parse().unwrap();
         Finding {
-            network: Network { own, gateway: (last % 2 == 0).then(|| IpAddr::from([192, 168, 1, 1])) },
+            network: Network { own, gateway: last.is_multiple_of(2).then(|| IpAddr::from([192, 168, 1, 1])) },
             when: UnixTime(1_800_000_000 + u64::from(last)),
             behaviour: (last != 3).then_some(Behaviour {
                 mapped,
