@@ -114,7 +114,10 @@ pub(super) async fn accept(
                 Ok(Ok(1)) if first[0] == HANDSHAKE => {
                     let hello = timeout(BEGIN, LazyConfigAcceptor::new(Acceptor::default(), stream)).await;
                     let Ok(Ok(begun)) = hello else { return };
-                    if Incoming::is_ours(&begun.client_hello()) {
+                    // Standard TURN clients name HTTP beside TURN (RFC 7443).
+                    let hello = begun.client_hello();
+                    let turn = hello.alpn().is_some_and(|mut names| names.any(|name| name.starts_with(b"stun.")));
+                    if !turn && Incoming::is_ours(&hello) {
                         // Those who take links count them by bounds of their own.
                         drop(counted);
                         if let Some(links) = doors.links {
