@@ -26,6 +26,7 @@ mod mailbox;
 mod merging;
 mod messages;
 mod moving;
+mod nat_behaviour;
 mod open;
 mod pairing;
 mod people;

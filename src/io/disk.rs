@@ -26,6 +26,8 @@ pub const REVOCATIONS: &str = "revocations.cbor";
 pub const PEERS: &str = "peers.txt";
 /// The host cache (`node::host_cache`).
 pub const HOSTS: &str = "hosts.cbor";
+/// How the NATs of networks behaved (`node::behaviour`).
+pub const NAT: &str = "nat.cbor";
 
 /// The user's contacts and settings (`identity::Settings`).
 pub const SETTINGS: &str = "settings.cbor";

@@ -8,6 +8,7 @@ use super::discovery;
 use super::disk::{self, DataDir};
 use super::dns::Dns;
 use super::media::{Engine, clock};
+use super::probe::Prober;
 use super::relay::Relays;
 use super::store::Records;
 use super::surroundings::Surroundings;
@@ -57,6 +58,7 @@ pub struct Driver {
     pub(super) wire: mpsc::Receiver<WireEvent>,
     pub(super) voices: Voices,
     pub(super) relays: Relays,
+    pub(super) prober: Prober,
     pub(super) media: mpsc::Receiver<MediaInput>,
     pub(super) control: mpsc::Receiver<ControlRequest>,
     pub(super) surroundings: Surroundings,
@@ -218,6 +220,11 @@ impl Driver {
                         self.node.handle(clock::now(), Input::Relay(answer));
                     }
                 }
+                Output::Probe(command) => {
+                    if let Some(answer) = self.prober.carry_out(command) {
+                        self.node.handle(clock::now(), Input::Probe(answer));
+                    }
+                }
                 Output::Reply { request, result } => {
                     if let Some(replies) = self.waiting.remove(&request) {
                         let _ = replies.try_send(Update::Done(result));
@@ -276,6 +283,7 @@ fn file(what: Saved) -> &'static str {
         Saved::Foreign => disk::FOREIGN,
         Saved::Former => disk::FORMER,
         Saved::Merges => disk::MERGES,
+        Saved::Nat => disk::NAT,
     }
 }
 

@@ -8,6 +8,7 @@ use super::dns::Dns;
 use super::driver::{self, Driver, RunError, unix_now};
 use super::media::{EngineConfig, EngineError, clock};
 use super::network;
+use super::probe::Prober;
 use super::relay::Relays;
 use super::store::Records;
 use super::surroundings::{Fixed, Surroundings};
@@ -235,6 +236,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
         records = Some(writer);
     }
     setup.hosts = data.read(disk::HOSTS)?.unwrap_or_default();
+    setup.nat = data.read(disk::NAT)?.unwrap_or_default();
     let has_place = setup.identity.as_ref().is_none_or(Identity::has_place);
     setup.revocations = revocations(&data, setup.identity.as_ref())?;
     setup.settings = data.read(disk::SETTINGS)?;
@@ -252,12 +254,14 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let (asks, control) = mpsc::channel(64);
     let voices = Voices::new(engine, sip.ip(), source, sink);
     let waiting = BTreeMap::new();
+    let prober = Prober::new(aside.0.clone());
     let driver = Driver {
         node,
         endpoint,
         wire,
         voices,
         relays,
+        prober,
         media,
         control,
         surroundings,

@@ -14,6 +14,7 @@ mod network;
 pub mod office;
 pub mod pairing;
 mod portmap;
+mod probe;
 pub mod relay;
 pub mod seed;
 pub mod store;

@@ -24,7 +24,7 @@ pub(super) fn told(listen: SocketAddr, advertise: Option<IpAddr>, towards: Optio
 }
 
 /// The address that the system sends from towards `to`.
-fn source(to: SocketAddr) -> Option<IpAddr> {
+pub(super) fn source(to: SocketAddr) -> Option<IpAddr> {
     let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0)).ok()?;
     // Connecting a datagram socket sends nothing; it only asks for the route.

@@ -1,8 +1,9 @@
 //! How the NAT before this machine behaves (RFC 5780 section 4): whether its mapping of a port depends on where packets go, and from whom it
 //! lets packets in. Asked of one STUN server with two addresses, or of two servers where the first has but two ports.
 //!
-//! Filtering is tested before anything goes to the other address, since that would open the way. A server with one
-//! address can only tell whether another port of it gets in: then what is reported is the strictest that fits. What is found holds for this
+//! Filtering is tested before anything goes to the other address, since that would open the way. Where the second server can be asked by
+//! another way to send something ([`Discovery::ask_second`]), that is the packet from another address; else a server with one
+//! address can only tell whether another port of it gets in, and what is reported is the strictest that fits. What is found holds for this
 //! network and for now; whoever keeps it asks again when the network changes.
 //!
 //! Left out: lifetimes of bindings (section 4.6), hairpinning, fragments.
@@ -52,6 +53,14 @@ pub enum Output {
         /// All of it.
         bytes: Vec<u8>,
     },
+    /// Ask the second server, by another way than this socket, to send a success answer of this Binding transaction to `mapped`. Asked twice
+    /// where nothing comes.
+    Ask {
+        /// Where the first server sees this socket.
+        mapped: SocketAddr,
+        /// The answer's.
+        id: TransactionId,
+    },
     /// The end.
     Done(Behaviour),
     /// The server does not answer: UDP is blocked, or it is gone. The end.
@@ -62,6 +71,7 @@ pub enum Output {
 enum Test {
     First,
     FilterOther,
+    FilterSecond,
     FilterPort,
     MappingAddress,
     MappingPort,
@@ -74,6 +84,8 @@ pub struct Discovery {
     /// The address that OTHER-ADDRESS or the second server stands for.
     other: Option<SocketAddr>,
     second: Option<SocketAddr>,
+    /// The second one can be asked to send.
+    asks: bool,
     rng: Rng,
     test: Option<(Test, SocketAddr, TransactionId, usize)>,
     due: Option<Instant>,
@@ -90,6 +102,7 @@ impl Discovery {
             server,
             other: None,
             second: second.filter(|s| s.ip() != server.ip()),
+            asks: false,
             rng,
             test: None,
             due: None,
@@ -101,15 +114,30 @@ impl Discovery {
         discovery
     }
 
+    /// There is another way to the second server, by which it can be asked to send ([`Output::Ask`]).
+    pub fn ask_second(&mut self) {
+        self.asks = self.second.is_some();
+    }
+
+    /// The second server does not send what [`Output::Ask`] wanted of it.
+    pub fn refused(&mut self, now: Instant) {
+        if let Some((Test::FilterSecond, ..)) = self.test {
+            self.failed(now, Test::FilterSecond, true);
+        }
+    }
+
     /// A datagram came on the socket; false where it is not for these tests.
     pub fn handle(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) -> bool {
         let Some((test, to, id, _)) = self.test else { return false };
         let Ok(parsed) = Parsed::read(bytes) else { return false };
         let message = &parsed.message;
         let answers = message.id == id && message.method == Method::BINDING;
-        let elsewhere = matches!(test, Test::FilterOther | Test::FilterPort);
         // What was asked to come from elsewhere proves nothing if it does not; a refusal does come from there.
-        let right = if elsewhere && message.class == Class::Success { from != to } else { from == to };
+        let right = match test {
+            Test::FilterOther | Test::FilterPort if message.class == Class::Success => from != to,
+            Test::FilterSecond => from.ip() != self.server.ip(),
+            _ => from == to,
+        };
         if !answers || !right {
             return false;
         }
@@ -155,14 +183,20 @@ impl Discovery {
 
     fn ask(&mut self, now: Instant) {
         let Some((test, to, id, tries)) = self.test else { return };
+        self.due = WAITS.get(tries).map(|wait| now + *wait);
+        if test == Test::FilterSecond {
+            if let Some(mapped) = self.found.map(|f| f.mapped).filter(|_| tries % 2 == 0) {
+                self.out.push_back(Output::Ask { mapped, id });
+            }
+            return;
+        }
         let mut message = Message::new(Class::Request, Method::BINDING, id);
         match test {
             Test::FilterOther => message.push_raw(raw::CHANGE_REQUEST, &[0, 0, 0, raw::CHANGE_IP | raw::CHANGE_PORT]),
             Test::FilterPort => message.push_raw(raw::CHANGE_REQUEST, &[0, 0, 0, raw::CHANGE_PORT]),
-            Test::First | Test::MappingAddress | Test::MappingPort => {}
+            Test::First | Test::FilterSecond | Test::MappingAddress | Test::MappingPort => {}
         }
         self.out.push_back(Output::Datagram { to, bytes: message.encode(Seal::default()) });
-        self.due = WAITS.get(tries).map(|wait| now + *wait);
     }
 
     fn answered(&mut self, now: Instant, test: Test, mapped: Option<SocketAddr>, other: Option<SocketAddr>) {
@@ -171,13 +205,15 @@ impl Discovery {
                 let no_nat = mapped == self.local;
                 self.found = Some(Behaviour { mapped, no_nat, mapping: None, filtering: None });
                 self.other = other.filter(|o| o.port() != self.server.port());
-                match self.other {
-                    Some(other) if other.ip() != self.server.ip() => self.begin(now, Test::FilterOther, self.server),
-                    Some(_) => self.begin(now, Test::FilterPort, self.server),
-                    None => self.begin_mapping(now),
+                match (self.other, self.second) {
+                    (Some(other), _) if other.ip() != self.server.ip() => {
+                        self.begin(now, Test::FilterOther, self.server);
+                    }
+                    (_, Some(second)) if self.asks => self.begin(now, Test::FilterSecond, second),
+                    _ => self.begin_port(now),
                 }
             }
-            (Test::FilterOther, _) => self.filters(now, Some(Dependence::Independent)),
+            (Test::FilterOther | Test::FilterSecond, _) => self.filters(now, Some(Dependence::Independent)),
             (Test::FilterPort, _) => self.filters(now, Some(Dependence::Address)),
             (Test::MappingAddress, Some(mapped)) => {
                 if self.found.is_some_and(|f| f.mapped == mapped) {
@@ -204,7 +240,12 @@ impl Discovery {
                 (self.test, self.due) = (None, None);
                 self.out.push_back(Output::Silent);
             }
-            Test::FilterOther => self.begin(now, Test::FilterPort, self.server),
+            // It names an address that it cannot answer from.
+            Test::FilterOther if refused && self.asks => {
+                let second = self.second.unwrap_or(self.server);
+                self.begin(now, Test::FilterSecond, second);
+            }
+            Test::FilterOther | Test::FilterSecond => self.begin_port(now),
             Test::FilterPort => self.filters(now, (!refused).then_some(Dependence::AddressAndPort)),
             Test::MappingAddress => self.maps(None),
             Test::MappingPort => self.maps(Some(Dependence::AddressAndPort)),
@@ -216,6 +257,13 @@ impl Discovery {
             found.filtering = filtering;
         }
         self.begin_mapping(now);
+    }
+
+    fn begin_port(&mut self, now: Instant) {
+        match self.other {
+            Some(_) => self.begin(now, Test::FilterPort, self.server),
+            None => self.begin_mapping(now),
+        }
     }
 
     fn begin_mapping(&mut self, now: Instant) {
@@ -304,14 +352,38 @@ mod tests {
     }
 
     fn discover(mapping: Option<Dependence>, filtering: Dependence, two: bool, second: Option<&str>) -> Behaviour {
+        discover_with(mapping, filtering, two, second, None)
+    }
+
+    /// `helps`: whether the second server sends what it is asked to; none: it is not asked.
+    fn discover_with(
+        mapping: Option<Dependence>,
+        filtering: Dependence,
+        two: bool,
+        second: Option<&str>,
+        helps: Option<bool>,
+    ) -> Behaviour {
         let mut lab = Lab { mapping, filtering, two, mapped: BTreeMap::new(), sent: BTreeSet::new() };
         let mut now = Instant::ZERO;
         let server = "198.51.100.1:3478".parse().unwrap();
         let second = second.map(|s| s.parse().unwrap());
         let mut discovery = Discovery::new(now, LOCAL.parse().unwrap(), server, second, Rng::from_seed(1));
+        if helps.is_some() {
+            discovery.ask_second();
+        }
         loop {
             while let Some(output) = discovery.poll_output() {
                 match output {
+                    Output::Ask { .. } if helps == Some(false) => discovery.refused(now),
+                    Output::Ask { mapped, id } => {
+                        let second: SocketAddr = second.unwrap();
+                        assert!(!lab.sent.iter().any(|s| s.ip() == second.ip()), "the way was opened before the test");
+                        let mut answer = Message::new(Class::Success, Method::BINDING, id);
+                        answer.push(XorMappedAddress::new(mapped));
+                        if lab.lets_in(second) {
+                            discovery.handle(now, second, &answer.encode(Seal::default()));
+                        }
+                    }
                     Output::Datagram { to, bytes } => {
                         if let Some((from, answer)) = lab.answer(to, &bytes) {
                             discovery.handle(now, from, &answer);
@@ -348,6 +420,21 @@ mod tests {
         }
         let found = discover(Some(Dependence::Address), Dependence::AddressAndPort, false, None);
         assert_eq!((found.mapping, found.filtering), (None, Some(Dependence::AddressAndPort)));
+    }
+
+    #[test]
+    fn a_second_server_that_sends_when_asked_tells_the_filtering() {
+        for mapping in ALL {
+            for filtering in ALL {
+                let found = discover_with(Some(mapping), filtering, false, Some("198.51.100.2:3478"), Some(true));
+                assert_eq!((found.mapping, found.filtering), (Some(mapping), Some(filtering)));
+                // One that does not: the strictest that fits.
+                let found = discover_with(Some(mapping), filtering, false, Some("198.51.100.2:3478"), Some(false));
+                assert_eq!((found.mapping, found.filtering), (Some(mapping), Some(filtering.max(Dependence::Address))));
+            }
+        }
+        let firewall = discover_with(None, Dependence::AddressAndPort, false, Some("198.51.100.2:3478"), Some(true));
+        assert!(firewall.no_nat && firewall.filtering == Some(Dependence::AddressAndPort));
     }
 
     #[test]

@@ -197,6 +197,7 @@ impl Node {
                 advertised: self.overlay.as_ref().map(|_| locals.overlay),
             },
             reach: self.reach(),
+            nat: self.nat_status(),
             relay: self.relay_status(),
             voice_engine: crate::media::codec::voice_engine().into(),
             link_security: if clear || self.overlay.is_none() { "none" } else { "tls1.3" }.into(),

@@ -2,6 +2,7 @@
 //! link, with a body of a type of its own, and a final answer with a body of the same type; a type is one row of
 //! [`ROWS`] (members) or in `on_stranger` (whoever shows no chain that holds).
 
+use super::behaviour::NAT_TYPE;
 use super::detour::Sent;
 use super::relay::RELAY_TYPE;
 use super::twin::TWIN_TYPE;
@@ -43,13 +44,15 @@ pub(super) enum Asked {
     Login(super::login::LoginAsked),
     /// A credential of a relay.
     Relay { search: u64, peer: Id, sent: Instant },
+    /// A packet to this node's NAT.
+    Nat,
 }
 
 /// What takes a member's request of one type.
 type On = fn(&mut Node, Instant, ServerTxId, &Message, Flow);
 
 /// Every type and who takes it.
-const ROWS: [(&str, On); 8] = [
+const ROWS: [(&str, On); 9] = [
     (SHARE_TYPE, Node::on_share_request),
     (REVOCATIONS_TYPE, Node::on_revocations),
     (CERTIFY_TYPE, Node::on_certify),
@@ -57,6 +60,7 @@ const ROWS: [(&str, On); 8] = [
     (TWIN_TYPE, Node::on_twin_asked),
     (PHONE_TYPE, Node::on_phone_word),
     (RELAY_TYPE, Node::on_relay_asked),
+    (NAT_TYPE, Node::on_nat_asked),
     (OWNER_TYPE, |node, now, tx, message, _| node.on_owner(now, tx, message)),
 ];
 
@@ -132,6 +136,7 @@ impl Node {
             Asked::Seek { flow, round, rest } => self.on_successor_told(now, (flow, round, rest), &answer),
             Asked::Share(sharing) => self.on_shared(now, *sharing, &answer),
             Asked::Relay { search, peer, sent } => self.on_relay_answered(now, search, peer, sent, &answer),
+            Asked::Nat => self.on_nat_answered(now, answer.status),
             Asked::Login(asked) => {
                 let answer = if answer.status == 200 { ShareAnswer::decode(&answer.body).ok() } else { None };
                 self.on_share_answer(now, asked, answer);

@@ -8,6 +8,7 @@
 //! address of 6 or 18 bytes (IP and port), times in seconds since 1970, the round trip in milliseconds. A damaged file is an empty cache.
 
 use crate::core::{Id, Instant, UnixTime};
+use crate::overlay::PeerRef;
 use minicbor::{Decoder, Encoder};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
@@ -145,6 +146,12 @@ impl HostCache {
         }
         rows.sort_unstable();
         rows.into_iter().map(|(_, _, addr)| addr).collect()
+    }
+
+    /// Those that answered the last time they were asked, the best first.
+    pub fn answering(&self) -> Vec<PeerRef> {
+        let known = |addr| self.hosts.get(&addr).filter(|h| h.successes > 0 && h.failures == 0)?.id;
+        self.in_order().into_iter().filter_map(|addr| Some(PeerRef { id: known(addr)?, addr })).collect()
     }
 
     /// True when some host has answered this device, now or before the restart: it has been in the overlay.

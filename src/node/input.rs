@@ -1,5 +1,6 @@
 //! What comes into a node.
 
+use super::behaviour::ProbeInput;
 use super::control::{Command, RequestId};
 use super::relay::RelayInput;
 use crate::config::Bootstrap;
@@ -125,6 +126,8 @@ pub enum Input {
     Store(StoreInput),
     /// From the relay's sockets.
     Relay(RelayInput),
+    /// From the socket that a NAT is tested by.
+    Probe(ProbeInput),
 }
 
 /// What becomes of [`Output::Store`](super::Output::Store) and [`Output::Save`](super::Output::Save).

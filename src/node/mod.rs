@@ -14,6 +14,7 @@
 //! | `join` | the ways in: whom it is tried by, in a race |
 //! | `host_cache` | supernodes remembered over a restart |
 //! | `reach` | where this node can be reached, and what follows when it moves |
+//! | `behaviour` | the NAT before this node, tested against two supernodes |
 //! | `discovery` | peers found on the local network: whom a peer that is alone joins |
 //! | `calls` | the user agent: targets, media, reports |
 //! | `talking` | what is done with a call under way |
@@ -64,6 +65,7 @@ mod adapters;
 mod addresses;
 mod archive;
 mod attach;
+mod behaviour;
 mod blob;
 mod blob_read;
 mod calls;
@@ -121,6 +123,7 @@ mod vanished;
 mod vouch;
 mod ways;
 
+pub use behaviour::{ProbeCommand, ProbeInput};
 pub use blob_read::BlobRead;
 pub use input::{Input, MediaInput, StoreInput};
 pub use output::{MediaCommand, Output, Saved};
@@ -199,6 +202,7 @@ pub struct Node {
     settings: settings::Synced,
     pairing: Option<pairing::Pairing>,
     reach: reach::Reach,
+    survey: behaviour::Survey,
     strangers: strangers::Strangers,
     ways: ways::Ways,
     edges: edge::Edges,
@@ -264,6 +268,7 @@ impl Node {
             pairing: None,
             settings: settings::Synced::new(setup.settings.as_deref()),
             reach: reach::Reach::default(),
+            survey: behaviour::Survey::new(&setup.nat),
             strangers: strangers::Strangers::new(std::mem::take(&mut setup.acquaintances)),
             ways: ways::Ways::default(),
             edges: edge::Edges::default(),
@@ -318,6 +323,7 @@ impl Node {
             Input::Media(media) => self.on_media(now, media),
             Input::Store(store) => self.on_store(now, store),
             Input::Relay(relay) => self.on_relay(now, relay),
+            Input::Probe(probe) => self.on_probe(now, probe),
         }
         self.settle(now);
     }
@@ -346,6 +352,7 @@ impl Node {
         self.outside_timeout(now);
         self.paths_timeout(now);
         self.relay_timeout(now);
+        self.survey_timeout(now);
         self.settle(now);
     }
 
@@ -378,6 +385,7 @@ impl Node {
                 self.strangers.next(),
                 self.paths.next(),
                 self.relaying.next(),
+                self.survey.next(),
             ])
             .flatten()
             .min()

@@ -165,8 +165,13 @@ impl Node {
         (setup.also, setup.maps) = (self.setup.also.clone(), self.setup.maps);
         setup.software = self.setup.software.clone();
         setup.voice_fingerprint = self.setup.voice_fingerprint;
+        setup.relays = self.setup.relays;
+        // It stands for the moment at which the node begins.
+        setup.system = self.setup.system.map(|system| system + now.since(self.started));
+        setup.passwords = self.setup.passwords.clone();
         setup.accounts = self.registrar.accounts().clone();
         setup.messages = translated(&self.mail.archive.to_file(), &former);
+        setup.nat = self.survey.file();
         setup.settings = Some(self.settings.file());
         setup.acquaintances = self.strangers.known.clone();
         setup.stored = Some(Stored::default());

@@ -1,5 +1,6 @@
 //! What a node wants done.
 
+use super::behaviour::ProbeCommand;
 use super::control::{CommandError, Event, Reply, RequestId};
 use super::flows::Wire;
 use super::relay::RelayCommand;
@@ -114,6 +115,8 @@ pub enum Saved {
     Former,
     /// Offices that this administrator's device takes in.
     Merges,
+    /// How the NATs of networks behaved, in CBOR.
+    Nat,
 }
 
 /// What is to be done outside.
@@ -171,6 +174,8 @@ pub enum Output {
     Media(MediaCommand),
     /// For the relay's sockets.
     Relay(RelayCommand),
+    /// For the socket that a NAT is tested by.
+    Probe(ProbeCommand),
     /// The final answer to a command.
     Reply {
         /// Of [`Input::Command`](super::Input::Command).

@@ -105,6 +105,7 @@ impl Node {
             self.outside_moved();
             self.move_paths();
             self.begin_reach(now);
+            self.survey_anew(now);
         }
         self.publisher.rewrite(now);
         if self.is_alone() {

@@ -49,6 +49,8 @@ pub struct Setup {
     pub damage: Option<String>,
     /// What [`Saved::Hosts`](super::Saved::Hosts) kept the last time; empty at the first start.
     pub hosts: Vec<u8>,
+    /// What [`Saved::Nat`](super::Saved::Nat) kept the last time; empty at the first start.
+    pub nat: Vec<u8>,
     /// What is revoked, as known the last time.
     pub revocations: Revocations,
     /// The user's contacts and settings, as they were saved.
@@ -110,6 +112,7 @@ impl Setup {
             stored: None,
             damage: None,
             hosts: Vec::new(),
+            nat: Vec::new(),
             revocations: Revocations::default(),
             settings: None,
             shares: None,

@@ -346,6 +346,7 @@ impl World {
             Output::Event { .. }
             | Output::Media(_)
             | Output::Relay(_)
+            | Output::Probe(_)
             | Output::Save { .. }
             | Output::Resolve { .. }
             | Output::Query { .. }

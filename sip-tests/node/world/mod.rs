@@ -23,6 +23,7 @@ use std::time::Duration;
 
 mod ask;
 pub mod media;
+pub mod nat;
 mod wire;
 
 pub const START: UnixTime = UnixTime(1_800_000_000);
@@ -189,6 +190,10 @@ pub struct World {
     pub hijacked: BTreeMap<SocketAddr, SocketAddr>,
     /// Nobody answers questions to the DNS.
     pub dns_is_silent: bool,
+    /// What stands before hosts, their sockets for tests, and the STUN services of relays.
+    pub nats: BTreeMap<usize, nat::Nat>,
+    pub probes: BTreeMap<usize, nat::Probe>,
+    stun: BTreeMap<std::net::IpAddr, chordial::nat::turn::Server>,
     /// What the DNS says.
     pub zone: BTreeMap<(String, RecordKind), Vec<Record>>,
 }
@@ -220,6 +225,9 @@ impl World {
             far: BTreeMap::new(),
             hijacked: BTreeMap::new(),
             zone: BTreeMap::new(),
+            nats: BTreeMap::new(),
+            probes: BTreeMap::new(),
+            stun: BTreeMap::new(),
             dns_is_silent: false,
         }
     }
@@ -321,6 +329,9 @@ impl World {
         setup.known_peers = known_peers;
         setup.relays = setup.config.relay.serve != Serve::Auto;
         setup.messages = h.messages.clone();
+        if let Some((_, bytes)) = h.files.iter().find(|(kept, _)| *kept == Saved::Nat) {
+            setup.nat = bytes.to_vec();
+        }
         if let Some((_, bytes)) = h.files.iter().find(|(kept, _)| *kept == Saved::Foreign) {
             setup.acquaintances = Acquaintances::from_bytes(bytes).unwrap();
         }
@@ -592,6 +603,7 @@ impl World {
                 self.at(self.now, Place::Node(host), Arrival::Node(Input::Store(StoreInput::Loaded { hash, bytes })));
             }
             Output::Relay(command) => self.relay(host, command),
+            Output::Probe(command) => self.probe(host, command),
             Output::Resolve { name } => self.hosts[host].log.push(format!("resolve {name}")),
             Output::Stopped => {
                 self.hosts[host].log.push("stopped".into());
@@ -604,9 +616,12 @@ impl World {
     fn relay(&mut self, host: usize, command: RelayCommand) {
         let h = &mut self.hosts[host];
         h.log.push(format!("relay {command:?}"));
-        if matches!(command, RelayCommand::Start { .. }) {
+        self.stun_command(host, &command);
+        let h = &self.hosts[host];
+        if let RelayCommand::Start { secret, .. } = command {
             let at = std::net::SocketAddr::new(h.overlay.ip(), 3478);
             let open = RelayInput::Open { udp: vec![at], tcp: vec![at], shut: None, certificate: [0; 32] };
+            self.start_stun(host, secret);
             self.at(self.now, Place::Node(host), Arrival::Node(Input::Relay(open)));
         }
     }

@@ -301,6 +301,11 @@ fn status(s: &Status) -> String {
     if let Some(next) = &s.reach.next {
         row("", next.clone());
     }
+    if let Some(nat) = &s.nat {
+        let against = nat.against.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+        row("nat", format!("{}; as {against} saw it at {}", nat.says, when(nat.when)));
+        row("", format!("mapping {}, filtering {}", nat.mapping, nat.filtering));
+    }
     row("voice", s.voice_engine.clone());
     for (i, r) in s.registrations.iter().enumerate() {
         row(if i == 0 { "registered" } else { "" }, format!("{}  {}", r.aor, r.contacts.join(", ")));

@@ -4,12 +4,14 @@
 //! which arrives like a datagram from the relay. The relay is known by the SHA-256 of its certificate, which came with the credential over
 //! a link that proved who said it; no name is checked and none is sent.
 //!
-//! Several addresses are tried, each a moment after the one before (as RFC 8305 has it); the first that shows its certificate is taken.
+//! Several addresses are tried, each a moment after the one before (as RFC 8305 has it), and all of them anew every second: where the line was cut and is
+//! sound again, a system that doubles its pauses would notice too late. The first that shows its certificate is taken.
 //! What does not fit into the little that may wait here is dropped, as a full line would: late voice is of no use.
 
 use super::tcp::Connections;
 use crate::stun::Framer;
 use sha2::{Digest, Sha256};
+use socket2::SockRef;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -29,6 +31,9 @@ use tokio_rustls::rustls::{CertificateError, ClientConfig, DigitallySignedStruct
 
 /// From one address to the next.
 const LEAD: Duration = Duration::from_millis(250);
+/// From one round over all addresses to the next, and how many there are.
+const ROUND: Duration = Duration::from_secs(1);
+const ROUNDS: u32 = 4;
 /// For a connection and its handshake.
 const PATIENCE: Duration = Duration::from_secs(6);
 /// For a write: then nobody listens.
@@ -92,21 +97,21 @@ impl Leg {
     /// Tries these addresses, each with the certificate that is expected there.
     pub(super) async fn reach(relays: Vec<(SocketAddr, [u8; 32])>) -> Option<Leg> {
         let mut tries = JoinSet::new();
-        let mut left = relays.into_iter();
-        loop {
-            if let Some((relay, certificate)) = left.next() {
-                tries.spawn(timeout(PATIENCE, connect(relay, certificate)));
+        let count = u32::try_from(relays.len()).unwrap_or(u32::MAX);
+        for (n, (relay, certificate)) in (0..).zip(relays) {
+            for round in 0..ROUNDS {
+                let begin = ROUND.max(LEAD * count) * round + LEAD * n;
+                tries.spawn(async move {
+                    sleep(begin).await;
+                    timeout(PATIENCE, connect(relay, certificate)).await
+                });
             }
-            let waiting = left.len() > 0;
-            tokio::select! {
-                tried = tries.join_next() => match tried {
-                    Some(Ok(Ok(Ok(leg)))) => return Some(leg),
-                    Some(Ok(Ok(Err(why)))) => tracing::debug!(%why, "a relay cannot be reached over TLS"),
-                    Some(_) => {}
-                    None if !waiting => return None,
-                    None => {}
-                },
-                () = sleep(LEAD), if waiting => {}
+        }
+        loop {
+            match tries.join_next().await? {
+                Ok(Ok(Ok(leg))) => return Some(leg),
+                Ok(Ok(Err(why))) => tracing::debug!(%why, "a relay cannot be reached over TLS"),
+                _ => {}
             }
         }
     }
@@ -156,6 +161,7 @@ async fn connect(relay: SocketAddr, certificate: [u8; 32]) -> io::Result<Leg> {
     let socket = if relay.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // The system gives what it allows.
     let _ = socket.set_send_buffer_size(BUFFER);
+    super::ports::mark(&SockRef::from(&socket), relay.is_ipv4());
     let tcp = socket.connect(relay).await?;
     tcp.set_nodelay(true)?;
     let local = tcp.local_addr()?;

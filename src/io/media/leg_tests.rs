@@ -35,6 +35,35 @@ async fn the_first_datagram_of_a_new_socket_leaves() {
 }
 
 #[tokio::test]
+async fn a_leg_is_marked_as_voice() {
+    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+    let (tls, hash) = acceptor();
+    let relay = listener.local_addr().unwrap();
+    let serving = async { tls.accept(listener.accept().await.unwrap().0).await.unwrap() };
+    let (_served, leg) = tokio::join!(serving, Leg::reach(vec![(relay, hash)]));
+    let leg = leg.unwrap();
+    let marked = SockRef::from(leg.stream.get_ref().0).tos_v4().unwrap();
+    assert_eq!(marked & 0xFC, crate::io::media::ports::EXPEDITED);
+}
+
+#[tokio::test]
+async fn a_relay_that_nothing_gets_to_at_first_is_tried_again() {
+    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+    let (tls, hash) = acceptor();
+    let relay = listener.local_addr().unwrap();
+    let serving = async {
+        // As good as lost: nobody answers it.
+        let lost = listener.accept().await.unwrap();
+        let second = listener.accept().await.unwrap().0;
+        let served = tls.accept(second).await.unwrap();
+        (lost, served)
+    };
+    let both = async { tokio::join!(serving, Leg::reach(vec![(relay, hash)])) };
+    let (_held, leg) = timeout(Duration::from_secs(60), both).await.expect("it is not tried again");
+    assert_eq!(leg.unwrap().relay, relay);
+}
+
+#[tokio::test]
 async fn messages_go_whole_words_and_come_one_by_one() {
     let listener = TcpListener::bind(LOOPBACK).await.unwrap();
     let (tls, hash) = acceptor();

@@ -28,7 +28,7 @@ mod call;
 pub mod clock;
 mod latch;
 mod leg;
-mod ports;
+pub(super) mod ports;
 mod stream;
 mod tcp;
 #[cfg(test)]

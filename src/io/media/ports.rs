@@ -1,10 +1,13 @@
 //! Pairs of UDP ports: RTP on an even one, RTCP on the next (RFC 3550 section 11); with ICE, TCP on the next as well.
 
 use super::EngineError;
+use socket2::SockRef;
 use std::io::{Error, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
 
+/// Expedited forwarding (46) where the DSCP stands: in the upper six bits.
+pub(in crate::io) const EXPEDITED: u32 = 46 << 2;
 /// Tries when the system chooses; each fails only if its neighbour is taken.
 const TRIES: u32 = 64;
 
@@ -121,6 +124,7 @@ impl Ports {
 fn bind(ip: IpAddr, port: u16) -> Result<UdpSocket, Error> {
     let socket = UdpSocket::bind(SocketAddr::new(ip, port))?;
     socket.set_nonblocking(true)?;
+    mark(&SockRef::from(&socket), ip.is_ipv4());
     Ok(socket)
 }
 
@@ -129,6 +133,12 @@ fn listener(at: SocketAddr) -> Result<TcpListener, Error> {
     let listener = TcpListener::bind(at)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+/// What leaves by this socket is voice: expedited forwarding (RFC 3246, RFC 8837 section 5), in IPv4's TOS or IPv6's traffic class.
+pub(in crate::io) fn mark(socket: &SockRef<'_>, v4: bool) {
+    // A system that forbids it carries voice as anything else.
+    let _ = if v4 { socket.set_tos_v4(EXPEDITED) } else { socket.set_tclass_v6(EXPEDITED) };
 }
 
 #[cfg(test)]
@@ -156,6 +166,21 @@ mod tests {
         let without = Ports::new(LOOPBACK, None, false).open(&[]).unwrap().0;
         assert_eq!(without.tcp, []);
         assert!(std::net::TcpStream::connect(SocketAddr::new(LOOPBACK, without.rtp.port() + 1)).is_err());
+    }
+
+    #[test]
+    fn every_socket_is_marked_as_voice() {
+        let six = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
+        for ip in [LOOPBACK, six] {
+            let (_, sockets) = Ports::new(ip, None, false).open(&[LOOPBACK, six]).unwrap();
+            assert!(!sockets.also.is_empty());
+            for socket in [&sockets.rtp, &sockets.rtcp].into_iter().chain(&sockets.also) {
+                let v4 = socket.local_addr().unwrap().is_ipv4();
+                let socket = SockRef::from(socket);
+                let marked = if v4 { socket.tos_v4() } else { socket.tclass_v6() };
+                assert_eq!(marked.unwrap(), EXPEDITED);
+            }
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //!
 //! What does not fit into the little that may wait is dropped, as a full line would: late voice is of no use.
 
+use super::ports::mark;
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
@@ -173,7 +174,9 @@ async fn carry(
 ) {
     // The system gives what it allows.
     let _ = stream.set_nodelay(true);
-    let _ = socket2::SockRef::from(&stream).set_send_buffer_size(BUFFER);
+    let socket = socket2::SockRef::from(&stream);
+    let _ = socket.set_send_buffer_size(BUFFER);
+    mark(&socket, remote.is_ipv4());
     let (reader, writer) = stream.into_split();
     tokio::select! {
         () = read(reader, |packet| take(remote, packet)) => {}

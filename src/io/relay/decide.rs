@@ -7,6 +7,7 @@ use crate::io::media::clock;
 use crate::nat::turn::Server;
 use crate::nat::turn::server::{Config, Input, Output};
 use crate::nat::turn::table::{Path, Socket};
+use crate::stun::TransactionId;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
@@ -23,6 +24,8 @@ pub(super) enum Ask {
     Gone(Path),
     /// A member's address.
     Proven(IpAddr, Duration),
+    /// A success answer of a Binding transaction, to where a member is seen.
+    Answer(SocketAddr, TransactionId),
     /// The relay ends.
     Stop,
 }
@@ -59,6 +62,7 @@ impl Decider {
                 Some(Ask::Message(path, bytes)) => self.server.handle(now, Input::Message { path, bytes: &bytes }),
                 Some(Ask::Gone(path)) => self.server.handle(now, Input::Gone { path }),
                 Some(Ask::Proven(ip, lifetime)) => self.server.handle(now, Input::Proven { ip, lifetime }),
+                Some(Ask::Answer(to, id)) => self.server.handle(now, Input::Answer { to, id }),
                 Some(Ask::Stop) | None => {}
             }
             if self.server.poll_timeout().is_some_and(|at| at <= now) {

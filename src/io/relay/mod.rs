@@ -211,6 +211,12 @@ impl Relay {
         let _ = self.asks.try_send(decide::Ask::Proven(ip, lifetime));
     }
 
+    /// Sends a success answer of a Binding transaction to where a member is seen.
+    pub fn answer(&self, to: SocketAddr, id: crate::stun::TransactionId) {
+        // A full queue: the member asks again.
+        let _ = self.asks.try_send(decide::Ask::Answer(to, id));
+    }
+
     /// What it did so far.
     pub fn figures(&self) -> Figures {
         let (allocations, counters) = *self.shared.decided.lock().unwrap_or_else(PoisonError::into_inner);

@@ -68,6 +68,12 @@ impl Relays {
                 self.running = None;
                 None
             }
+            RelayCommand::Answer { to, id } => {
+                if let Some(relay) = &self.running {
+                    relay.answer(to, id);
+                }
+                None
+            }
             RelayCommand::Prove { ip, lifetime } => {
                 if let Some(relay) = &self.running {
                     relay.prove(ip, lifetime);

@@ -3,13 +3,14 @@
 use super::Shared;
 use super::decide::Ask;
 use super::packets::{Handle, Tell};
+use crate::io::media::ports::mark;
 use crate::io::transport::Incoming;
 use crate::nat::turn::table::Path;
 use crate::stun::Framer;
 use bytes::{Bytes, BytesMut};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -107,6 +108,7 @@ pub(super) async fn accept(
         tasks.spawn(async move {
             let counted = counted;
             let _ = stream.set_nodelay(true);
+            mark(&SockRef::from(&stream), client.is_ipv4());
             let mut first = [0];
             match timeout(BEGIN, stream.peek(&mut first)).await {
                 Ok(Ok(1)) if first[0] == HANDSHAKE => {

@@ -26,6 +26,9 @@ pub struct Status {
     /// From where others can reach this node.
     #[serde(default)]
     pub reach: ReachStatus,
+    /// What stands between this node and its supernodes, once it was tested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat: Option<NatStatus>,
     /// This node as a relay; absent where it is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<RelayStatus>,
@@ -202,6 +205,25 @@ pub struct ReachStatus {
     /// What to do where nobody can reach this node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+}
+
+/// How the NAT before a node behaves (RFC 5780).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NatStatus {
+    /// On what the port that others see depends: `none` (no NAT), `independent`, `address`, `address-and-port` of the other end,
+    /// `unknown` (there is a NAT, and only one supernode to ask), `blocked` (no UDP passes).
+    pub mapping: String,
+    /// Who is let in: `independent` (anybody), `address` or `address-and-port` that was written to, `unknown`, `blocked`.
+    pub filtering: String,
+    /// Where the first server saw the socket of the test.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapped: Option<SocketAddr>,
+    /// Seconds since 1970.
+    pub when: u64,
+    /// STUN services of supernodes that were asked, the first one first.
+    pub against: Vec<SocketAddr>,
+    /// The same for a person.
+    pub says: String,
 }
 
 /// One call under way.

@@ -97,7 +97,7 @@ impl Node {
             self.outside.accounts.insert(PHONE, upstream);
             self.ua.register_with(PHONE, config);
         }
-        let passwords = std::mem::take(&mut self.setup.passwords);
+        let passwords = self.setup.passwords.clone();
         for (n, account) in (1..).zip(self.setup.config.account.clone()) {
             let id = AccountId(n);
             let password = passwords.get(&account.name).cloned();

@@ -15,6 +15,7 @@ mod grant;
 
 pub use grant::Grant;
 
+use super::behaviour::Server;
 use super::control::{CommandError, RelayOffer, RelayStatus, Reply, RequestId};
 use super::exchange::{Answer, Asked};
 use super::{Node, Output};
@@ -41,6 +42,10 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// A member knows relays before it calls: it looks soon after it is in, again while there are none, and before its credentials end.
 const SOON: Duration = Duration::from_millis(500);
 const NONE_YET: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+/// The longest pause while there is one alone: a call's second way wants another.
+const ONE_ALONE: Duration = Duration::from_secs(900);
+/// The longest pause where nearly every call needs one.
+const NEEDED: Duration = Duration::from_secs(30);
 const RENEW: Duration = Duration::from_secs(LIFETIME.as_secs() / 2);
 /// Supernodes asked by one search, relays kept of it, searches at once.
 const ASK: usize = 4;
@@ -59,6 +64,13 @@ pub enum RelayCommand {
     },
     /// Close them.
     Stop,
+    /// Send a success answer of this Binding transaction to an address.
+    Answer {
+        /// Where a member is seen.
+        to: SocketAddr,
+        /// The member's transaction.
+        id: crate::stun::TransactionId,
+    },
     /// A member's link comes from here.
     Prove {
         /// Its address.
@@ -133,6 +145,7 @@ struct Found {
 struct Search {
     request: Option<RequestId>,
     waiting: usize,
+    asked: Vec<PeerRef>,
     found: Vec<Found>,
 }
 
@@ -224,6 +237,11 @@ impl Node {
             }
             _ => {}
         }
+    }
+
+    /// Its sockets are open.
+    pub(super) fn serves_relay(&self) -> bool {
+        matches!(self.relaying.stage, Stage::Open { .. })
     }
 
     fn wants_to_relay(&self) -> bool {
@@ -323,7 +341,9 @@ impl Node {
         if let (Some(grant), Some(me)) = (self.grant(now, &user), self.overlay.as_ref().map(|o| o.me())) {
             found.push(Found { peer: me.id, grant, rtt: Duration::ZERO, until: now + LIFETIME });
         }
-        self.relaying.searches.insert(number, Search { request, waiting: candidates.len(), found });
+        self.relaying
+            .searches
+            .insert(number, Search { request, waiting: candidates.len(), asked: candidates.clone(), found });
         if candidates.is_empty() {
             return self.relays_found(now, number);
         }
@@ -363,12 +383,24 @@ impl Node {
         let Some(mut search) = self.relaying.searches.remove(&number) else { return };
         search.found.sort_by_key(|f| (f.cost(), f.peer));
         let offers = search.found.iter().map(|f| f.offer(now)).collect();
+        let stun = |f: &Found| {
+            let peer = search.asked.iter().find(|p| p.id == f.peer).copied().filter(|_| f.grant.udp != 0);
+            let at = |host: &IpAddr| Some(Server { peer: peer?, stun: SocketAddr::new(*host, f.grant.udp) });
+            f.grant.hosts.iter().filter_map(at).collect::<Vec<_>>()
+        };
+        let servers = search.found.iter().flat_map(stun).collect();
         self.relaying.best = search.found;
         self.relaying.best.truncate(KEEP);
+        self.survey_by(now, servers);
         self.relays_for_calls(now);
-        let pause = if self.relaying.best.is_empty() {
+        let pause = if self.relaying.best.len() < KEEP {
             let pause = self.relaying.pause;
-            self.relaying.pause = (pause * 2).min(NONE_YET.1);
+            let longest = match self.relaying.best.len() {
+                0 if self.survey.needs_relay() => NEEDED,
+                0 => NONE_YET.1,
+                _ => ONE_ALONE,
+            };
+            self.relaying.pause = (pause * 2).min(longest);
             pause
         } else {
             self.relaying.pause = NONE_YET.0;
@@ -389,6 +421,10 @@ impl Node {
         all.extend(ring.map(|p| (p.id, *p)));
         if let Some(tier) = &status.tier {
             all.extend([&tier.primary, &tier.backup].into_iter().flatten().map(|(p, _)| (p.id, *p)));
+        }
+        // An ordinary node may hang on one alone; those that it was in touch with before can relay for it too.
+        if all.len() < KEEP {
+            all.extend(self.ring.entrance.hosts.answering().into_iter().take(ASK).map(|p| (p.id, p)));
         }
         all.remove(&me.id);
         all.into_values().collect()

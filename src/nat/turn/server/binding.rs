@@ -5,15 +5,15 @@ use super::super::table::Path;
 use super::Server;
 use crate::core::Instant;
 use crate::stun::attributes::{OtherAddress, ResponseOrigin, XorMappedAddress};
-use crate::stun::{Parsed, Seal, raw};
-use std::net::SocketAddr;
+use crate::stun::{Class, Message, Method, Parsed, Seal, TransactionId, raw};
+use std::net::{IpAddr, SocketAddr};
 
 impl Server {
     pub(super) fn on_binding(&mut self, now: Instant, path: Path, parsed: &Parsed<'_>) {
         let client = super::super::table::canonical(path.client());
         let mut answer = parsed.message.success();
         answer.push(XorMappedAddress::new(client));
-        let Path::Datagram { socket, .. } = path else {
+        let Path::Datagram { socket, local, .. } = path else {
             return self.answer_unproven(now, path, &answer, parsed.fingerprint);
         };
         let change = parsed.message.get_raw(raw::CHANGE_REQUEST).and_then(|c| c.last().copied()).unwrap_or(0);
@@ -31,10 +31,17 @@ impl Server {
             return self.answer_unproven(now, path, &answer, parsed.fingerprint);
         };
         if let Some(face) = face {
+            // A socket for all addresses of this machine answers from the one that was written to.
+            let own = |f: SocketAddr| {
+                let ip = local.map(|l| l.to_canonical()).filter(|l| l.is_ipv4() == f.is_ipv4());
+                let known = |ip: &IpAddr| self.config.faces.iter().any(|f| f.ip() == *ip);
+                ip.filter(|ip| !known(ip)).map_or(f, |ip| SocketAddr::new(ip, f.port()))
+            };
             let origin = self.config.faces.get(from).copied().unwrap_or(face);
-            answer.push(ResponseOrigin::new(origin));
-            let other = self.face(face, true, true).or_else(|| self.face(face, false, true));
-            if let Some(other) = other.and_then(|o| self.config.faces.get(o).copied()) {
+            answer.push(ResponseOrigin::new(own(origin)));
+            let at = |face: usize| self.config.faces.get(face).copied();
+            let other = self.face(face, true, true).and_then(at);
+            if let Some(other) = other.or_else(|| self.face(face, false, true).and_then(at).map(own)) {
                 answer.push(OtherAddress::new(other));
             }
         }
@@ -51,6 +58,20 @@ impl Server {
             path => path,
         };
         self.put(super::Output::Answer { path, bytes });
+    }
+
+    /// A Binding answer that nobody asked for here: whoever did was proven, and is at `to`.
+    pub(super) fn on_asked_for(&mut self, now: Instant, to: SocketAddr, id: TransactionId) {
+        let of_family = |f: &SocketAddr| f.is_ipv4() == to.is_ipv4();
+        let Some(socket) = self.config.faces.iter().position(of_family) else { return };
+        if !self.thrift.spend(now, to.ip()) {
+            self.counters.spared += 1;
+            return;
+        }
+        let mut answer = Message::new(Class::Success, Method::BINDING, id);
+        answer.push(XorMappedAddress::new(to));
+        let path = Path::Datagram { socket: socket as u16, local: None, client: to };
+        self.put(super::Output::Answer { path, bytes: answer.encode(Seal::default()) });
     }
 
     /// The socket at another address, another port, or both.

@@ -74,6 +74,13 @@ pub enum Input<'a> {
         /// Which.
         path: Path,
     },
+    /// A member asked by its link for a Binding answer to where it is seen: from an address that it has not written to.
+    Answer {
+        /// Where to.
+        to: SocketAddr,
+        /// The member's transaction.
+        id: TransactionId,
+    },
     /// A member's link came from this address: packets may go there for a while.
     Proven {
         /// Which.
@@ -218,6 +225,7 @@ impl Server {
                     self.remove(slot);
                 }
             }
+            Input::Answer { to, id } => self.on_asked_for(now, to, id),
             Input::Proven { ip, lifetime } => self.config.peers.prove(now, ip, now + lifetime),
         }
     }

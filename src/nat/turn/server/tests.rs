@@ -435,6 +435,36 @@ fn binding_and_behaviour() {
 }
 
 #[test]
+fn another_address_of_this_machine_is_answered_as_itself() {
+    let mut relay = relay();
+    let plain = Message::new(Class::Request, Method::BINDING, [1; 12]).encode(Seal::default());
+    let second: std::net::IpAddr = "198.51.100.77".parse().unwrap();
+    let path = Path::Datagram { socket: 0, local: Some(second), client: ANN.parse().unwrap() };
+    relay.hear_client(NOW, path, &plain);
+    let answer = Parsed::read(&relay.answers.pop().unwrap().1).unwrap().message;
+    assert_eq!(answer.get::<ResponseOrigin>().unwrap().address(), SocketAddr::new(second, 3478));
+    assert_eq!(answer.get::<OtherAddress>().unwrap().address(), SocketAddr::new(second, 3479));
+}
+
+#[test]
+fn what_a_member_asked_for_goes_to_it_and_is_no_larger_than_a_question() {
+    let mut relay = relay();
+    let to: SocketAddr = ANN.parse().unwrap();
+    for _ in 0..1000 {
+        relay.server.handle(NOW, Input::Answer { to, id: [5; 12] });
+    }
+    let mut sent = Vec::new();
+    while let Some(Output::Answer { path: Path::Datagram { client, .. }, bytes }) = relay.server.poll_output() {
+        assert!(client == to && bytes.len() <= 32, "{} bytes to {client}", bytes.len());
+        sent.push(bytes);
+    }
+    assert!((1..=200).contains(&sent.len()), "{}", sent.len());
+    let answer = Parsed::read(&sent[0]).unwrap().message;
+    assert_eq!((answer.class, answer.id), (Class::Success, [5; 12]));
+    assert_eq!(answer.get::<XorMappedAddress>().unwrap().address(), to);
+}
+
+#[test]
 fn a_hostile_client_gets_nowhere() {
     let mut relay = relay();
     let mut rng = Rng::from_seed(11);
