@@ -9,7 +9,7 @@ use chordial::identity::{
     Ask, Identity, InviteCode, JoinAnswer, Joining, MERGE_TYPE, MoveAsk, REVOCATIONS_TYPE, Revocation, Revocations,
     Successor, TrustAnchor,
 };
-use chordial::node::control::{Command, Event, MergeReport, Renamed, Reply};
+use chordial::node::control::{CallReport, Command, Event, MergeReport, Renamed, Reply};
 use chordial::sip::msg::{Message, Method};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +38,10 @@ fn invited(world: &mut World, by: usize, user: &str) -> Identity {
 
 /// anna's office with ben and carl; anton's with another carl, dora, ed and finn. ed is revoked, finn is off.
 fn offices(seed: u64) -> World {
-    let mut world = World::new(seed);
+    offices_in(World::new(seed))
+}
+
+fn offices_in(mut world: World) -> World {
     for (overlay, founder, others) in
         [("a.example", "anna", &["ben", "carl"][..]), ("b.example", "anton", &["carl", "dora", "ed", "finn"][..])]
     {
@@ -88,7 +91,7 @@ fn until_moved(world: &mut World, hosts: &[usize]) {
 }
 
 /// A call of three seconds that is answered by itself.
-fn calls(world: &mut World, from: usize, target: &str, whom: usize) {
+fn calls(world: &mut World, from: usize, target: &str, whom: usize) -> CallReport {
     let before = world.hosts[whom].ended().len();
     let request = world.command(
         from,
@@ -98,6 +101,7 @@ fn calls(world: &mut World, from: usize, target: &str, whom: usize) {
     assert_eq!(report.result, "completed", "{from} calls {target}: {report:?}");
     world.run(seconds(2));
     assert_eq!(world.hosts[whom].ended().len(), before + 1, "{from} calls {target}");
+    report
 }
 
 /// Asks a host something over a link that proves to be `who`'s, of another overlay or of its own.
@@ -197,6 +201,22 @@ fn two_offices_become_one() {
     let ask = MoveAsk::sign(&ed, "a.example", world.unix()).unwrap().encode();
     assert_eq!(asks(&mut world, end, ANNA, MERGE_TYPE, ask).status(), 403);
     assert_eq!(found(&mut world, BEN, "ed"), 0);
+}
+
+#[test]
+fn who_went_over_finds_ways_for_voice_as_before() {
+    let mut world = World::new(63);
+    (world.encrypts, world.ice) = (true, true);
+    let mut world = offices_in(world);
+    assert_eq!(calls(&mut world, ANTON, "dora", DORA).transport, "udp", "by ICE");
+    let code = code(&mut world);
+    merge(&mut world, &code);
+    until_moved(&mut world, &[ANTON, DORA]);
+    world.run(seconds(60));
+    for (from, target, whom) in [(ANTON, "dora", DORA), (BEN, "dora", DORA), (DORA, "ben", BEN)] {
+        let report = calls(&mut world, from, target, whom);
+        assert_eq!((report.transport.as_str(), report.security.as_str()), ("udp", "dtls-srtp"), "{target}");
+    }
 }
 
 #[test]

@@ -72,5 +72,5 @@ fn the_contact_through_the_peer_rings() {
     // A user of this overlay is not believed to call from there.
     let mut talk = Talk::new(&world, 0, Way::Udp(to), &uri, "sip:bob@chordial", "sip:alice@chordial");
     let invite = talk.invite(&world, &sdp("10.9.0.1:7000", "sendrecv"));
-    assert_eq!(talk.ask(&mut world, &invite).status(), 403);
+    assert_eq!(talk.ask(&mut world, &invite).status(), 407);
 }

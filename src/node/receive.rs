@@ -201,7 +201,7 @@ impl Node {
         branch: &str,
         owner: Owner,
     ) -> Option<tx::ClientTxId> {
-        let size = message.to_bytes().len() + VIA_SIZE;
+        let size = message.wire_len() + VIA_SIZE;
         let flow = self.flow_to(hop, size)?;
         let small = match message.method() {
             Method::Message => None,
@@ -217,7 +217,7 @@ impl Node {
 
     /// True for a request that would have to go in a datagram and is larger than may.
     pub(super) fn is_too_large(&mut self, message: &Message, hop: &Hop) -> bool {
-        let size = message.to_bytes().len() + VIA_SIZE;
+        let size = message.wire_len() + VIA_SIZE;
         size > limits::SIP_UDP_REQUEST && self.flow_to(hop, size).is_some_and(|f| f.transport == Transport::Udp)
     }
 
@@ -269,7 +269,7 @@ impl Node {
         if let Some(uri) = self.needs_way(hop) {
             return self.find_way(now, message, uri, branch, None);
         }
-        let size = message.to_bytes().len() + VIA_SIZE;
+        let size = message.wire_len() + VIA_SIZE;
         let Some(flow) = self.flow_to(hop, size) else { return self.count("messages without a way") };
         self.send_stateless_on(message, flow, branch);
     }

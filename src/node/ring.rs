@@ -288,7 +288,7 @@ impl Node {
     ) {
         let Some(carry) = &self.carry else { return };
         let message = carry.encode_request(request, addr, &mut self.rng);
-        let size = message.to_bytes().len() + VIA_SIZE;
+        let size = message.wire_len() + VIA_SIZE;
         let Some(flow) = self.flows.peer_flow(peer, addr, size, &mut self.wire) else {
             return self.on_overlay_failed(now, rpc);
         };

@@ -271,7 +271,7 @@ impl Node {
 
     fn send_plain(&mut self, now: Instant, id: u64, place: Place) {
         let Some(mut search) = self.ways.searches.remove(&id) else { return };
-        let size = search.message.to_bytes().len() + VIA_SIZE;
+        let size = search.message.wire_len() + VIA_SIZE;
         let large = place.transport == Transport::Udp && size > limits::SIP_UDP_REQUEST;
         let transport = if large { Transport::Tcp } else { place.transport };
         let own = [self.flows.locals().sip, self.flows.locals().overlay].contains(&place.addr);

@@ -165,6 +165,19 @@ impl Message {
         Bytes::from(out)
     }
 
+    /// How many bytes [`to_bytes`](Message::to_bytes) gives, without giving them.
+    pub fn wire_len(&self) -> usize {
+        if !self.changed && !self.built {
+            return self.raw.len();
+        }
+        let length = self.built && self.content_length() != Some(self.body.len());
+        let left_out = |field: &&Field| length && field.code == HeaderName::ContentLength.code();
+        let fields: usize = self.fields.iter().filter(|f| !left_out(f)).map(|f| f.line.len()).sum();
+        let digits = self.body.len().checked_ilog10().unwrap_or(0) as usize + 1;
+        let own = if length { "Content-Length: \r\n".len() + digits } else { 0 };
+        self.line.len() + fields + own + 2 + self.body.len()
+    }
+
     fn empty() -> Message {
         Message {
             raw: Bytes::new(),

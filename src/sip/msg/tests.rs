@@ -340,3 +340,27 @@ fn vias() {
         assert_eq!(Via::parse(bad), Err(ParseError::Value), "{bad}");
     }
 }
+
+#[test]
+fn the_length_on_the_wire_is_known_before_it_is_written() {
+    let received =
+        Message::parse_bytes(bytes::Bytes::from_static(b"OPTIONS sip:a@b SIP/2.0\r\nl: 4\r\nX: y\r\n\r\nbody"))
+            .unwrap();
+    let mut edited = received.clone();
+    edited.push("Via", "SIP/2.0/UDP a;branch=z9hG4bK1");
+    let mut all = vec![received, edited];
+    for len in [0, 1, 9, 10, 999, 1000] {
+        let mut made = Message::request(Method::Message, "sip:a@b");
+        made.push("To", "<sip:a@b>");
+        all.push(made.clone());
+        made.set_body("text/plain", vec![b'x'; len]);
+        all.push(made.clone());
+        made.remove(HeaderName::ContentLength);
+        all.push(made.clone());
+        made.push(HeaderName::ContentLength, 7);
+        all.push(made);
+    }
+    for message in all {
+        assert_eq!(message.wire_len(), message.to_bytes().len(), "{message:?}");
+    }
+}
