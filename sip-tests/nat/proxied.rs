@@ -4,7 +4,6 @@ use crate::calls::{Lab, loudness, tail};
 use crate::process::Process;
 use crate::tools::eventually;
 use std::path::Path;
-use std::process::Command;
 
 const PORT: &str = "3128";
 
@@ -16,7 +15,7 @@ fn where_nothing_leads_out_but_an_http_proxy_members_call() {
     // The router of `a` lets nothing through but to the proxy.
     let wall = format!(
         "table inet wall {{ chain forward {{ type filter hook forward priority -10; policy accept; \
-         iifname \"lan\" ip daddr != {px} drop; iifname \"lan\" meta l4proto != tcp drop; iifname \"lan\" tcp dport != {PORT} drop; }} }}"
+         iifname \"lan\" ip daddr != {px} drop; iifname \"lan\" meta l4proto != tcp drop; iifname \"lan\" tcp dport != {PORT} drop; }}\n}}"
     );
     lab.say(&["exec", "a-nat", "nft", &wall]);
     let mut command = lab.inside("px", "python3");
