@@ -86,7 +86,7 @@ async fn what_follows_the_head_is_the_tunnels() {
         let (proxy, opened, request) = open("", Script::Say(format!("{head}first words")), LONG).await;
         let (mut tcp, tunnel) = opened.unwrap();
         let mut words = [0; 11];
-        tcp.read_exact(&mut words).await.unwrap();
+        timeout(LONG, tcp.read_exact(&mut words)).await.expect("they are lost").unwrap();
         assert_eq!(&words, b"first words");
         assert_eq!(request, format!("CONNECT {TARGET} HTTP/1.1\r\nHost: {TARGET}\r\n\r\n"));
         assert_eq!((proxy.status().tunnels, proxy.status().fault), (1, None));
