@@ -170,6 +170,7 @@ impl Mouth {
             overlay: Some(Listen::Tls(at(base + 1))),
             also: None,
             credentials: Some(Credentials::of(&identity)),
+            proxy: None,
             limits: Limits::default(),
             phones: None,
         })

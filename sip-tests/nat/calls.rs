@@ -51,11 +51,17 @@ impl Lab {
     pub(crate) fn start(&self, host: &str, user: &str, args: &[&str]) -> Peer {
         let data = self.dir.path().join(user);
         std::fs::create_dir_all(&data).unwrap();
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &format!("{}-{host}", self.prefix), env!("CARGO_BIN_EXE_chordial")]);
+        let mut command = self.inside(host, env!("CARGO_BIN_EXE_chordial"));
         command.args(["start", "--headless", "--open", "--overlay", "nat.test", "--discover", "none", "--data"]);
         command.arg(&data).args(["--name", user, "--auto-answer", "--audio-in", "tone"]).args(args);
         Peer { process: Process::start(user, &mut command, self.dir.path()), data }
+    }
+
+    /// A program on a host of the lab, to be started.
+    pub(crate) fn inside(&self, host: &str, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &format!("{}-{host}", self.prefix), program]);
+        command
     }
 
     pub(crate) fn path(&self, name: &str) -> String {

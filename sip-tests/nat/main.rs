@@ -11,6 +11,7 @@ mod client;
 #[path = "../interop/process.rs"]
 #[allow(dead_code)]
 mod process;
+mod proxied;
 mod relay;
 #[path = "../interop/tools.rs"]
 #[allow(dead_code)]

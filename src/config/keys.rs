@@ -1,6 +1,6 @@
 //! The keys.
 
-use super::{Bootstrap, OutsideAccount, TurnServer};
+use super::{Bootstrap, HttpProxy, OutsideAccount, TurnServer};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -324,6 +324,14 @@ keys! {
         stun: Vec<SocketAddr> = Vec::new();
         /// TURN servers, USER:PASSWORD@IP:PORT each, that relay for this machine where nothing else works; the overlay's supernodes besides.
         turn: Vec<TurnServer> = Vec::new();
+        /// The HTTP proxy by which TLS connections go out (CONNECT) where they cannot straight: links, relayed voice, outside registrars. HOST:PORT or
+        /// USER@HOST:PORT; auto: the first of https_proxy, HTTPS_PROXY, all_proxy and ALL_PROXY in the environment that is an http:// address, but for what no_proxy
+        /// names; off: none. The proxy sees addresses and encrypted bytes. Peers are asked for at their port 443 first, which is what proxies allow.
+        http_proxy: HttpProxy = HttpProxy::Auto;
+        /// A file whose first line is the password of that user (Basic: it goes to the proxy in clear), or the environment variable that has it. Empty: none.
+        http_proxy_password_file: PathBuf = PathBuf::new();
+        /// See `http_proxy_password_file`.
+        http_proxy_password_env: String = String::new();
     }
     relay Relay "STUN and TURN for members that cannot reach each other." {
         /// auto: while this node is a supernode; on; off.

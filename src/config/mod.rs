@@ -5,6 +5,7 @@
 mod bootstrap;
 mod keys;
 mod outside;
+mod proxy;
 mod turn;
 
 pub use bootstrap::{Bootstrap, BootstrapError, OVERLAY_PORT, PORT_443};
@@ -13,6 +14,7 @@ pub use keys::{
     Port443, Relay, RelayFor, Serve, Sip, Strangers, User,
 };
 pub use outside::{OutsideAccount, host_port};
+pub use proxy::{HttpProxy, ProxyAddr};
 pub use turn::TurnServer;
 
 use thiserror::Error;
@@ -100,6 +102,7 @@ impl Config {
         if self.media.ports.0 > self.media.ports.1 {
             return Err(ConfigError::Conflict("media.ports: the first port is above the last"));
         }
+        self.check_proxy()?;
         if self.account.len() > outside::MAX_ACCOUNTS {
             return Err(ConfigError::Conflict("more than 16 tables [[account]]"));
         }
@@ -108,6 +111,24 @@ impl Config {
             if self.account.iter().take(n).any(|other| other.name.eq_ignore_ascii_case(&account.name)) {
                 return Err(ConfigError::Account(format!("two tables [[account]] are named {}", account.name)));
             }
+        }
+        Ok(())
+    }
+
+    fn check_proxy(&self) -> Result<(), ConfigError> {
+        let (file, env) =
+            (!self.nat.http_proxy_password_file.as_os_str().is_empty(), !self.nat.http_proxy_password_env.is_empty());
+        let beside = matches!(&self.nat.http_proxy, HttpProxy::At(at) if at.password.is_some());
+        if usize::from(file) + usize::from(env) + usize::from(beside) > 1 {
+            return Err(ConfigError::Conflict(
+                "nat.http_proxy: more than one password; give it by http_proxy_password_file or by http_proxy_password_env alone",
+            ));
+        }
+        let user = matches!(&self.nat.http_proxy, HttpProxy::At(at) if at.user.is_some());
+        if (file || env) && !user {
+            return Err(ConfigError::Conflict(
+                "nat.http_proxy: a password without a user; write http_proxy = \"USER@HOST:PORT\"",
+            ));
         }
         Ok(())
     }

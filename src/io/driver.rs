@@ -9,6 +9,7 @@ use super::disk::{self, DataDir};
 use super::dns::Dns;
 use super::media::{Engine, clock};
 use super::probe::Prober;
+use super::proxy::Proxy;
 use super::relay::Relays;
 use super::store::Records;
 use super::surroundings::Surroundings;
@@ -19,6 +20,7 @@ use crate::node::control::{Command, Event, RequestId};
 use crate::node::{Input, MediaInput, Node, Output, Saved, StoreInput};
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -59,6 +61,7 @@ pub struct Driver {
     pub(super) voices: Voices,
     pub(super) relays: Relays,
     pub(super) prober: Prober,
+    pub(super) proxy: Option<Arc<Proxy>>,
     pub(super) media: mpsc::Receiver<MediaInput>,
     pub(super) control: mpsc::Receiver<ControlRequest>,
     pub(super) surroundings: Surroundings,
@@ -166,6 +169,9 @@ impl Driver {
         let now = clock::now();
         if let Some(figures) = self.relays.figures() {
             self.node.handle(now, Input::Relay(figures));
+        }
+        if let Some(proxy) = &self.proxy {
+            self.node.handle(now, Input::Proxy(proxy.status()));
         }
         match asked {
             ControlRequest::Begin { request, command, replies } => {

@@ -9,6 +9,7 @@ use super::driver::{self, Driver, RunError, unix_now};
 use super::media::{EngineConfig, EngineError, clock};
 use super::network;
 use super::probe::Prober;
+use super::proxy::Proxy;
 use super::relay::Relays;
 use super::store::Records;
 use super::surroundings::{Fixed, Surroundings};
@@ -25,6 +26,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
@@ -178,7 +180,8 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
     let server = Server::bind(data.path())?;
     let mut relays = Relays::new(&config).map_err(|what| setting(what, "write addresses such as 10.1.0.0/16"))?;
     let shown = if identity.is_some() { Some(certificate(&config, &data)?) } else { None };
-    let (endpoint, wire) = open(&config, identity.as_ref(), shown.as_ref())?;
+    let proxy = proxy(&config)?;
+    let (endpoint, wire) = open(&config, identity.as_ref(), shown.as_ref(), proxy.clone())?;
     relays.hand_links_to(endpoint.incoming());
     let towards = config.overlay.bootstrap.iter().find_map(|b| match b {
         Bootstrap::Addr(addr) => Some(*addr),
@@ -210,7 +213,8 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
         if encrypts { Some(voice::keys().map_err(|why| setting(why, "set media.encryption to off"))?) } else { None };
     let fingerprint = keys.as_ref().map(Keys::fingerprint);
     let tcp = config.media.ice != Ice::Off;
-    let engine = driver::engine(EngineConfig { bind: sip.ip(), ports, threads: 0, keys, tcp }, media_out)?;
+    let engine =
+        driver::engine(EngineConfig { bind: sip.ip(), ports, threads: 0, keys, tcp, proxy: proxy.clone() }, media_out)?;
     let mut rng = super::seed::rng().map_err(|source| LaunchError::System { what: "reading randomness", source })?;
     let aside = mpsc::channel(64);
     let maps = fixed.mappable(&place).is_some();
@@ -262,6 +266,7 @@ fn assemble(config: Config, data: DataDir) -> Result<(Driver, Server, Asks, Read
         voices,
         relays,
         prober,
+        proxy,
         media,
         control,
         surroundings,
@@ -399,6 +404,24 @@ fn passwords(config: &Config) -> Result<BTreeMap<String, Redacted<String>>, Laun
         all.insert(name.clone(), Redacted::new(password));
     }
     Ok(all)
+}
+
+/// The HTTP proxy, with its password from the file or the environment.
+fn proxy(config: &Config) -> Result<Option<Arc<Proxy>>, LaunchError> {
+    let (file, variable) = (&config.nat.http_proxy_password_file, &config.nat.http_proxy_password_env);
+    let password = if !file.as_os_str().is_empty() {
+        let text = read(file, "nat.http_proxy_password_file")?;
+        Some(text.lines().next().unwrap_or_default().to_owned())
+    } else if !variable.is_empty() {
+        let missing = |_| {
+            let what = format!("nat.http_proxy_password_env: the environment has no {variable}");
+            setting(what, "set the variable, or use http_proxy_password_file")
+        };
+        Some(std::env::var(variable).map_err(missing)?)
+    } else {
+        None
+    };
+    Ok(Proxy::of(config, password.map(Redacted::new), |name| std::env::var(name).ok()))
 }
 
 fn read(path: &Path, flag: &str) -> Result<String, LaunchError> {
@@ -540,7 +563,12 @@ fn certificate(config: &Config, data: &DataDir) -> Result<Certificate, LaunchErr
 type Opened = (Endpoint, mpsc::Receiver<WireEvent>);
 
 /// Opens the sockets: what the user named as named, what not at the usual port or the next free one.
-fn open(config: &Config, identity: Option<&Identity>, shown: Option<&Certificate>) -> Result<Opened, LaunchError> {
+fn open(
+    config: &Config,
+    identity: Option<&Identity>,
+    shown: Option<&Certificate>,
+    proxy: Option<Arc<Proxy>>,
+) -> Result<Opened, LaunchError> {
     let any = |port| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
     let any_v6 = |port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
     let loopback = |port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
@@ -556,6 +584,7 @@ fn open(config: &Config, identity: Option<&Identity>, shown: Option<&Certificate
             also: identity.filter(|_| !clear && config.overlay.listen.is_none()).map(|_| any_v6(overlay.port())),
             credentials: identity.filter(|_| !clear).map(Credentials::of),
             phones: shown.filter(|_| !clear).cloned(),
+            proxy: proxy.clone(),
             limits: Limits::default(),
         });
         match opened {

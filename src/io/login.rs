@@ -7,6 +7,7 @@ use super::discovery;
 use super::disk::{self, DataDir};
 use super::driver::unix_now;
 use super::office::{ANSWER, OfficeError, answer, free, request};
+use super::proxy::Proxy;
 use super::transport::{Config, Credentials, Endpoint, Event};
 use crate::core::{ConnId, Rng, Transport};
 use crate::identity::login::{COST, LOGIN_TYPE, LoginAnswer, LoginAttempt, LoginError, Recovered};
@@ -70,7 +71,8 @@ async fn recover(
         addrs = discovery::browse(LOOK).await.unwrap_or_default();
     }
     let credentials = Some(Credentials::stranger(KeyPair::generate(rng), Some(office.clone())));
-    let config = Config { credentials, ..Config::default() };
+    let config =
+        Config { credentials, proxy: Proxy::of_environment(|name| std::env::var(name).ok()), ..Config::default() };
     let (endpoint, mut events) = Endpoint::bind(config)?;
     let (mut conn, mut waited, mut later) = (0, 0, None);
     loop {
@@ -112,7 +114,8 @@ async fn recover(
 /// Whoever answered at `addr` shows a chain to the root that the password opened.
 async fn confirm(identity: &Identity, addr: SocketAddr) -> Result<(), OfficeError> {
     let credentials = Some(Credentials::of(identity));
-    let config = Config { credentials, ..Config::default() };
+    let config =
+        Config { credentials, proxy: Proxy::of_environment(|name| std::env::var(name).ok()), ..Config::default() };
     let (endpoint, mut events) = Endpoint::bind(config)?;
     endpoint.connect(ConnId(1), Transport::Tls, addr, None);
     let connected = async {

@@ -15,6 +15,7 @@ pub mod office;
 pub mod pairing;
 mod portmap;
 mod probe;
+pub mod proxy;
 pub mod relay;
 pub mod seed;
 pub mod store;

@@ -2,6 +2,7 @@
 
 use super::disk::{self, DataDir, DiskError};
 use super::driver::unix_now;
+use super::proxy::Proxy;
 use super::transport::{BindError, Config, Credentials, Endpoint, Event};
 use crate::core::{ConnId, Transport};
 use crate::identity::login::LoginError;
@@ -229,7 +230,8 @@ pub(crate) fn free(data: &DataDir) -> Result<(), OfficeError> {
 
 async fn redeem(joining: &Joining, addrs: &[SocketAddr], token: &str) -> Result<(Vec<u8>, SocketAddr), OfficeError> {
     let credentials = Some(Credentials::joining(joining));
-    let config = Config { credentials, ..Config::default() };
+    let config =
+        Config { credentials, proxy: Proxy::of_environment(|name| std::env::var(name).ok()), ..Config::default() };
     let (endpoint, mut events) = Endpoint::bind(config)?;
     for (n, addr) in addrs.iter().enumerate() {
         let conn = ConnId(n as u64 + 1);

@@ -3,6 +3,7 @@
 use super::discovery;
 use super::disk::DataDir;
 use super::office::{ANSWER, OfficeError, answer, free, join_by, request};
+use super::proxy::Proxy;
 use super::transport::{Config, Credentials, Endpoint, Event};
 use crate::core::{ConnId, Rng, Transport};
 use crate::identity::{
@@ -48,7 +49,8 @@ async fn pair(
     }
     let link = KeyPair::generate(rng);
     let credentials = Some(Credentials::stranger(link.clone(), None));
-    let config = Config { credentials, ..Config::default() };
+    let config =
+        Config { credentials, proxy: Proxy::of_environment(|name| std::env::var(name).ok()), ..Config::default() };
     let (endpoint, mut events) = Endpoint::bind(config)?;
     // Everybody is asked for a first message, which costs nobody a try; who waits for digits answers.
     let mut waiting = Vec::new();

@@ -198,6 +198,7 @@ impl Node {
             },
             reach: self.reach(),
             nat: self.nat_status(),
+            proxy: self.proxy.clone(),
             relay: self.relay_status(),
             voice_engine: crate::media::codec::voice_engine().into(),
             link_security: if clear || self.overlay.is_none() { "none" } else { "tls1.3" }.into(),

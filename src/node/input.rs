@@ -1,6 +1,7 @@
 //! What comes into a node.
 
 use super::behaviour::ProbeInput;
+use super::control::ProxyStatus;
 use super::control::{Command, RequestId};
 use super::relay::RelayInput;
 use crate::config::Bootstrap;
@@ -128,6 +129,8 @@ pub enum Input {
     Relay(RelayInput),
     /// From the socket that a NAT is tested by.
     Probe(ProbeInput),
+    /// How it goes with the HTTP proxy, to be told to who asks.
+    Proxy(ProxyStatus),
 }
 
 /// What becomes of [`Output::Store`](super::Output::Store) and [`Output::Save`](super::Output::Save).

@@ -187,6 +187,8 @@ pub struct Node {
     vouch: vouch::Vouching,
     exchanges: exchange::Exchanges,
     relaying: relay::Relaying,
+    /// The HTTP proxy, as last told.
+    proxy: Option<control::ProxyStatus>,
     mail: message::Mail,
     warnings: keep::Warnings,
     attach: attach::Attachments,
@@ -253,6 +255,7 @@ impl Node {
             vouch: vouch::Vouching::default(),
             exchanges: exchange::Exchanges::default(),
             relaying: relay::Relaying::new(now, setup.relays),
+            proxy: None,
             // Whoever starts a node has checked the file.
             mail: message::Mail::new(archive::Archive::read(&setup.messages).unwrap_or_default()),
             warnings: keep::Warnings::default(),
@@ -324,6 +327,7 @@ impl Node {
             Input::Store(store) => self.on_store(now, store),
             Input::Relay(relay) => self.on_relay(now, relay),
             Input::Probe(probe) => self.on_probe(now, probe),
+            Input::Proxy(status) => self.proxy = Some(status),
         }
         self.settle(now);
     }

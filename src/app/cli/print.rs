@@ -306,6 +306,16 @@ fn status(s: &Status) -> String {
         row("nat", format!("{}; as {against} saw it at {}", nat.says, when(nat.when)));
         row("", format!("mapping {}, filtering {}", nat.mapping, nat.filtering));
     }
+    if let Some(proxy) = &s.proxy {
+        let used = match proxy.tunnels {
+            0 => "nothing goes by it now".to_owned(),
+            n => format!("{} out by it", count(n as usize, "connection")),
+        };
+        row("proxy", format!("{} ({}), HTTP: {used}", proxy.proxy, proxy.named));
+        if let Some(fault) = &proxy.fault {
+            row("", fault.clone());
+        }
+    }
     row("voice", s.voice_engine.clone());
     for (i, r) in s.registrations.iter().enumerate() {
         row(if i == 0 { "registered" } else { "" }, format!("{}  {}", r.aor, r.contacts.join(", ")));

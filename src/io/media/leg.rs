@@ -6,9 +6,10 @@
 //!
 //! Several addresses are tried, each a moment after the one before (as RFC 8305 has it), and all of them anew every second: where the line was cut and is
 //! sound again, a system that doubles its pauses would notice too late. The first that shows its certificate is taken.
-//! What does not fit into the little that may wait here is dropped, as a full line would: late voice is of no use.
+//! Where an HTTP proxy is named, tunnels of it are tried beside. What does not fit into the little that may wait here is dropped, as a full line would: late voice is of no use.
 
 use super::tcp::Connections;
+use crate::io::proxy::{Proxy, Tunnel};
 use crate::stun::Framer;
 use sha2::{Digest, Sha256};
 use socket2::SockRef;
@@ -34,6 +35,10 @@ const LEAD: Duration = Duration::from_millis(250);
 /// From one round over all addresses to the next, and how many there are.
 const ROUND: Duration = Duration::from_secs(1);
 const ROUNDS: u32 = 4;
+/// How long the relays are tried without a proxy, from one round by it to the next, and how many there are.
+const TUNNEL_LEAD: Duration = Duration::from_millis(400);
+const TUNNEL_ROUND: Duration = Duration::from_secs(3);
+const TUNNEL_ROUNDS: u32 = 2;
 /// For a connection and its handshake.
 const PATIENCE: Duration = Duration::from_secs(6);
 /// For a write: then nobody listens.
@@ -91,11 +96,12 @@ pub(super) struct Leg {
     /// The relay.
     pub(super) relay: SocketAddr,
     stream: TlsStream<TcpStream>,
+    tunnel: Option<Tunnel>,
 }
 
 impl Leg {
-    /// Tries these addresses, each with the certificate that is expected there.
-    pub(super) async fn reach(relays: Vec<(SocketAddr, [u8; 32])>) -> Option<Leg> {
+    /// Tries these addresses, each with the certificate that is expected there; by the proxy too, a moment later unless it is what works.
+    pub(super) async fn reach(relays: Vec<(SocketAddr, [u8; 32])>, proxy: Option<Arc<Proxy>>) -> Option<Leg> {
         let mut tries = JoinSet::new();
         let count = u32::try_from(relays.len()).unwrap_or(u32::MAX);
         for (n, (relay, certificate)) in (0..).zip(relays) {
@@ -106,10 +112,24 @@ impl Leg {
                     timeout(PATIENCE, connect(relay, certificate)).await
                 });
             }
+            let Some(proxy) = proxy.clone().filter(|proxy| proxy.serves(relay.ip(), None)) else { continue };
+            for round in 0..TUNNEL_ROUNDS {
+                let begin = proxy.lead(TUNNEL_LEAD) + TUNNEL_ROUND * round + LEAD * n;
+                let proxy = proxy.clone();
+                tries.spawn(async move {
+                    sleep(begin).await;
+                    timeout(PATIENCE, through(&proxy, relay, certificate)).await
+                });
+            }
         }
         loop {
             match tries.join_next().await? {
-                Ok(Ok(Ok(leg))) => return Some(leg),
+                Ok(Ok(Ok(leg))) => {
+                    if let Some(proxy) = proxy.filter(|proxy| proxy.serves(leg.relay.ip(), None)) {
+                        proxy.won(leg.tunnel.is_some());
+                    }
+                    return Some(leg);
+                }
                 Ok(Ok(Err(why))) => tracing::debug!(%why, "a relay cannot be reached over TLS"),
                 _ => {}
             }
@@ -120,7 +140,9 @@ impl Leg {
     pub(super) fn run(self, take: impl FnMut(&[u8])) -> (Wire, impl Future<Output = ()>) {
         let (out, waiting) = mpsc::channel(WAITING);
         let (reader, writer) = tokio::io::split(self.stream);
+        let tunnel = self.tunnel;
         let carry = async move {
+            let _open = tunnel;
             // Whichever ends first ends the other.
             tokio::select! {
                 () = read(reader, take) => {}
@@ -159,15 +181,29 @@ async fn write(mut writer: WriteHalf<TlsStream<TcpStream>>, mut waiting: mpsc::R
 
 async fn connect(relay: SocketAddr, certificate: [u8; 32]) -> io::Result<Leg> {
     let socket = if relay.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    prepare(&socket, relay)?;
+    secured(socket.connect(relay).await?, None, relay, certificate).await
+}
+
+/// The same, by a proxy.
+async fn through(proxy: &Arc<Proxy>, relay: SocketAddr, certificate: [u8; 32]) -> io::Result<Leg> {
+    let (tcp, tunnel) = proxy.open(relay, prepare).await.map_err(io::Error::other)?;
+    secured(tcp, Some(tunnel), relay, certificate).await
+}
+
+fn prepare(socket: &TcpSocket, to: SocketAddr) -> io::Result<()> {
     // The system gives what it allows.
     let _ = socket.set_send_buffer_size(BUFFER);
-    super::ports::mark(&SockRef::from(&socket), relay.is_ipv4());
-    let tcp = socket.connect(relay).await?;
+    super::ports::mark(&SockRef::from(socket), to.is_ipv4());
+    Ok(())
+}
+
+async fn secured(tcp: TcpStream, tunnel: Option<Tunnel>, relay: SocketAddr, certificate: [u8; 32]) -> io::Result<Leg> {
     tcp.set_nodelay(true)?;
     let local = tcp.local_addr()?;
     let name = ServerName::IpAddress(relay.ip().into());
     let stream = connector(certificate).map_err(io::Error::other)?.connect(name, tcp).await?;
-    Ok(Leg { local, relay, stream })
+    Ok(Leg { local, relay, stream, tunnel })
 }
 
 fn connector(certificate: [u8; 32]) -> Result<TlsConnector, TlsError> {

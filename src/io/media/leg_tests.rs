@@ -40,7 +40,7 @@ async fn a_leg_is_marked_as_voice() {
     let (tls, hash) = acceptor();
     let relay = listener.local_addr().unwrap();
     let serving = async { tls.accept(listener.accept().await.unwrap().0).await.unwrap() };
-    let (_served, leg) = tokio::join!(serving, Leg::reach(vec![(relay, hash)]));
+    let (_served, leg) = tokio::join!(serving, Leg::reach(vec![(relay, hash)], None));
     let leg = leg.unwrap();
     let marked = SockRef::from(leg.stream.get_ref().0).tos_v4().unwrap();
     assert_eq!(marked & 0xFC, crate::io::media::ports::EXPEDITED);
@@ -58,7 +58,7 @@ async fn a_relay_that_nothing_gets_to_at_first_is_tried_again() {
         let served = tls.accept(second).await.unwrap();
         (lost, served)
     };
-    let both = async { tokio::join!(serving, Leg::reach(vec![(relay, hash)])) };
+    let both = async { tokio::join!(serving, Leg::reach(vec![(relay, hash)], None)) };
     let (_held, leg) = timeout(Duration::from_secs(60), both).await.expect("it is not tried again");
     assert_eq!(leg.unwrap().relay, relay);
 }
@@ -84,7 +84,7 @@ async fn messages_go_whole_words_and_come_one_by_one() {
     let dialling = async {
         // Nobody is at the first address.
         let nobody = std::net::TcpListener::bind(LOOPBACK).unwrap().local_addr().unwrap();
-        let leg = Leg::reach(vec![(nobody, hash), (relay, hash)]).await.unwrap();
+        let leg = Leg::reach(vec![(nobody, hash), (relay, hash)], None).await.unwrap();
         assert_eq!(leg.relay, relay);
         let taken = Arc::new(Mutex::new(Vec::new()));
         let into = taken.clone();
@@ -107,6 +107,34 @@ async fn a_relay_with_another_certificate_is_none() {
     let relay = listener.local_addr().unwrap();
     hash[0] ^= 1;
     let serving = async { tls.accept(listener.accept().await.unwrap().0).await.is_err() };
-    let (refused, leg) = tokio::join!(serving, Leg::reach(vec![(relay, hash)]));
+    let (refused, leg) = tokio::join!(serving, Leg::reach(vec![(relay, hash)], None));
     assert!(refused && leg.is_none());
+}
+
+#[tokio::test]
+async fn a_relay_is_reached_by_the_proxy_where_it_cannot_be_straight() {
+    use crate::io::proxy::tests::{LONG, Script, proxy};
+    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+    let (tls, hash) = acceptor();
+    let (at, mut requests) = proxy(Script::Carry(listener.local_addr().unwrap())).await;
+    let proxy = Proxy::anywhere(&at.to_string(), LONG);
+    let relay = std::net::TcpListener::bind(LOOPBACK).unwrap().local_addr().unwrap();
+    let serving = async {
+        let mut stream = tls.accept(listener.accept().await.unwrap().0).await.unwrap();
+        stream.write_all(&channel_data(0x4001, b"word", true).unwrap()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        stream
+    };
+    let both = async { tokio::join!(serving, Leg::reach(vec![(relay, hash)], Some(proxy.clone()))) };
+    let (_served, leg) = timeout(Duration::from_secs(60), both).await.expect("not by the proxy");
+    let leg = leg.unwrap();
+    assert_eq!((leg.relay, proxy.status().tunnels), (relay, 1));
+    assert!(proxy.lead(LONG).is_zero(), "it is what works");
+    assert!(requests.recv().await.unwrap().starts_with(&format!("CONNECT {relay} ")));
+    let marked = SockRef::from(leg.stream.get_ref().0).tos_v4().unwrap();
+    assert_eq!(marked & 0xFC, crate::io::media::ports::EXPEDITED);
+    let taken = std::cell::Cell::new(0);
+    let (_wire, carry) = leg.run(|_| taken.set(taken.get() + 1));
+    carry.await;
+    assert_eq!((taken.get(), proxy.status().tunnels), (1, 0));
 }

@@ -41,6 +41,7 @@ pub use ports::Local;
 
 use crate::core::{Instant, Rng};
 use crate::io::audio::{AudioError, SinkSpec, SourceSpec};
+use crate::io::proxy::Proxy;
 use crate::media::codec::CodecError;
 use crate::media::dtmf::DtmfError;
 use crate::media::session;
@@ -67,6 +68,8 @@ pub struct EngineConfig {
     pub keys: Option<Keys>,
     /// Calls can be connected to over TCP, for ICE.
     pub tcp: bool,
+    /// The HTTP proxy that relays are reached by over TLS where they cannot be straight.
+    pub proxy: Option<Arc<Proxy>>,
 }
 
 /// What signalling agreed on for one call.
@@ -274,7 +277,10 @@ impl Engine {
         let on_event: OnEvent = Arc::new(Mutex::new(on_event));
         let zero = clock::now();
         let workers = (0..threads)
-            .map(|index| Worker::start(index, zero, on_event.clone(), snapshots.clone(), config.keys.clone()))
+            .map(|index| {
+                let (keys, proxy) = (config.keys.clone(), config.proxy.clone());
+                Worker::start(index, zero, on_event.clone(), snapshots.clone(), keys, proxy)
+            })
             .collect::<Result<_, _>>()
             .map_err(EngineError::Thread)?;
         let ports = Mutex::new(Ports::new(config.bind, config.ports, config.tcp));

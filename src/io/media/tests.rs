@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn engine(seed: u64) -> (Engine, Receiver<Event>) {
     let (sender, receiver) = sync_channel(4096);
-    let config = EngineConfig { bind: LOOPBACK, ports: None, threads: 1, keys: None, tcp: false };
+    let config = EngineConfig { bind: LOOPBACK, ports: None, threads: 1, keys: None, tcp: false, proxy: None };
     let on_event = Box::new(move |event| {
         let _ = sender.try_send(event);
     });

@@ -7,6 +7,7 @@ use super::tcp::{Connections, Take};
 use super::{CallStats, Event, OnEvent, Snapshots, Voice, clock, lock};
 use crate::core::{Instant, Rng};
 use crate::io::audio::{Sink, Source};
+use crate::io::proxy::Proxy;
 use crate::media::session::FRAME;
 use crate::nat::ice::{Gatherer, Route, Second};
 use crate::secure::Keys;
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::{TcpListener, UdpSocket};
@@ -59,12 +61,21 @@ impl Worker {
         on_event: OnEvent,
         snapshots: Snapshots,
         keys: Option<Keys>,
+        proxy: Option<Arc<Proxy>>,
     ) -> io::Result<Worker> {
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let thread = std::thread::Builder::new().name(format!("media-{index}")).spawn(move || {
-            let mut engine =
-                Loop { calls: Calls::default(), readers: BTreeMap::new(), on_event, snapshots, zero, frame: 0, keys };
+            let mut engine = Loop {
+                calls: Calls::default(),
+                readers: BTreeMap::new(),
+                on_event,
+                snapshots,
+                zero,
+                frame: 0,
+                keys,
+                proxy,
+            };
             LocalSet::new().block_on(&runtime, engine.run(inbox));
         })?;
         Ok(Worker { commands: Some(commands), thread: Some(thread) })
@@ -97,6 +108,7 @@ struct Loop {
     /// The next frame to do.
     frame: u64,
     keys: Option<Keys>,
+    proxy: Option<Arc<Proxy>>,
 }
 
 impl Loop {
@@ -266,9 +278,9 @@ impl Loop {
 
     /// A leg to a relay, until it ends or the call does.
     fn reach(&mut self, id: u64, relays: Vec<(SocketAddr, [u8; 32])>) {
-        let (calls, on_event) = (self.calls.clone(), self.on_event.clone());
+        let (calls, on_event, proxy) = (self.calls.clone(), self.on_event.clone(), self.proxy.clone());
         let leg = tokio::task::spawn_local(async move {
-            let Some(leg) = Leg::reach(relays).await else {
+            let Some(leg) = Leg::reach(relays, proxy).await else {
                 return tell(&on_event, vec![Event::Unreached { call: id, local: None }]);
             };
             let (local, relay) = (leg.local, leg.relay);

@@ -2,6 +2,7 @@
 
 use crate::core::{Id, Transport};
 use crate::identity::IdentityError;
+use crate::io::proxy::ProxyError;
 use crate::sip::frame::FrameError;
 use std::io;
 use std::net::SocketAddr;
@@ -71,6 +72,17 @@ pub enum ConnectError {
         /// Why it does not.
         why: io::Error,
     },
+    /// An HTTP proxy opened no tunnel.
+    #[error(transparent)]
+    Proxy(ProxyError),
+    /// Neither the straight way nor the proxy's leads there.
+    #[error("{straight}; {proxy}")]
+    NoWay {
+        /// Why not straight.
+        straight: Box<ConnectError>,
+        /// Why not by the proxy.
+        proxy: Box<ConnectError>,
+    },
     /// A link was asked for, and we have no key to show.
     #[error("no identity to open a link with")]
     NoCredentials,
@@ -82,6 +94,15 @@ pub enum ConnectError {
 impl ConnectError {
     /// True where nobody who speaks our TLS has answered: by another way somebody may.
     pub(super) fn is_of_the_way(&self) -> bool {
-        matches!(self, ConnectError::Io(..) | ConnectError::Timeout(_) | ConnectError::Handshake(..))
+        match self {
+            ConnectError::Io(..) | ConnectError::Timeout(_) | ConnectError::Handshake(..) | ConnectError::Proxy(_) => {
+                true
+            }
+            // Cut off before a certificate was shown, as some filters do.
+            ConnectError::Server { why, .. } => {
+                matches!(why.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof)
+            }
+            _ => false,
+        }
     }
 }

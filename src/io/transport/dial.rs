@@ -6,10 +6,11 @@ use super::{Event, stream};
 use crate::config::PORT_443;
 use crate::core::{ConnId, Flow, Transport};
 use crate::identity::{Expect, Proven};
+use crate::io::proxy::Tunnel;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -56,10 +57,9 @@ async fn attempt(
         shared.closed(conn, why).await;
         return Ok(());
     };
-    let link = |addr: SocketAddr| {
+    let over = |tcp: TcpStream, addr: SocketAddr| {
         let tls = tls.clone();
         async move {
-            let tcp = connect(shared.source, addr).await?;
             let local = tcp.local_addr().map_err(|e| ConnectError::Io(addr, e))?;
             match timeout(shared.limits.handshake, tls.connect(tcp, addr, expect)).await {
                 Ok(link) => link.map(|(link, peer)| (link, peer, local)),
@@ -67,17 +67,21 @@ async fn attempt(
             }
         }
     };
-    let (link, peer, local) = match other_port(remote) {
-        None => link(remote).await?,
-        Some(other) => {
-            let lead = if shared.behind_443.load(Ordering::Relaxed) { Duration::ZERO } else { LEAD };
-            let (won, second) = either(link(remote), lead, || link(other)).await?;
-            if shared.behind_443.swap(second, Ordering::Relaxed) != second && second {
-                tracing::info!(%remote, "nothing but port 443 leads there");
-            }
-            won
-        }
+    let link = |addr: SocketAddr| {
+        let over = &over;
+        async move { over(connect(shared.source, addr).await?, addr).await }
     };
+    let straight = async {
+        let Some(other) = other_port(remote) else { return link(remote).await };
+        let lead = if shared.behind_443.load(Ordering::Relaxed) { Duration::ZERO } else { LEAD };
+        let (won, second) = either(link(remote), lead, || link(other)).await?;
+        if shared.behind_443.swap(second, Ordering::Relaxed) != second && second {
+            tracing::info!(%remote, "nothing but port 443 leads there");
+        }
+        Ok(won)
+    };
+    let ((link, peer, local), _tunnel) =
+        or_by_proxy(shared, (remote, None), straight, other_port(remote), over).await?;
     let flow = Flow::stream(transport, local, remote, conn);
     opened(shared, Event::Connected { conn, flow, peer }, &line).await;
     let why = stream::run(shared, conn, link, line).await;
@@ -91,10 +95,57 @@ fn other_port(remote: SocketAddr) -> Option<SocketAddr> {
     (there != remote && !remote.ip().to_canonical().is_loopback()).then_some(there)
 }
 
+/// What the straight way has, or where that leads nowhere what is had `over` a tunnel of the proxy: to `before`, which it may rather allow,
+/// or to `to` itself, with its name where it is known by one.
+pub(super) async fn or_by_proxy<T, F: Future<Output = Result<T, ConnectError>>>(
+    shared: &Shared,
+    (to, name): (SocketAddr, Option<&str>),
+    straight: impl Future<Output = Result<T, ConnectError>>,
+    before: Option<SocketAddr>,
+    over: impl Fn(TcpStream, SocketAddr) -> F,
+) -> Result<(T, Option<Tunnel>), ConnectError> {
+    let Some(proxy) = shared.proxy.as_ref().filter(|proxy| proxy.serves(to.ip(), name)) else {
+        return Ok((straight.await?, None));
+    };
+    let prepare = |socket: &TcpSocket, at| match stream::source_for(shared.source, at) {
+        Some(source) => socket.bind(source),
+        None => Ok(()),
+    };
+    let over = &over;
+    let tunnel = |addr: SocketAddr| async move {
+        let (tcp, tunnel) = proxy.open(addr, prepare).await.map_err(ConnectError::Proxy)?;
+        stream::tune(&tcp);
+        Ok((over(tcp, addr).await?, Some(tunnel)))
+    };
+    let failed = OnceLock::new();
+    let by_proxy = || async {
+        let had = match before {
+            None => tunnel(to).await,
+            Some(before) => either(tunnel(before), LEAD, || tunnel(to)).await.map(|(had, _)| had),
+        };
+        had.map_err(|why| {
+            let said = ConnectError::Timeout(to);
+            _ = failed.set(why);
+            said
+        })
+    };
+    let straight = async { Ok((straight.await?, None)) };
+    match either(straight, proxy.lead(LEAD), by_proxy).await {
+        Ok((had, by_proxy)) => {
+            proxy.won(by_proxy);
+            Ok(had)
+        }
+        Err(why) => Err(match failed.into_inner() {
+            Some(proxy) => ConnectError::NoWay { straight: Box::new(why), proxy: Box::new(proxy) },
+            None => why,
+        }),
+    }
+}
+
 /// The outcome of the first that succeeds, and whether it was the second: begun when the first has failed, or not succeeded within `lead`.
 /// Where both fail, the first one's reason. Who answered and is not who was meant is an answer: the second is not asked any more.
 async fn either<T, F: Future<Output = Result<T, ConnectError>>>(
-    first: F,
+    first: impl Future<Output = Result<T, ConnectError>>,
     lead: Duration,
     second: impl FnOnce() -> F,
 ) -> Result<(T, bool), ConnectError> {

@@ -21,6 +21,8 @@
 //! A link that cannot be had at the port that was named is looked for at port 443 of the same address too (`dial`): there are networks
 //! that let nothing else out, and a supernode takes links there where it may.
 //!
+//! Where neither is had and an HTTP proxy is named ([`proxy`](crate::io::proxy)), TLS of both kinds goes through that.
+//!
 //! Servers of standard SIP, for accounts, are dialled over TLS too, and known by the certificates of the web's authorities (`server`).
 //!
 //! Left out: the local address of a datagram to a wildcard socket, since the shared media socket will have it; checking a link's chain
@@ -29,6 +31,7 @@
 
 use crate::core::{ConnId, Flow, Transport};
 use crate::identity::{Expect, Proven, Revoked};
+use crate::io::proxy::Proxy;
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -75,6 +78,8 @@ pub struct Config {
     pub credentials: Option<Credentials>,
     /// What phones are shown over TLS, at the addresses of the links; without it they are not served there.
     pub phones: Option<Certificate>,
+    /// The HTTP proxy that TLS goes out by where it cannot straight.
+    pub proxy: Option<Arc<Proxy>>,
     /// The bounds.
     pub limits: Limits,
 }
@@ -198,7 +203,7 @@ impl Endpoint {
 
         let source = overlay.as_ref().map(listen::Opened::addr).or(sip.as_ref().map(listen::Opened::addr));
         let phones = config.phones.map(phones::Phones::new).transpose()?;
-        let shared = Arc::new(Shared::new(config.limits, events, (tls, phones), source));
+        let shared = Arc::new(Shared::new(config.limits, events, (tls, phones), source, config.proxy));
         let mut endpoint = Endpoint {
             datagrams: Vec::new(),
             sip: sip.as_ref().map(listen::Opened::addr),

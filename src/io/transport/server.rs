@@ -13,6 +13,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
@@ -52,12 +53,18 @@ async fn attempt(
     let fault = |e: io::Error| ConnectError::Server { addr: remote, name: name.to_owned(), why: e };
     let connector = connector(authorities).map_err(fault)?;
     let server = ServerName::try_from(name.to_owned()).map_err(|e| fault(io::Error::other(e)))?;
-    let tcp = dial::connect(shared.source, remote).await?;
-    let local = tcp.local_addr().map_err(|e| ConnectError::Io(remote, e))?;
-    let tls = match timeout(shared.limits.handshake, connector.connect(server, tcp)).await {
-        Ok(tls) => tls.map_err(fault)?,
-        Err(_) => return Err(ConnectError::Timeout(remote)),
+    let over = |tcp: TcpStream, _| {
+        let (connector, server) = (connector.clone(), server.clone());
+        async move {
+            let local = tcp.local_addr().map_err(|e| ConnectError::Io(remote, e))?;
+            match timeout(shared.limits.handshake, connector.connect(server, tcp)).await {
+                Ok(tls) => Ok((tls.map_err(fault)?, local)),
+                Err(_) => Err(ConnectError::Timeout(remote)),
+            }
+        }
     };
+    let straight = async { over(dial::connect(shared.source, remote).await?, remote).await };
+    let ((tls, local), _tunnel) = dial::or_by_proxy(shared, (remote, Some(name)), straight, None, over).await?;
     let flow = Flow::stream(Transport::Tls, local, remote, conn);
     dial::opened(shared, Event::Connected { conn, flow, peer: Proven::Nobody }, &line).await;
     let why = stream::run(shared, conn, tls, line).await;

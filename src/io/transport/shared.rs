@@ -7,6 +7,7 @@ use super::phones::Phones;
 use super::{Event, Limits, Numbers};
 use crate::core::{ConnId, subscriber};
 use crate::identity::Revoked;
+use crate::io::proxy::Proxy;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -42,6 +43,8 @@ pub(super) struct Shared {
     pub(super) source: Option<SocketAddr>,
     /// The last link was had at port 443 and not at the port that was named.
     pub(super) behind_443: AtomicBool,
+    /// What leads out where nothing else does.
+    pub(super) proxy: Option<Arc<Proxy>>,
     /// The server's side of phones' TLS.
     pub(super) phones: Option<Phones>,
     tls: RwLock<Option<Arc<Tls>>>,
@@ -65,6 +68,7 @@ impl Shared {
         events: mpsc::Sender<Event>,
         (tls, phones): (Option<Tls>, Option<Phones>),
         source: Option<SocketAddr>,
+        proxy: Option<Arc<Proxy>>,
     ) -> Shared {
         Shared {
             limits,
@@ -73,6 +77,7 @@ impl Shared {
             numbers: Numbers(AtomicU64::new(0)),
             source,
             behind_443: AtomicBool::new(false),
+            proxy,
             phones,
             tls: RwLock::new(tls.map(Arc::new)),
             revoked: Mutex::default(),

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 mod links;
 mod phones;
 mod streams;
+mod tunnels;
 
 const MESSAGE: &[u8] = b"OPTIONS sip:a@b SIP/2.0\r\nContent-Length: 4\r\n\r\nbody";
 

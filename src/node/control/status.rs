@@ -29,6 +29,9 @@ pub struct Status {
     /// What stands between this node and its supernodes, once it was tested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nat: Option<NatStatus>,
+    /// The HTTP proxy that connections go out by where they cannot straight; absent where none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxyStatus>,
     /// This node as a relay; absent where it is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<RelayStatus>,
@@ -41,6 +44,20 @@ pub struct Status {
     /// What the owner should look after, for as long as it lasts.
     #[serde(default)]
     pub warnings: Vec<Warning>,
+}
+
+/// An HTTP proxy that TLS connections go out by.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ProxyStatus {
+    /// `HOST:PORT`.
+    pub proxy: String,
+    /// The key of the configuration or the environment variable that names it.
+    pub named: String,
+    /// Connections that go by it now.
+    pub tunnels: u64,
+    /// What went wrong when it was last asked, and what to do next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
 }
 
 /// A node as a relay.

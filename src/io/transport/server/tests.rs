@@ -66,3 +66,23 @@ async fn the_certificate_has_to_be_good_for_the_name() {
     endpoint.connect_server(ConnId(4), addr, "localhost", &dir.path().join("none"));
     refused(events.recv().await, 4);
 }
+
+#[tokio::test]
+async fn a_server_is_reached_by_the_proxy_under_its_own_name() {
+    use crate::io::proxy::tests::{LONG, Script, proxy};
+    let dir = tempfile::tempdir().unwrap();
+    let (addr, file) = server(dir.path()).await;
+    let (at, mut requests) = proxy(Script::Carry(addr)).await;
+    let proxy = Some(crate::io::proxy::Proxy::anywhere(&at.to_string(), LONG));
+    let (endpoint, mut events) =
+        Endpoint::bind(Config { sip: Some("127.0.0.1:0".parse().unwrap()), proxy, ..Config::default() }).unwrap();
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    endpoint.connect_server(ConnId(1), nowhere, "itsp.test", &file);
+    match events.recv().await {
+        Some(Event::ConnectFailed { conn: ConnId(1), why }) => assert!(why.to_string().contains("itsp.test"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(requests.recv().await.unwrap().starts_with(&format!("CONNECT {nowhere} ")));
+    endpoint.connect_server(ConnId(2), nowhere, "localhost", &file);
+    assert!(matches!(events.recv().await, Some(Event::Connected { conn: ConnId(2), .. })));
+}
