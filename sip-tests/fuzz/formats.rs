@@ -322,7 +322,8 @@ fn stun_and_a_relay() {
                 RelayOutput::Open { wish, .. } => server.handle(now, RelayInput::Opened { wish, open: true }),
                 RelayOutput::Change(change) => table.apply(now, change),
                 RelayOutput::Answer { bytes, .. } => assert!(stun::Parsed::read(&bytes).is_ok()),
-                RelayOutput::Close(_) | RelayOutput::Hang(_) => {}
+                RelayOutput::Dial { id, .. } => server.handle(now, RelayInput::Dialled { id, open: true }),
+                RelayOutput::Close(_) | RelayOutput::Hang(_) | RelayOutput::Join { .. } | RelayOutput::Part(_) => {}
             }
         }
         true

@@ -58,6 +58,28 @@ fn between_two_clients_over_tcp_and_tls() {
     all_came(&running, running.tcp(), &["-t", "-S", "-y", "-c", "-m", "4", "-n", "20"], 80);
 }
 
+/// Relayed addresses of TCP (RFC 6062): one end connects to the other's, which takes up a ConnectionAttempt.
+#[test]
+fn tcp_relayed_over_tcp_and_tls() {
+    if !have("tcp_relayed_over_tcp_and_tls", &["turnutils_uclient"]) {
+        return;
+    }
+    let running = relay::start(&[], 100);
+    all_came(&running, running.tcp(), &["-T", "-m", "4", "-n", "20"], 80);
+    all_came(&running, running.tcp(), &["-T", "-S", "-m", "4", "-n", "20"], 80);
+    all_came(&running, running.tcp(), &["-T", "-S", "-l", "1200", "-m", "4", "-n", "20"], 80);
+    let figures = running.relay.figures();
+    assert_eq!((figures.counters.malformed, figures.counters.over_quota), (0, 0), "{figures:?}");
+    eventually("what the streams carried is counted", || match running.relay.figures().carried.bytes {
+        100_000.. => Ok(()),
+        n => Err(format!("{n} bytes")),
+    });
+    eventually("the connections have ended", || match running.relay.figures().connections {
+        0 => Ok(()),
+        n => Err(format!("{n} connections")),
+    });
+}
+
 /// Towards a peer that is no client: an echo.
 #[test]
 fn towards_a_peer() {

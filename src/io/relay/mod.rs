@@ -9,6 +9,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `peer` | TCP connections with peers, dialled and accepted, joined to clients' |
 //! | `packets` | the thread that carries |
 //! | `batch` | datagrams that wait for the end of a round, and go together where they can |
 //! | `decide` | the thread that decides |
@@ -22,6 +23,7 @@
 mod batch;
 mod decide;
 mod packets;
+mod peer;
 mod serve;
 mod stream;
 
@@ -29,6 +31,7 @@ pub use serve::Relays;
 
 use crate::core::{Instant, Rng, UnixTime};
 use crate::io::transport::Incoming;
+use crate::nat::turn::bucket::Bucket;
 use crate::nat::turn::server::{self, Counters};
 use crate::nat::turn::table::{Carried, Ceilings};
 use std::io;
@@ -111,6 +114,8 @@ struct Shared {
     refused: AtomicU64,
     over: AtomicU64,
     connections: AtomicUsize,
+    /// Bytes of streams that the carrying thread does not know of yet.
+    streamed: AtomicU64,
     decided: Mutex<(usize, Counters)>,
 }
 
@@ -168,8 +173,12 @@ impl Relay {
                 face.set_port(bound.port());
             }
         }
-        let (carrier, packets) = packets::Carrier::new(now, sockets, config.ceilings, asks.clone(), shared.clone())?;
-        let decider = decide::Decider::new(now, config.unix, server, rng, packets.clone(), shared.clone());
+        let total = Arc::new(Mutex::new(Bucket::new(now, config.ceilings.total)));
+        let (carrier, packets) =
+            packets::Carrier::new(now, sockets, config.ceilings, total.clone(), asks.clone(), shared.clone())?;
+        let runtime = tokio::runtime::Handle::current();
+        let peers = peer::Peers::new(runtime, asks.clone(), shared.clone(), total, config.ceilings.each);
+        let decider = decide::Decider::new(now, config.unix, server, rng, peers, packets.clone(), shared.clone());
         let threads = vec![
             std::thread::Builder::new().name("relay".into()).spawn(move || carrier.run())?,
             std::thread::Builder::new().name("relay-decide".into()).spawn(move || decider.run(&asked))?,

@@ -4,6 +4,7 @@ use super::batch::{Batch, Exit, Socket};
 use super::{Shared, TOLD, decide};
 use crate::core::Instant;
 use crate::io::media::clock;
+use crate::nat::turn::bucket::Bucket;
 use crate::nat::turn::table::{self, Ceilings, Change, Head, Path, Table, Way};
 use crate::stun;
 use bytes::Bytes;
@@ -11,9 +12,9 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef};
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// A buffer takes what GRO puts together.
@@ -94,6 +95,9 @@ pub(super) struct Carrier {
     batch: Batch,
     ready: Vec<usize>,
     shared: Arc<Shared>,
+    /// The streams' view of the common ceiling, and bytes that it knows of.
+    total: Arc<Mutex<Bucket>>,
+    counted: u64,
     shown: Instant,
     lost: u64,
 }
@@ -103,6 +107,7 @@ impl Carrier {
         now: Instant,
         sockets: Vec<std::net::UdpSocket>,
         ceilings: Ceilings,
+        total: Arc<Mutex<Bucket>>,
         asks: SyncSender<decide::Ask>,
         shared: Arc<Shared>,
     ) -> io::Result<(Carrier, Handle)> {
@@ -126,6 +131,8 @@ impl Carrier {
             batch: Batch::default(),
             ready: Vec::new(),
             shared,
+            total,
+            counted: 0,
             shown: now,
             lost: 0,
         };
@@ -327,7 +334,12 @@ impl Carrier {
         }
         self.shown = now;
         self.table.not_taken(std::mem::take(&mut self.lost));
+        // One ceiling over packets, which are measured here, and streams, which are measured where they are: each takes from the other's.
+        let packets = self.table.carried().bytes - self.counted;
+        self.total.lock().unwrap_or_else(PoisonError::into_inner).charge(now, packets * 8);
+        self.table.streamed(now, self.shared.streamed.swap(0, Ordering::Relaxed));
         let carried = self.table.carried();
+        self.counted = carried.bytes;
         self.shared.packets.store(carried.packets, Ordering::Relaxed);
         self.shared.bytes.store(carried.bytes, Ordering::Relaxed);
         self.shared.refused.store(carried.refused, Ordering::Relaxed);

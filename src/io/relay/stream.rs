@@ -1,12 +1,13 @@
-//! Connections of clients: TURN over TCP and TLS (RFC 8656 section 2.1).
+//! Connections of clients: TURN over TCP and TLS (RFC 8656 section 2.1), and those that carry what a peer's connection does (RFC 6062).
 
 use super::Shared;
-use super::decide::Ask;
+use super::decide::{Ask, Verdict};
 use super::packets::{Handle, Tell};
+use super::peer::{self, Joined};
 use crate::io::media::ports::mark;
 use crate::io::transport::Incoming;
 use crate::nat::turn::table::Path;
-use crate::stun::Framer;
+use crate::stun::{Class, Framer, Method};
 use bytes::{Bytes, BytesMut};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
@@ -20,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::server::{Acceptor, ClientHello};
@@ -109,6 +110,7 @@ pub(super) async fn accept(
             let counted = counted;
             let _ = stream.set_nodelay(true);
             mark(&SockRef::from(&stream), client.is_ipv4());
+            peer::keep_alive(&stream);
             let mut first = [0];
             match timeout(BEGIN, stream.peek(&mut first)).await {
                 Ok(Ok(1)) if first[0] == HANDSHAKE => {
@@ -177,43 +179,87 @@ async fn serve(
     let connection = LAST.fetch_add(1, Ordering::Relaxed) + 1;
     let path = Path::Stream { connection, client };
     let (writer, waiting) = mpsc::channel(WAITING);
+    // Not a sender: the relay hangs up by dropping the last one.
+    let answers = writer.downgrade();
     if !told(&packets, Tell::Connected { connection, writer }).await {
         return;
     }
-    let (read, write) = tokio::io::split(stream);
+    let (mut read, mut write) = tokio::io::split(stream);
     // Whichever ends first ends the other: the client's end, or the relay that hangs up.
-    tokio::select! {
-        () = reading(read, path, &packets) => {}
-        () = writing(write, waiting, tls) => {}
-    }
+    let bound = tokio::select! {
+        bound = reading(&mut read, path, &packets, &asks, &answers) => bound,
+        () = writing(&mut write, waiting, tls) => None,
+    };
     told(&packets, Tell::Hang { connection }).await;
-    let mut gone = Ask::Gone(path);
-    while let Err(TrySendError::Full(back)) = asks.try_send(gone) {
-        gone = back;
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    if let Some(bound) = bound {
+        let written = timeout(WRITE, async {
+            write.write_all(&bound.answer).await?;
+            write.flush().await
+        });
+        if matches!(written.await, Ok(Ok(()))) {
+            peer::splice((read, write), bound.rest, bound.joined).await;
+        }
     }
+    peer::ask(&asks, Ask::Gone(path)).await;
 }
 
-async fn reading(mut stream: impl AsyncRead + Unpin, path: Path, packets: &Handle) {
+/// A connection that a ConnectionBind has joined to a peer's.
+struct Bound {
+    answer: Vec<u8>,
+    /// What came behind the request.
+    rest: Vec<u8>,
+    joined: Joined,
+}
+
+/// Until the stream ends, or is joined to another one.
+async fn reading(
+    mut stream: impl AsyncRead + Unpin,
+    path: Path,
+    packets: &Handle,
+    asks: &SyncSender<Ask>,
+    answers: &mpsc::WeakSender<Bytes>,
+) -> Option<Bound> {
     let (mut framer, mut buffer) = (Framer::default(), vec![0; 16 * 1024]);
     let mut patience = BEGIN;
     loop {
-        let Ok(Ok(read @ 1..)) = timeout(patience, stream.read(&mut buffer)).await else { return };
+        let Ok(Ok(read @ 1..)) = timeout(patience, stream.read(&mut buffer)).await else { return None };
         patience = IDLE;
         framer.push(&buffer[..read]);
         loop {
             match framer.next_message() {
                 Ok(Some(message)) => {
+                    if is_bind(message) {
+                        // Nothing is read on before it is known whether that is STUN still.
+                        let Verdict { answer, joined } = bind(path, message.to_vec(), asks).await?;
+                        match joined {
+                            Some(joined) => return Some(Bound { answer, rest: framer.into_rest(), joined }),
+                            None if answer.is_empty() => {}
+                            None => answers.upgrade()?.send(answer.into()).await.ok()?,
+                        }
+                        continue;
+                    }
                     let bytes = Bytes::copy_from_slice(message);
                     if !told(packets, Tell::Message { path, bytes }).await {
-                        return;
+                        return None;
                     }
                 }
                 Ok(None) => break,
-                Err(_) => return,
+                Err(_) => return None,
             }
         }
     }
+}
+
+fn is_bind(message: &[u8]) -> bool {
+    matches!(crate::stun::header(message), Some((Class::Request, Method::CONNECTION_BIND, _)))
+}
+
+async fn bind(path: Path, message: Vec<u8>, asks: &SyncSender<Ask>) -> Option<Verdict> {
+    let (back, verdict) = oneshot::channel();
+    if !peer::ask(asks, Ask::Bind(path, message, back)).await {
+        return None;
+    }
+    verdict.await.ok()
 }
 
 /// `apart`: each message by a write of its own, which is a TLS record of its own: clients take one for one.

@@ -1,4 +1,4 @@
-//! TURN (RFC 8656): a relay for who cannot be reached otherwise. Both ends, and the table by which packets go through a relay.
+//! TURN (RFC 8656, 6062): a relay for who cannot be reached otherwise. Both ends, and the table by which packets go through a relay.
 //!
 //! | module | what |
 //! |---|---|
@@ -6,10 +6,12 @@
 //! | [`server`] | this relay's allocations: who may have one, and towards whom |
 //! | [`table`] | where one packet goes; what the server decided, carried out |
 //! | [`credential`] | user names that expire, their passwords, nonces; nothing is stored for them |
+//! | [`bucket`] | ceilings on bits a second |
 //! | [`peers`] | whom a relay forwards to |
 //!
-//! Left out: mobility (RFC 8016), ALTERNATE-SERVER, TCP allocations (RFC 6062: 442), DONT-FRAGMENT and ICMP.
+//! Left out: mobility (RFC 8016), ALTERNATE-SERVER, TCP allocations as a client (RFC 6062), DONT-FRAGMENT and ICMP.
 
+pub mod bucket;
 pub mod client;
 pub mod credential;
 pub mod peers;

@@ -3,11 +3,11 @@
 //!
 //! Left out: queues. A packet over a ceiling is dropped, as a full line would.
 
+use super::bucket::Bucket;
 use crate::core::Instant;
 use crate::stun;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 /// The way to a client: what stands for the 5-tuple of its allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -180,41 +180,6 @@ struct Entry {
     bucket: Bucket,
 }
 
-/// Lets `rate` bits a second pass, and what a quarter of a second holds at once.
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    rate: u64,
-    bits: u64,
-    at: Instant,
-}
-
-impl Bucket {
-    fn new(now: Instant, rate: u64) -> Bucket {
-        Bucket { rate, bits: Bucket::most(rate), at: now }
-    }
-
-    /// A ceiling below one large packet would let nothing pass.
-    fn most(rate: u64) -> u64 {
-        (rate / 4).max(16 * 1500)
-    }
-
-    fn has(&mut self, now: Instant, bits: u64) -> bool {
-        if self.rate == 0 {
-            return true;
-        }
-        let past = now.since(self.at).min(Duration::from_secs(1)).as_micros() as u64;
-        let more = self.rate.saturating_mul(past) / 1_000_000;
-        if more > 0 {
-            (self.bits, self.at) = ((self.bits + more).min(Bucket::most(self.rate)), now);
-        }
-        self.bits >= bits
-    }
-
-    fn take(&mut self, bits: u64) {
-        self.bits = self.bits.saturating_sub(bits);
-    }
-}
-
 /// The table.
 pub struct Table {
     entries: Vec<Option<Entry>>,
@@ -321,6 +286,12 @@ impl Table {
     /// Packets that the network did not take count as over a ceiling.
     pub fn not_taken(&mut self, packets: u64) {
         self.carried.over += packets;
+    }
+
+    /// Streams, which are not carried here, took their part of the common ceiling: `bytes`.
+    pub fn streamed(&mut self, now: Instant, bytes: u64) {
+        self.total.charge(now, bytes * 8);
+        self.carried.bytes += bytes;
     }
 
     /// From `from`, a peer of `to`; `by` is the allocation that pays beside it.

@@ -3,7 +3,7 @@
 use super::client::{self, Client};
 use super::credential::Secret;
 use super::peers::Peers;
-use super::server::{Config, Input, Output, Server};
+use super::server::{Config, ConnectionId, Input, Output, Server};
 use super::table::{Ceilings, Head, Path, Socket, Table, Way};
 use crate::core::{Instant, Redacted, Rng, Transport, UnixTime};
 use crate::stun;
@@ -38,6 +38,10 @@ pub struct Relay {
     /// What went to peers: from where, to where.
     pub sent: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
     pub hung: Vec<Path>,
+    /// Peers that are dialled, streams that were joined, and those that were closed.
+    pub dialled: Vec<(ConnectionId, SocketAddr, SocketAddr)>,
+    pub joined: Vec<(Path, ConnectionId)>,
+    pub parted: Vec<ConnectionId>,
 }
 
 impl Relay {
@@ -50,6 +54,9 @@ impl Relay {
             answers: Vec::new(),
             sent: Vec::new(),
             hung: Vec::new(),
+            dialled: Vec::new(),
+            joined: Vec::new(),
+            parted: Vec::new(),
         }
     }
 
@@ -82,6 +89,20 @@ impl Relay {
         self.drain(now);
     }
 
+    /// What became of a peer that was dialled.
+    pub fn dialled(&mut self, now: Instant, id: ConnectionId, open: bool) {
+        self.server.handle(now, Input::Dialled { id, open });
+        self.drain(now);
+    }
+
+    /// A peer connects to a relayed address.
+    pub fn arrive(&mut self, now: Instant, relayed: SocketAddr, from: SocketAddr) -> Option<ConnectionId> {
+        let socket = *self.open.iter().find(|(_, a)| **a == relayed).expect("no such relayed address").0;
+        let id = self.server.arrived(now, socket, from);
+        self.drain(now);
+        id
+    }
+
     fn carry(&mut self, way: Way<'_>) {
         match way {
             Way::Peer { socket, to, data } => self.sent.push((self.open[&socket], to, data.to_vec())),
@@ -106,7 +127,7 @@ impl Relay {
         while let Some(output) = self.server.poll_output() {
             match output {
                 Output::Answer { path, bytes } => self.answers.push((path, bytes)),
-                Output::Open { wish, sockets } => {
+                Output::Open { wish, sockets, .. } => {
                     let used = |a: &SocketAddr| self.taken.contains(&a.port()) || self.open.values().any(|o| o == a);
                     let open = !sockets.iter().any(|(_, a)| used(a));
                     if open {
@@ -116,6 +137,9 @@ impl Relay {
                 }
                 Output::Close(socket) => assert!(self.open.remove(&socket).is_some(), "closed what was not open"),
                 Output::Change(change) => self.table.apply(now, change),
+                Output::Dial { id, from, to, .. } => self.dialled.push((id, from, to)),
+                Output::Join { path, id, .. } => self.joined.push((path, id)),
+                Output::Part(id) => self.parted.push(id),
                 Output::Hang(path) => self.hung.push(path),
             }
         }

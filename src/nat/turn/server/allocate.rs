@@ -1,11 +1,11 @@
-//! Allocate (RFC 8656 section 7).
+//! Allocate (RFC 8656 section 7, RFC 6062 section 5.1).
 
 use super::super::table::{Change, Path, Slot, Socket};
 use super::{Allocation, Due, Output, Proved, Relayed, Server, is_v4};
 use crate::core::Instant;
 use crate::stun::attributes::{
-    AdditionalAddressFamily, EvenPort, Lifetime, RequestedAddressFamily, RequestedTransport, ReservationToken,
-    XorMappedAddress, XorRelayAddress,
+    AdditionalAddressFamily, DontFragment, EvenPort, Lifetime, RequestedAddressFamily, RequestedTransport,
+    ReservationToken, XorMappedAddress, XorRelayAddress,
 };
 use crate::stun::{Integrity, Key, Message, Method, Seal, raw};
 use std::collections::BTreeMap;
@@ -22,8 +22,9 @@ const WISHES: usize = 256;
 /// Ports tried until one is free.
 const TRIES: u8 = 16;
 
-/// UDP, as IANA numbers protocols.
+/// Protocols, as IANA numbers them.
 const UDP: u8 = 17;
+const TCP: u8 = 6;
 
 /// Sockets that were asked for, and what for.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(super) struct Wish {
     integrity: Integrity,
     fingerprint: bool,
     relayed: Vec<Relayed>,
+    /// Of TCP.
+    stream: bool,
     /// The last of `relayed` is kept for another allocation.
     reserve: bool,
     even: bool,
@@ -86,8 +89,18 @@ impl Server {
             return;
         }
         let Some(transport) = proved.message.get::<RequestedTransport>() else { return self.refuse(&proved, 400) };
-        if transport.protocol() != UDP {
-            return self.refuse(&proved, 442);
+        let stream = match transport.protocol() {
+            UDP => false,
+            TCP => true,
+            _ => return self.refuse(&proved, 442),
+        };
+        // A stream at one end is none at the other; nor are there datagrams, or pairs of ports.
+        let not_of_streams = proved.message.get::<EvenPort>().is_some()
+            || proved.message.get::<ReservationToken>().is_some()
+            || proved.message.get::<DontFragment>().is_some()
+            || !matches!(proved.path, Path::Stream { .. });
+        if stream && (not_of_streams || self.by_data.contains_key(&proved.path)) {
+            return self.refuse(&proved, 400);
         }
         let mine = self.by_user.get(&proved.who).copied().unwrap_or(0);
         let wished = self.wishes.values().filter(|w| w.who == proved.who).count();
@@ -137,6 +150,7 @@ impl Server {
             integrity: proved.integrity,
             fingerprint: proved.fingerprint,
             relayed,
+            stream,
             reserve,
             even: even.is_some(),
             lacking,
@@ -175,20 +189,21 @@ impl Server {
             reservation = Some(token);
         }
         let relayed = std::mem::take(&mut wish.relayed);
-        let lacking = wish.lacking;
-        self.establish(now, &wish.proved(), relayed, reservation, lacking);
+        let (stream, lacking) = (wish.stream, wish.lacking);
+        self.establish(now, &wish.proved(), stream, relayed, reservation, lacking);
     }
 
     fn allocate_reserved(&mut self, now: Instant, proved: &Proved<'_>, token: u64) {
         let Some(relayed) = self.reservations.remove(&token) else { return self.refuse(proved, 508) };
         self.timers.cancel(&Due::Reservation(token));
-        self.establish(now, proved, vec![relayed], None, None);
+        self.establish(now, proved, false, vec![relayed], None, None);
     }
 
     fn establish(
         &mut self,
         now: Instant,
         proved: &Proved<'_>,
+        stream: bool,
         relayed: Vec<Relayed>,
         reservation: Option<u64>,
         lacking: Option<u16>,
@@ -203,6 +218,7 @@ impl Server {
             path: proved.path,
             username: proved.username.clone(),
             who: proved.who.clone(),
+            stream,
             id: proved.message.id,
             reservation,
             lacking,
@@ -214,7 +230,10 @@ impl Server {
         *self.by_user.entry(proved.who.clone()).or_default() += 1;
         let lifetime = lifetime(proved.message);
         self.timers.set(Due::Allocation(slot), now + Duration::from_secs(lifetime.into()));
-        self.change(Change::Open { slot, path: proved.path, relayed: table });
+        // What has no datagrams is not in the table.
+        if !stream {
+            self.change(Change::Open { slot, path: proved.path, relayed: table });
+        }
         self.answer_allocated(proved, slot, lifetime);
     }
 
@@ -269,9 +288,10 @@ impl Server {
         }
         self.last_wish += 1;
         let number = self.last_wish;
+        let stream = wish.stream;
         let sockets: Vec<(Socket, SocketAddr)> = wish.relayed.iter().map(|r| (r.socket, r.bound)).collect();
         self.wishes.insert(number, wish);
-        self.put(Output::Open { wish: number, sockets });
+        self.put(Output::Open { wish: number, sockets, stream });
     }
 
     /// A socket that was never opened.

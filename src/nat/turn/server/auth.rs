@@ -30,7 +30,9 @@ impl Server {
             return None;
         };
         // The nonce first: it costs the least, and one that is too old comes from every honest client.
-        if !self.config.secret.nonce_holds(now, path.client(), nonce.value()) {
+        let holds = |client| self.config.secret.nonce_holds(now, client, nonce.value());
+        // Clients take that of the allocation along to the connection that a peer's is to be joined to.
+        if !holds(path.client()) && !self.allocation_to_join(message).is_some_and(holds) {
             self.challenge(now, path, parsed, 438);
             return None;
         }

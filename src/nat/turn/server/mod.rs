@@ -5,15 +5,18 @@
 //! a long-term credential that the relay minted itself ([`credential`](super::credential)); nothing is stored for who has not. Answers to
 //! who is not proven are few for each source, so that a spoofed address gets little.
 //!
-//! Bounded: allocations in all and of one user, permissions and channels of each, sockets asked for at once, sources counted.
+//! Bounded: allocations in all and of one user, permissions, channels and connections of each, sockets asked for at once, sources counted.
 //!
 //! Left out: what [`turn`](super) leaves out.
 
 mod allocate;
 mod auth;
 mod binding;
+mod connect;
 mod thrift;
 mod update;
+
+pub use connect::ConnectionId;
 
 use super::credential::Secret;
 use super::peers::Peers;
@@ -69,6 +72,13 @@ pub enum Input<'a> {
         /// Whether they are.
         open: bool,
     },
+    /// What became of [`Output::Dial`].
+    Dialled {
+        /// Which.
+        id: ConnectionId,
+        /// Whether the peer has answered.
+        open: bool,
+    },
     /// A stream has ended.
     Gone {
         /// Which.
@@ -100,13 +110,37 @@ pub enum Output {
         /// All of it.
         bytes: Vec<u8>,
     },
-    /// Open these UDP sockets towards peers, all or none, and report it.
+    /// Open these sockets towards peers, all or none, and report it.
     Open {
         /// The number.
         wish: u64,
         /// Their names and addresses.
         sockets: Vec<(Socket, SocketAddr)>,
+        /// Listeners of TCP, whose connections go to [`Server::arrived`]; else UDP.
+        stream: bool,
     },
+    /// Connect to a peer by TCP, and report it.
+    Dial {
+        /// The name of the connection.
+        id: ConnectionId,
+        /// Of the allocation that it is for.
+        socket: Socket,
+        /// The address that socket listens at, which it comes from.
+        from: SocketAddr,
+        /// The peer.
+        to: SocketAddr,
+    },
+    /// From here on a client's stream carries what a peer's does.
+    Join {
+        /// The client's.
+        path: Path,
+        /// The peer's.
+        id: ConnectionId,
+        /// The allocation that pays.
+        slot: Slot,
+    },
+    /// Close a connection with a peer, whatever became of it, and the client's stream that it is joined to.
+    Part(ConnectionId),
     /// Close a socket.
     Close(Socket),
     /// For the table.
@@ -136,6 +170,7 @@ enum Due {
     Permission(Slot, IpAddr),
     Channel(Slot, u16),
     Reservation(u64),
+    Connection(ConnectionId),
 }
 
 /// A relayed address.
@@ -153,6 +188,8 @@ struct Allocation {
     username: String,
     /// Whose that is.
     who: String,
+    /// Of TCP.
+    stream: bool,
     /// Of the request that made it.
     id: TransactionId,
     reservation: Option<u64>,
@@ -186,6 +223,8 @@ pub struct Server {
     wishes: BTreeMap<u64, allocate::Wish>,
     last_wish: u64,
     reservations: BTreeMap<u64, Relayed>,
+    connections: BTreeMap<ConnectionId, connect::Connection>,
+    by_data: BTreeMap<Path, ConnectionId>,
     timers: TimerQueue<Due>,
     thrift: Thrift,
     counters: Counters,
@@ -206,6 +245,8 @@ impl Server {
             wishes: BTreeMap::new(),
             last_wish: 0,
             reservations: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            by_data: BTreeMap::new(),
             timers: TimerQueue::new(),
             thrift,
             counters: Counters::default(),
@@ -219,7 +260,9 @@ impl Server {
         match input {
             Input::Message { path, bytes } => self.on_message(now, path, bytes),
             Input::Opened { wish, open } => self.on_opened(now, wish, open),
+            Input::Dialled { id, open } => self.on_dialled(now, id, open),
             Input::Gone { path } => {
+                self.on_data_gone(path);
                 self.wishes.values_mut().filter(|w| w.path() == path).for_each(allocate::Wish::give_up);
                 if let Some(slot) = self.by_path.get(&path).copied() {
                     self.remove(slot);
@@ -245,6 +288,7 @@ impl Server {
                         self.change(Change::Unbind { slot, number });
                     }
                 }
+                Due::Connection(id) => self.on_connection_late(now, id),
                 Due::Reservation(token) => {
                     if let Some(relayed) = self.reservations.remove(&token) {
                         self.close_socket(relayed.socket);
@@ -321,7 +365,14 @@ impl Server {
         if parsed.message.method == Method::BINDING {
             return self.on_binding(now, path, &parsed);
         }
-        let known = [Method::ALLOCATE, Method::REFRESH, Method::CREATE_PERMISSION, Method::CHANNEL_BIND];
+        let known = [
+            Method::ALLOCATE,
+            Method::REFRESH,
+            Method::CREATE_PERMISSION,
+            Method::CHANNEL_BIND,
+            Method::CONNECT,
+            Method::CONNECTION_BIND,
+        ];
         if !known.contains(&parsed.message.method) {
             return self.answer_unproven(now, path, &parsed.message.error(400), parsed.fingerprint);
         }
@@ -330,6 +381,8 @@ impl Server {
             Method::ALLOCATE => self.on_allocate(now, proved),
             Method::REFRESH => self.on_refresh(now, &proved),
             Method::CREATE_PERMISSION => self.on_create_permission(now, &proved),
+            Method::CONNECT => self.on_connect(now, &proved),
+            Method::CONNECTION_BIND => self.on_connection_bind(&proved),
             _ => self.on_channel_bind(now, &proved),
         }
     }
@@ -385,6 +438,7 @@ impl Server {
         for number in allocation.channels.keys() {
             self.timers.cancel(&Due::Channel(slot, *number));
         }
+        self.part_all(slot);
         self.by_path.remove(&allocation.path);
         if let Some(count) = self.by_user.get_mut(&allocation.who) {
             *count -= 1;

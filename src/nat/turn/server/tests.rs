@@ -189,7 +189,9 @@ fn codes_of_what_does_not_fit() {
     assert_eq!(code(&mut relay, ANN, &gone), 200);
     assert_eq!(code(&mut relay, ANN, &request(Method::ALLOCATE, "ann", ANN, |_| {})), 400);
     let tcp = request(Method::ALLOCATE, "ann", ANN, |m| m.push(RequestedTransport::new(6)));
-    assert_eq!(code(&mut relay, ANN, &tcp), 442);
+    assert_eq!(code(&mut relay, ANN, &tcp), 400, "a stream at the far end of datagrams");
+    let sctp = request(Method::ALLOCATE, "ann", ANN, |m| m.push(RequestedTransport::new(132)));
+    assert_eq!(code(&mut relay, ANN, &sctp), 442);
     let first = request(Method::ALLOCATE, "ann", ANN, allocate);
     let one = ask(&mut relay, ANN, &first);
     let again = ask(&mut relay, ANN, &first);

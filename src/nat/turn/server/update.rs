@@ -72,6 +72,10 @@ impl Server {
 
     pub(super) fn on_channel_bind(&mut self, now: Instant, proved: &Proved<'_>) {
         let Some(Some(slot)) = self.own(proved, false) else { return };
+        if self.allocation(slot).is_some_and(|a| a.stream) {
+            // A TCP allocation has no channels (RFC 6062 section 3).
+            return self.refuse(proved, 403);
+        }
         let number = channel(proved.message);
         let peer = proved.message.get::<XorPeerAddress>().map(|p| canonical(p.address()));
         let (Some(number), Some(peer)) = (number, peer) else { return self.refuse(proved, 400) };
@@ -104,7 +108,7 @@ impl Server {
     }
 
     /// The sender's own allocation on this 5-tuple; otherwise it is answered. With `gone_ok` that there is none is no fault.
-    fn own(&mut self, proved: &Proved<'_>, gone_ok: bool) -> Option<Option<Slot>> {
+    pub(super) fn own(&mut self, proved: &Proved<'_>, gone_ok: bool) -> Option<Option<Slot>> {
         let Some(slot) = self.by_path.get(&proved.path).copied() else {
             if gone_ok {
                 return Some(None);
@@ -121,7 +125,7 @@ impl Server {
         Some(Some(slot))
     }
 
-    fn check(&self, now: Instant, slot: Slot, ip: IpAddr) -> Result<(), u16> {
+    pub(super) fn check(&self, now: Instant, slot: Slot, ip: IpAddr) -> Result<(), u16> {
         let family = self.allocation(slot).is_some_and(|a| a.relayed.iter().any(|r| r.shown.is_ipv4() == ip.is_ipv4()));
         if !family {
             return Err(443);
