@@ -74,7 +74,7 @@ readline.createInterface({ input: process.stdin }).on('line', line => {
     case 'refuse': session.terminate({ status_code: status }); break;
     case 'hold': session.hold(); break;
     case 'unhold': session.unhold(); break;
-    case 'transfer': session.refer(target); break;
+    case 'transfer': session.refer(target, { eventHandlers: { accepted: () => session.terminate() } }); break;
     case 'hangup': session.terminate(); break;
     case 'stop': ua.stop(); break;
   }

@@ -22,6 +22,7 @@ class Setup:
             see("alice has the registration", lambda: self.ring.alice.registered("desk"))
             self.ring.bob.finds("desk")
         if self.phone:
+            self.phone.settle()
             self.phone.mark()
         return self.ring, self.phone
 
@@ -75,7 +76,7 @@ def call(s):
     over(ring, phone)
     phone.ended()
     last = ring.bob.do("calls")["ended"][0]
-    completed({"received": 1, **last})
+    completed(last, phone.media)
 
 
 def called(s):
@@ -146,7 +147,13 @@ def attended_transferred(s):
     ring.bob.call("carol", "--play", "tone")
     second = ring.bob.calls("both calls", lambda c: len(c) == 2 and any("carol" in x["with"] and x["state"] == "answered" for x in c))
     second = next(x["call"] for x in second if "carol" in x["with"])
-    ring.bob.do("transfer", str(first), "--attended", str(second))
+    try:
+        ring.bob.do("transfer", str(first), "--attended", str(second))
+    except Failed as e:
+        if s.kind is Baresip and "Malformed Request-URI" in str(e):
+            s.drop()
+            raise Cannot("baresip 1.0 leaves the Replaces of Refer-To in its Request-URI, which is answered 400")
+        raise
     ring.carol.talks_with("desk")
     ring.bob.idle()
     ring.carol.do("hangup")
@@ -171,12 +178,21 @@ def messaged(s):
         raise Failed(f"the phone has it, and bob is told {answer.get('state')}")
 
 
-def presence(s):
-    s.ready()[1].subscribed("presence")
+def watching(module, event):
+    def cell(s):
+        if s.kind is not Baresip:
+            return s.ready()[1].subscribed(event)
+        # a phone of its own: baresip's mwi module asks without a pause while its peer is away
+        ring, _ = s.ready()
+        phone = Baresip(ring, s.transport, "hall", watches=module)
+        try:
+            phone.subscribed(event)
+        finally:
+            phone.stop()
+    return cell
 
 
-def mwi(s):
-    s.ready()[1].subscribed("message-summary")
+presence, mwi = watching("presence", "presence"), watching("mwi", "message-summary")
 
 
 def cannot(why):
@@ -333,7 +349,7 @@ def kamailio_wrong_password(s):
     server, _ = s.ready()
     phone = plain_phone("dave", "wrong", server.at, s.transport, s.family)
     try:
-        see("the refusal is told", lambda: any(code in phone.child.tail() for code in ("401", "403", "password")))
+        see("the refusal is told", lambda: "not registered: 40" in phone.child.tail())
         if phone.status().get("registrations"):
             raise Failed("it is registered all the same")
     finally:
@@ -343,7 +359,6 @@ def kamailio_wrong_password(s):
 def kamailio_call(s):
     _, (alice, bob, _) = s.ready()
     completed(alice.call(s.uri("bob"), "--play", "tone", "--duration", "2")())
-    completed(bob.call(s.uri("alice"), "--play", "tone", "--duration", "1")() if False else {"result": "completed", "received": 1})
     bob.idle()
 
 

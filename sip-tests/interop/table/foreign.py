@@ -1,6 +1,6 @@
 """Phones that others wrote, each with the same few verbs: baresip, linphone, JsSIP. And sipp, which runs scenarios."""
 import glob, json, math, os, re, socket, struct, subprocess, time, wave
-from ours import HOSTS, INTEROP, PASSWORD, Cannot, Child, Failed, answer_to, at, ports, read, see, unique, write
+from ours import HOSTS, INTEROP, PASSWORD, Cannot, Child, Failed, answer_to, at, ports, read, requests, see, unique, write
 
 MODULES = ("/usr/lib/baresip/modules", "/usr/lib/x86_64-linux-gnu/baresip/modules", "/usr/local/lib/baresip/modules")
 
@@ -22,6 +22,9 @@ class Phone:
     def log(self):
         return read(self.log_file)
 
+    def settle(self):
+        """Waits for the end of what was before."""
+
     def mark(self):
         self.marked = len(self.log())
 
@@ -36,9 +39,14 @@ class Phone:
 
     def subscribed(self, event):
         """What became of its SUBSCRIBE: Cannot when the program refuses it."""
-        see(f"{self.name} asks for {event}", lambda: f"Event: {event}" in self.log(), 15)
-        answer = see(f"{self.name}'s SUBSCRIBE is answered", lambda: next((a for a in answer_to("SUBSCRIBE", self.log())
-                     if not a.startswith(("401", "407"))), None), 15)
+        asked = see(f"{self.name} asks for {event}", lambda: [m for m in requests("SUBSCRIBE", self.log()) if f"Event: {event}" in m], 15)
+        call = re.search(r"(?im)^(Call-ID:[^\r\n]*)", asked[0]).group(1)
+
+        def answered():
+            if any(call in m and "Record-Route:" in m for m in requests("SUBSCRIBE", self.log())):
+                raise Cannot(f"the program does not do it: SUBSCRIBE for {event} came back to the phone that sent it")
+            return next((a for a in answer_to("SUBSCRIBE", self.log(), call) if not a.startswith(("401", "407"))), None)
+        answer = see(f"{self.name}'s SUBSCRIBE is answered", answered, 15)
         if not answer.startswith("2"):
             raise Cannot(f"the program does not do it: SUBSCRIBE for {event} was answered {answer}")
         see(f"a NOTIFY for {event} comes to {self.name}", lambda: "NOTIFY sip:" in self.log(), 15)
@@ -51,7 +59,7 @@ class Baresip(Phone):
     """baresip-core over `ctrl_tcp`: JSON in netstrings, one client, events before our connection are lost."""
     name = "baresip"
 
-    def __init__(self, ring, transport, user="desk", password=PASSWORD):
+    def __init__(self, ring, transport, user="desk", password=PASSWORD, watches=""):
         self.ring, self.user, self.dir = ring, user, unique("baresip")
         os.makedirs(self.dir)
         base, host, peer = ports(12), HOSTS[ring.family], ring.alice
@@ -79,15 +87,14 @@ module aubridge.so
 module_tmp uuid.so
 module_tmp account.so
 module_app contact.so
-module_app presence.so
-module_app mwi.so
 module_app menu.so
 module_app ctrl_tcp.so
+{f"module_app {watches}.so" if watches else ""}
 {trusted}""")
         server = peer.overlay if transport == "tls" else peer.sip
         write(self.dir + "/accounts", f'<sip:{user}@{ring.overlay};transport={transport}>;regint=600;audio_codecs=PCMU/8000/1;'
-              f'answermode=auto;outbound="sip:{server};transport={transport}";auth_user={user};auth_pass={password};mwi=yes\n')
-        write(self.dir + "/contacts", f'"bob" <{ring.aor("bob")}>;presence=p2p\n')
+              f'answermode=auto;outbound="sip:{server};transport={transport}";auth_user={user};auth_pass={password};mwi={"yes" if watches == "mwi" else "no"}\n')
+        write(self.dir + "/contacts", f'"bob" <{ring.aor("bob")}>' + (";presence=p2p" if watches == "presence" else "") + "\n")
         self.log_file = self.dir + "/log"
         six = ["-6"] if ring.family == "ipv6" else []
         self.child = Child(["baresip", "-s", *six, "-f", self.dir], self.log_file)
@@ -173,7 +180,8 @@ module_app ctrl_tcp.so
 
 
 class Linphone(Phone):
-    """linphonec: lines on its standard input; what happens stands in its debug log."""
+    """linphonec: lines on its standard input; what happens stands in its debug log. Its TLS finds no IP address in a certificate's
+    alternative names, so that it checks who signed, not the name."""
     name = "linphone"
 
     def __init__(self, ring, transport, user="desk", password=PASSWORD):
@@ -196,7 +204,7 @@ default_proxy=0
 media_encryption=none
 root_ca={peer.data}/phones.pem
 verify_server_certs=1
-verify_server_cn=1
+verify_server_cn=0
 contact="Linphone" <sip:{user}@{ring.overlay}>
 [rtp]
 bind_address={host}
@@ -241,6 +249,11 @@ subscribe=1
         except OSError:
             raise Failed("linphonec has ended: " + read(self.said)[-200:])
 
+    def settle(self):
+        """Until calls of earlier cells are released, linphonec refuses to do what it is told."""
+        see("linphone has no call left", lambda: len(re.findall(r"moving from state LinphoneCallIdle to", self.log()))
+            <= len(re.findall(r"moving from state \S+ to LinphoneCallReleased", self.log())))
+
     def state(self, *names):
         """Waits for a call's state that was entered since the mark."""
         self.logged(f"a call becomes {' or '.join(names)}", r"to (?:state )?\[?LinphoneCall(?:State)?(?:%s)\b" % "|".join(names))
@@ -266,6 +279,7 @@ subscribe=1
 
     def hold(self):
         self.tell("pause")
+        self.state("Paused")
 
     def resume(self):
         self.tell("resume")

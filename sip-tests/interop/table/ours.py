@@ -227,7 +227,7 @@ class Ring:
 def plain_phone(user, password, registrar, transport, family, *args):
     """A phone of ours with an account at a registrar."""
     secret, config = write(unique("secret"), password + "\n"), unique(user + ".toml")
-    write(config, f'[phone]\ntransport = "{transport}"\n')
+    write(config, f'[phone]\ntransport = "{transport}"\n' if transport != "udp" else "")
     sip = at(family, ports(2))
     return Peer(user, sip, sip, ["--config", config, "--registrar", registrar, "--password-file", secret, "--audio-in", "tone", *args])
 
@@ -236,8 +236,13 @@ def clean():
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def answer_to(method, text):
-    """The first final answers to a method in a trace: ("489 Bad Event")."""
+def requests(method, text):
+    """The heads of requests in a trace."""
+    return [m.group(0) for m in re.finditer(rf"(?m)^{method} sips?:[^\r\n]* SIP/2\.0\r?\n(?:[^\r\n]+\r?\n)+", text)]
+
+
+def answer_to(method, text, call=""):
+    """The final answers to a method (of one call) in a trace, such as `489 Bad Event`."""
     for found in re.finditer(r"SIP/2\.0 ([2-6]\d\d[^\r\n]*)\r?\n((?:[^\r\n]+\r?\n)+)", text):
-        if re.search(rf"(?im)^CSeq:\s*\d+ {method}", found.group(2)):
+        if call in found.group(2) and re.search(rf"(?im)^CSeq:\s*\d+ {method}", found.group(2)):
             yield found.group(1).strip()
