@@ -1,9 +1,8 @@
 """The cells of the interop table: what is done with whom, and what has to be seen for it to be ok."""
-import os, socket, subprocess
-import ours
+import os, socket
 from foreign import Baresip, JsSip, Linphone, Sipp
-from ours import (INTEROP, PASSWORD, Cannot, Child, Failed, Ring, at, completed, listens, plain_phone, ports, scratch, see, unique,
-                  write)
+from ours import (INTEROP, PASSWORD, Cannot, Child, Failed, Ring, answer_to, at, completed, listens, plain_phone, ports, requests,
+                  scratch, see, unique, write)
 
 
 class Setup:
@@ -193,6 +192,48 @@ def watching(module, event):
 
 
 presence, mwi = watching("presence", "presence"), watching("mwi", "message-summary")
+
+
+def linphone_with(s, sip, callee):
+    """Another linphonec that is set up by `sip`, and calls."""
+    ring = s.ready()[0]
+    phone = Linphone(ring, s.transport, "hall", sip=sip)
+    phone.registers()
+    phone.mark()
+    phone.dial(ring.aor(callee))
+    return ring, phone
+
+
+def linphone_prack(s):
+    ring, phone = linphone_with(s, "tag_100rel_support_level=1", "alice")
+    try:
+        ring.alice.calls("it rings", lambda c: c and c[0]["state"] == "incoming")
+        if not see("linphone's INVITE", lambda: requests("INVITE", phone.log())) or "100rel" not in requests("INVITE", phone.log())[-1]:
+            raise Cannot("linphonec 5.1 offers no 100rel by its configuration")
+        phone.logged("it sends PRACK", r"PRACK sip:")
+        answer = see("PRACK is answered", lambda: next((a for a in answer_to("PRACK", phone.log()) if a[:3] not in ("401", "407")), None))
+        if answer[0] != "2":
+            raise Failed(f"PRACK was answered {answer}")
+        ring.alice.do("answer")
+        phone.talks()
+        ring.alice.talks_with("hall")
+    finally:
+        phone.stop()
+        ring.alice.run("hangup")
+    ring.idle()
+
+
+def linphone_timers(s):
+    ring, phone = linphone_with(s, "session_expires_enabled=1\nsession_expires_value=90\nsession_expires_min_value=90", "bob")
+    try:
+        phone.talks()
+        phone.mark()
+        phone.logged("the session is refreshed", r"(UPDATE|INVITE) sip:[^\n]*\n(?:[^\n]+\n)*?Session-Expires: ?90", 60)
+        ring.bob.talks_with("hall")
+        phone.hangup()
+        ring.idle()
+    finally:
+        phone.stop()
 
 
 def cannot(why):
@@ -464,8 +505,7 @@ PHONE = {"register": register, "wrong-password": wrong_password, "call": call, "
          "blind-transfer": blind_transfer, "transferred": transferred, "attended-transfer": attended_transfer,
          "attended-transferred": attended_transferred, "message": message, "messaged": messaged, "presence": presence, "mwi": mwi,
          "prack": cannot("baresip 1.0 has no 100rel"), "timers": cannot("baresip 1.0 has no session timers")}
-LINPHONE = {**PHONE, "prack": cannot("linphonec 5 has no switch for PRACK"),
-            "timers": cannot("a refresh comes after 900 s at the earliest as linphonec is set up here; SIPp shows it"),
+LINPHONE = {**PHONE, "prack": linphone_prack, "timers": linphone_timers,
             "mwi": cannot("linphonec 5.1 subscribes to no message-summary")}
 JSSIP = {**PHONE, "presence": cannot("phone.js does not subscribe"), "mwi": cannot("phone.js does not subscribe"),
          "prack": cannot("JsSIP has no 100rel"), "timers": cannot("phone.js has them switched off")}
@@ -483,4 +523,13 @@ PEERS = {
     "sipp": (["udp", "tcp", "tls"], [(Setup, None, SIPP)]),
     "kamailio": (["udp", "tcp"], [(Phones, None, KAMAILIO), (Accounts, None, ACCOUNT)]),
     "jssip": (["ws", "wss"], [(Setup, JsSip, JSSIP)]),
+}
+# Why a peer has no cells over its other transports; the first cell says it.
+NOT_SERVED = {
+    "baresip": "baresip 1.0 has no SIP over WebSockets",
+    "linphone": "linphonec has no SIP over WebSockets",
+    "sipp": "SIPp has no WebSockets",
+    "kamailio": "phones and accounts of ours speak no WebSockets to a registrar",
+    ("kamailio", "tls"): "plain phones of ours speak UDP and TCP alone, and the provider of scenarios/provider.cfg has no certificate",
+    "jssip": "JsSIP speaks WebSockets alone",
 }

@@ -93,7 +93,8 @@ module_app ctrl_tcp.so
 {trusted}""")
         server = peer.overlay if transport == "tls" else peer.sip
         write(self.dir + "/accounts", f'<sip:{user}@{ring.overlay};transport={transport}>;regint=600;audio_codecs=PCMU/8000/1;'
-              f'answermode=auto;outbound="sip:{server};transport={transport}";auth_user={user};auth_pass={password};mwi={"yes" if watches == "mwi" else "no"}\n')
+              f'answermode=auto;outbound="sip:{server};transport={transport}";auth_user={user};auth_pass={password};'
+              f'mwi={"yes" if watches == "mwi" else "no"}\n')
         write(self.dir + "/contacts", f'"bob" <{ring.aor("bob")}>' + (";presence=p2p" if watches == "presence" else "") + "\n")
         self.log_file = self.dir + "/log"
         six = ["-6"] if ring.family == "ipv6" else []
@@ -184,8 +185,8 @@ class Linphone(Phone):
     alternative names, so that it checks who signed, not the name."""
     name = "linphone"
 
-    def __init__(self, ring, transport, user="desk", password=PASSWORD):
-        self.ring, self.dir, self.sent = ring, unique("linphone"), 0
+    def __init__(self, ring, transport, user="desk", password=PASSWORD, sip=""):
+        self.ring, self.dir = ring, unique("linphone")
         for d in (".local/share/linphone", ".config/linphone"):
             os.makedirs(os.path.join(self.dir, d))
         base, host, peer = ports(8), HOSTS[ring.family], ring.alice
@@ -206,6 +207,7 @@ root_ca={peer.data}/phones.pem
 verify_server_certs=1
 verify_server_cn=0
 contact="Linphone" <sip:{user}@{ring.overlay}>
+{sip}
 [rtp]
 bind_address={host}
 audio_rtp_port={base + 2}
