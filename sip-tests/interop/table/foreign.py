@@ -185,7 +185,7 @@ class Linphone(Phone):
     alternative names, so that it checks who signed, not the name."""
     name = "linphone"
 
-    def __init__(self, ring, transport, user="desk", password=PASSWORD, sip=""):
+    def __init__(self, ring, transport, user="desk", password=PASSWORD, sip="", answers=True):
         self.ring, self.dir = ring, unique("linphone")
         for d in (".local/share/linphone", ".config/linphone"):
             os.makedirs(os.path.join(self.dir, d))
@@ -237,7 +237,7 @@ pol=accept
 subscribe=1
 """)
         self.log_file, said = self.dir + "/debug", self.dir + "/said"
-        argv = ["linphonec", "-d", "6", "-l", self.log_file, "-a", "-c", self.dir + "/rc"]
+        argv = ["linphonec", "-d", "6", "-l", self.log_file, *(["-a"] if answers else []), "-c", self.dir + "/rc"]
         self.child = Child(argv, said, cwd=self.dir, stdin=subprocess.PIPE, env={"HOME": self.dir})
         self.said = said
         self.mark()
