@@ -20,11 +20,11 @@ def say(text):
 class Child:
     """A process with its output in a file; it does not outlive this script."""
 
-    def __init__(self, argv, log, cwd=None):
+    def __init__(self, argv, log, cwd=None, stdin=subprocess.DEVNULL, env=None):
         self.log = log
         with open(log, "ab") as out:
-            self.p = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, cwd=cwd,
-                                      env=dict(os.environ, TERM="dumb"))
+            self.p = subprocess.Popen(argv, stdin=stdin, stdout=out, stderr=subprocess.STDOUT, cwd=cwd,
+                                      env=dict(os.environ, TERM="dumb", **(env or {})))
         self.pid = self.p.pid
         atexit.register(self.stop)
 

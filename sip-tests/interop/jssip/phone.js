@@ -43,6 +43,7 @@ const follow = started => {
   session.on('confirmed', () => tell({ event: 'confirmed' }));
   session.on('hold', e => tell({ event: 'hold', by: e.originator }));
   session.on('unhold', e => tell({ event: 'unhold', by: e.originator }));
+  session.on('refer', e => e.accept(undefined, { mediaStream: { getTracks: () => [] } }));
   session.on('ended', e => tell({ event: 'ended', by: e.originator, cause: e.cause }));
   session.on('failed', e => tell({ event: 'failed', by: e.originator, cause: e.cause, status: e.message && e.message.status_code }));
 };
@@ -73,6 +74,7 @@ readline.createInterface({ input: process.stdin }).on('line', line => {
     case 'refuse': session.terminate({ status_code: status }); break;
     case 'hold': session.hold(); break;
     case 'unhold': session.unhold(); break;
+    case 'transfer': session.refer(target, { eventHandlers: { accepted: () => session.terminate() } }); break;
     case 'hangup': session.terminate(); break;
     case 'stop': ua.stop(); break;
   }
