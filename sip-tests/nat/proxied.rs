@@ -1,4 +1,4 @@
-//! A network that lets nothing out but its HTTP proxy: a member joins by it, calls and is called, with voice both ways.
+//! A network that lets nothing out but its HTTP proxy: a member joins by it and calls, with voice both ways.
 
 use crate::calls::{Lab, loudness, tail};
 use crate::process::Process;
