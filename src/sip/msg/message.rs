@@ -143,12 +143,12 @@ impl Message {
     }
 
     /// The message as it goes on the wire. Received and not edited: the bytes that came. Made here: with a right
-    /// Content-Length in any case.
+    /// Content-Length in any case. Edited: with one.
     pub fn to_bytes(&self) -> Bytes {
         if !self.changed && !self.built {
             return self.raw.clone();
         }
-        let length = self.built && self.content_length() != Some(self.body.len());
+        let length = self.gives_length();
         let fields: usize = self.fields.iter().map(|f| f.line.len()).sum();
         let mut out = Vec::with_capacity(self.line.len() + fields + 32 + self.body.len());
         out.extend_from_slice(self.bytes(self.line));
@@ -165,12 +165,23 @@ impl Message {
         Bytes::from(out)
     }
 
+    /// Whether a Content-Length of ours is written: where none is right in what was made here, and where an edited one has none, which
+    /// a datagram may lack and a stream may not (RFC 3261 section 20.14).
+    fn gives_length(&self) -> bool {
+        match self.content_length() {
+            None => {
+                self.built || self.changed && !self.fields.iter().any(|f| f.code == HeaderName::ContentLength.code())
+            }
+            Some(length) => self.built && length != self.body.len(),
+        }
+    }
+
     /// How many bytes [`to_bytes`](Message::to_bytes) gives, without giving them.
     pub fn wire_len(&self) -> usize {
         if !self.changed && !self.built {
             return self.raw.len();
         }
-        let length = self.built && self.content_length() != Some(self.body.len());
+        let length = self.gives_length();
         let left_out = |field: &&Field| length && field.code == HeaderName::ContentLength.code();
         let fields: usize = self.fields.iter().filter(|f| !left_out(f)).map(|f| f.line.len()).sum();
         let digits = self.body.len().checked_ilog10().unwrap_or(0) as usize + 1;

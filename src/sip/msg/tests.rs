@@ -109,7 +109,8 @@ fn a_proxy_forwards_and_touches_nothing_else() {
         text(&m),
         "INVITE sip:c@d SIP/2.0\r\nRecord-Route: <sip:me;lr>\r\nVia: SIP/2.0/TCP [::1]:5060;branch=z9hG4bK3\r\n\
          v : SIP/2.0/UDP a;branch=z9hG4bK1;received=192.0.2.1;rport=5070,\r\n SIP/2.0/TCP b;branch=z9hG4bK2\r\n\
-         Route: <sip:p2;lr>\r\nrOUTE:<sip:p3>\r\nX:  as it is \r\nMax-Forwards: 8\r\n\r\nbody"
+         Route: <sip:p2;lr>\r\nrOUTE:<sip:p3>\r\nX:  as it is \r\nMax-Forwards: 8\r\nContent-Length: 4\r\n\r\nbody",
+        "and gives the length, which a stream needs"
     );
     assert_eq!(m.vias().unwrap().len(), 3);
     assert_eq!(m.remove_first_value(HeaderName::Route).as_deref(), Some("<sip:p2;lr>"));
@@ -363,4 +364,20 @@ fn the_length_on_the_wire_is_known_before_it_is_written() {
     for message in all {
         assert_eq!(message.wire_len(), message.to_bytes().len(), "{message:?}");
     }
+}
+
+#[test]
+fn what_came_in_a_datagram_without_a_length_has_one_when_it_is_sent_on() {
+    let came = b"SIP/2.0 180 Ringing\r\nVia: SIP/2.0/TLS a;branch=z9hG4bK1\r\nVia: SIP/2.0/TLS b;branch=z9hG4bK2\r\nCSeq: 1 INVITE\r\n\r\n";
+    let mut ringing = Message::parse_bytes(bytes::Bytes::from_static(came)).unwrap();
+    assert_eq!(ringing.to_bytes(), &came[..]);
+    ringing.remove_first_value(HeaderName::Via);
+    let sent = ringing.to_bytes();
+    assert!(sent.ends_with(b"\r\nContent-Length: 0\r\n\r\n"), "{sent:?}");
+    assert_eq!(ringing.wire_len(), sent.len());
+    // One that is there stays as it is written.
+    let mut long =
+        Message::parse_bytes(bytes::Bytes::from_static(b"OPTIONS sip:a SIP/2.0\r\nl:  4\r\n\r\nbody")).unwrap();
+    long.push("Other", "y");
+    assert_eq!(long.to_bytes(), &b"OPTIONS sip:a SIP/2.0\r\nl:  4\r\nOther: y\r\n\r\nbody"[..]);
 }
