@@ -71,7 +71,7 @@ fn all_are_forwarded_unchanged() {
     }
 }
 
-/// An edit to one field leaves every other byte alone.
+/// An edit to one field leaves every other byte alone; a length is added where there is none, for the message may go on by a stream.
 #[test]
 fn an_edit_touches_its_field_only() {
     for case in rfc4475::CASES.iter().chain(rfc5118::CASES) {
@@ -82,8 +82,12 @@ fn an_edit_touches_its_field_only() {
         let out = edited.to_bytes();
         assert_eq!(edited.remove_first_value("Via").as_deref(), edited_via(), "{}", case.name);
         assert!(edited.remove("x-last"));
-        assert_eq!(edited.to_bytes(), message.to_bytes(), "{}", case.name);
-        assert_eq!(out.len(), message.to_bytes().len() + VIA_LINE.len() + "X-Last: here\r\n".len(), "{}", case.name);
+        let mut else_alike = message.clone();
+        if !else_alike.has("Content-Length") {
+            else_alike.set_content_length();
+        }
+        assert_eq!(edited.to_bytes(), else_alike.to_bytes(), "{}", case.name);
+        assert_eq!(out.len(), else_alike.to_bytes().len() + VIA_LINE.len() + "X-Last: here\r\n".len(), "{}", case.name);
     }
 }
 
